@@ -1,0 +1,48 @@
+"""The command line: `dispatcher noun verb`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from sqlalchemy.exc import DBAPIError
+
+from dispatcher import __version__, wiring
+from dispatcher.cli import deliveries, endpoints, events, processes, replay, settings
+from dispatcher.cli.schedules import schedules
+from dispatcher.errors import DispatcherError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Dispatcher: a durable webhook sender for payment platforms.
+
+    `up` runs everything on this machine. The other commands work on the database that DISPATCHER_DATABASE_URL
+    names or, without it, on the one that `up` runs.
+    """
+
+
+cli.add_command(processes.up)
+cli.add_command(processes.api)
+cli.add_command(processes.worker)
+cli.add_command(processes.scheduler)
+cli.add_command(processes.migrate)
+cli.add_command(settings.config)
+cli.add_command(endpoints.endpoints)
+cli.add_command(events.events)
+cli.add_command(deliveries.deliveries)
+cli.add_command(replay.replay)
+cli.add_command(schedules)
+
+
+def main() -> None:
+    """Exit codes: 0 ok, 1 failed, 2 usage or configuration."""
+    try:
+        cli(standalone_mode=True)
+    except DispatcherError as error:
+        click.echo(f"dispatcher: {error}", err=True)
+        sys.exit(2 if error.code in {"CONFIGURATION", "INVALID_INPUT"} else 1)
+    except DBAPIError as error:
+        click.echo(f"dispatcher: {wiring.unavailable(error)}", err=True)
+        sys.exit(1)

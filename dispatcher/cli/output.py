@@ -1,0 +1,149 @@
+"""How every command prints: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from uuid import UUID
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+Output = Literal["table", "json"]
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+# C0 but tab and newline, DEL, C1, and what turns the direction of text: a receiver's answer must not steer a terminal.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_PIPE_WIDTH: Final = 1_000_000
+_SHORT: Final = len("2026-01-31T12:00:00.000Z")
+
+
+def output_option(command: Command) -> Command:
+    """Add `--output table|json`, passed as `output`."""
+    return click.option(
+        "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="What to print."
+    )(command)
+
+
+def console() -> Console:
+    """Standard output. Into a pipe: no colour, and lines are never folded, so that grep and awk find whole rows."""
+    found = Console(highlight=False, emoji=False, markup=False)
+    return found if found.is_terminal else Console(highlight=False, emoji=False, markup=False, width=_PIPE_WIDTH)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str = "") -> None:
+    """Print `rows` under `columns`; a column of which every cell is a number is right-aligned.
+
+    Cells are shown as text whatever they hold: no markup is interpreted, control characters are shown escaped.
+    A `rich.text.Text` keeps its style. `caption` is a sentence under the table.
+    """
+    values = [list(row) for row in rows]
+    cells = [[_cell(value) for value in row] for row in values]
+    out = console()
+    heads = box.SIMPLE_HEAD if out.is_terminal else None
+    table = Table(box=heads, pad_edge=False, show_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = bool(values) and all(_is_number(row[index]) for row in values)
+        # A number or an instant cut in two is unreadable: on a narrow terminal the long texts give way.
+        short = all(row[index].cell_len <= _SHORT for row in cells)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=short)
+    for row in cells:
+        table.add_row(*row)
+    _print(out, table)
+    if caption:
+        out.print(Text(("\n" if out.is_terminal else "") + visible(caption)))
+
+
+def print_fields(fields: Iterable[tuple[str, object]]) -> None:
+    """Print one object: a name and a value a line."""
+    out = console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in fields:
+        table.add_row(name, _cell(value))
+    _print(out, table)
+
+
+def print_line(text: str, *, style: str = "") -> None:
+    """Print one line."""
+    console().print(Text(visible(text), style=style), soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Print `value` as JSON: instants as RFC 3339 in UTC, durations in seconds, ids and paths as text."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    # json escapes C0 only. Outside strings these characters cannot stand, so the text stays the same JSON.
+    sys.stdout.write(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+
+
+def instant(at: datetime) -> str:
+    """An aware instant as RFC 3339 in UTC, with the digits of a second that it needs: none, three or six.
+
+    >>> instant(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    '2026-01-02T03:04:05Z'
+    """
+    digits = "auto" if at.microsecond % 1_000 or not at.microsecond else "milliseconds"
+    return at.astimezone(UTC).isoformat(timespec=digits).removesuffix("+00:00") + "Z"
+
+
+def visible(text: str) -> str:
+    r"""`text` with control characters escaped.
+
+    >>> visible("\x1b[2J")
+    '\\x1b[2J'
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _print(out: Console, table: Table) -> None:
+    """Print `table`; into a pipe without the spaces that rich fills rows with."""
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:
+        out.print(table)
+    for line in captured.get().splitlines():
+        sys.stdout.write(line.rstrip() + "\n")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(value: object) -> Text:
+    match value:
+        case Text():
+            return value
+        case None:
+            return Text("")
+        case datetime():
+            return Text(instant(value))
+        case bool():
+            return Text("yes" if value else "no")
+        case _:
+            return Text(visible(str(value)))
+
+
+def _plain(value: object) -> object:
+    match value:
+        case datetime():
+            return instant(value)
+        case timedelta():
+            return value.total_seconds()
+        case UUID() | Path():
+            return str(value)
+        case _:
+            # Anything else would be guessed at; a Secret among it.
+            raise TypeError(f"{type(value).__name__} has no JSON form here")

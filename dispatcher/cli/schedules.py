@@ -1,0 +1,310 @@
+"""`dispatcher schedules`: what the retry schedules are."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dispatcher.cli.output import (
+    Command,
+    Output,
+    instant,
+    output_option,
+    print_fields,
+    print_json,
+    print_line,
+    print_table,
+)
+from dispatcher.clock import SYSTEM
+from dispatcher.errors import DispatcherError
+from dispatcher.retry import (
+    Catalog,
+    RetrySchedule,
+    ScheduleFile,
+    format_duration,
+    lint,
+    load_catalog,
+    load_schedule,
+    preview,
+    shipped_schedules_dir,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def schedules_dir_option(command: Command) -> Command:
+    """Add `--schedules-dir`, passed as `schedules_dir`, and say what is wrong with the files in it as an error."""
+
+    @wraps(command)
+    def reporting(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except DispatcherError as error:
+            raise click.ClickException(str(error)) from error
+
+    option = click.option(
+        "--schedules-dir",
+        type=click.Path(path_type=Path),
+        envvar="DISPATCHER_SCHEDULES_DIR",
+        show_envvar=True,
+        help="A directory of schedules beside the shipped ones; a file of the same name replaces a shipped one.",
+    )
+    return option(reporting)  # type: ignore[return-value]  # wraps keeps the signature, which mypy cannot see
+
+
+@click.group()
+def schedules() -> None:
+    """Retry schedules: one data file each."""
+
+
+@schedules.command("list")
+@output_option
+@schedules_dir_option
+def list_(output: Output, schedules_dir: Path | None) -> None:
+    """List every schedule, and where it comes from."""
+    files = _catalog(schedules_dir).files.values()
+    if output == "json":
+        print_json({"data": [_as_json(file) for file in files]})
+        return
+    print_table(
+        ["name", "attempts", "over", "waits", "from"],
+        [
+            (
+                file.schedule.name,
+                file.schedule.attempts,
+                clock_time(file.schedule.total),
+                _waits(file.schedule),
+                _origin(file),
+            )
+            for file in files
+        ],
+    )
+
+
+@schedules.command()
+@click.argument("name")
+@output_option
+@schedules_dir_option
+def show(name: str, output: Output, schedules_dir: Path | None) -> None:
+    """Show the schedule NAME, which may also be the path of a file."""
+    file = _find(name, schedules_dir)
+    if output == "json":
+        print_json(_as_json(file))
+        return
+    schedule = file.schedule
+    print_fields(
+        [
+            ("name", schedule.name),
+            ("description", schedule.description),
+            ("source", schedule.source),
+            ("relative to", schedule.relative_to),
+            ("waits", _waits(schedule)),
+            ("attempts", schedule.attempts),
+            ("over", f"{clock_time(schedule.total)} ({format_duration(schedule.total)})"),
+            ("jitter", f"{schedule.jitter:g}"),
+            ("version", schedule.version),
+            ("from", _origin(file)),
+            ("file", file.path),
+        ]
+    )
+
+
+@schedules.command("lint")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@output_option
+@schedules_dir_option
+@click.pass_context
+def lint_(context: click.Context, files: tuple[Path, ...], output: Output, schedules_dir: Path | None) -> None:
+    """Check FILES (or directories); without any, all that this installation would load.
+
+    An error ends in exit code 1, a warning does not.
+    """
+    report = lint(*(files or _directories(schedules_dir)))
+    if output == "json":
+        print_json(
+            {
+                "files": report.files,
+                "errors": [asdict(problem) for problem in report.problems],
+                "warnings": [asdict(warning) for warning in report.warnings],
+            }
+        )
+    else:
+        for problem in report.problems:
+            print_line(f"error: {problem}", style="red")
+        for warning in report.warnings:
+            print_line(f"warning: {warning}", style="yellow")
+        counts = (
+            _count(report.files, "file"),
+            _count(len(report.problems), "error"),
+            _count(len(report.warnings), "warning"),
+        )
+        print_line(", ".join(counts))
+    context.exit(1 if report.problems else 0)
+
+
+@schedules.command("preview")
+@click.argument("name")
+@click.option("--start", metavar="RFC3339", help="When attempt 1's wait begins, as 2026-01-31T12:00:00Z; default now.")
+@click.option("--seed", type=int, help="Also show the times that one draw of the jitter gives; repeatable by its seed.")
+@output_option
+@schedules_dir_option
+def preview_(name: str, start: str | None, seed: int | None, output: Output, schedules_dir: Path | None) -> None:
+    """Show when each attempt of NAME (or of a file) would start, if every one failed at once."""
+    file = _find(name, schedules_dir)
+    schedule = file.schedule
+    start_at = SYSTEM.now().replace(microsecond=0) if start is None else _parse_start(start)
+    planned = preview(schedule)
+    drawn = [None] * len(planned) if seed is None else _draw(schedule, seed)
+    try:
+        rows = [
+            {
+                "number": attempt.number,
+                "wait_s": attempt.wait.total_seconds(),
+                "offset_s": attempt.earliest.total_seconds(),
+                "latest_offset_s": attempt.latest.total_seconds(),
+                "at": start_at + attempt.earliest,
+                "latest_at": start_at + attempt.latest,
+                **({} if offset is None else {"drawn_offset_s": offset.total_seconds(), "drawn_at": start_at + offset}),
+            }
+            for attempt, offset in zip(planned, drawn, strict=True)
+        ]
+    except OverflowError as error:
+        raise click.BadParameter("the schedule would run past the year 9999", param_hint="--start") from error
+    last = planned[-1]
+    if output == "json":
+        print_json(
+            {
+                "name": schedule.name,
+                "version": schedule.version,
+                "relative_to": schedule.relative_to,
+                "jitter": schedule.jitter,
+                "start": start_at,
+                "attempts": rows,
+                "total_s": last.earliest.total_seconds(),
+                "latest_total_s": last.latest.total_seconds(),
+                "assumes": _assumption(schedule),
+            }
+        )
+        return
+    columns = ["attempt", "wait", "after start", *(["latest"] if schedule.jitter else []), "at"]
+    if seed is not None:
+        columns.append("drawn")
+    table = []
+    for attempt, offset, row in zip(planned, drawn, rows, strict=True):
+        cells: list[object] = [attempt.number, format_duration(attempt.wait), clock_time(attempt.earliest)]
+        if schedule.jitter:
+            cells.append(clock_time(attempt.latest))
+        cells.append(row["at"])
+        if offset is not None:
+            cells.append(clock_time(offset))
+        table.append(cells)
+    total = f"{schedule.name}: {_count(len(planned), 'attempt')} over {clock_time(last.earliest)}"
+    if schedule.jitter:
+        total += f", with the most jitter ({schedule.jitter:g}) {clock_time(last.latest)}"
+    print_table(columns, table, caption=f"{total}, from {instant(start_at)}.\n{_assumption(schedule)}")
+
+
+def clock_time(duration: timedelta) -> str:
+    """Hours, minutes and seconds, the hours beyond 24 too; a fraction where there is one, to the millisecond.
+
+    >>> clock_time(timedelta(days=1, hours=3, minutes=35, seconds=5))
+    '27:35:05'
+    """
+    ms = round(duration / timedelta(milliseconds=1))
+    hours, rest = divmod(ms, 3_600_000)
+    minutes, rest = divmod(rest, 60_000)
+    seconds, fraction = divmod(rest, 1_000)
+    return f"{hours:02}:{minutes:02}:{seconds:02}" + (f".{fraction:03}" if fraction else "")
+
+
+def _directories(schedules_dir: Path | None) -> tuple[Path, ...]:
+    shipped = shipped_schedules_dir()
+    return (shipped,) if schedules_dir is None else (shipped, schedules_dir)
+
+
+def _catalog(schedules_dir: Path | None) -> Catalog:
+    return load_catalog(*_directories(schedules_dir))
+
+
+def _find(name: str, schedules_dir: Path | None) -> ScheduleFile:
+    """A name is never a path: it holds neither a slash nor a dot."""
+    if "/" in name or name.endswith(".toml"):
+        return load_schedule(Path(name))
+    return _catalog(schedules_dir).named(name)
+
+
+def _waits(schedule: RetrySchedule) -> str:
+    return ("at " if schedule.from_first_attempt else "") + " ".join(map(format_duration, schedule.waits))
+
+
+def _origin(file: ScheduleFile) -> str:
+    if file.shipped:
+        return "shipped"
+    return f"{file.path}, replacing the shipped one" if file.replaces else str(file.path)
+
+
+def _as_json(file: ScheduleFile) -> dict[str, object]:
+    schedule = file.schedule
+    return {
+        "name": schedule.name,
+        "description": schedule.description,
+        "source": schedule.source,
+        "relative_to": schedule.relative_to,
+        "waits": [format_duration(wait) for wait in schedule.waits],
+        "waits_s": [wait.total_seconds() for wait in schedule.waits],
+        "jitter": schedule.jitter,
+        "attempts": schedule.attempts,
+        "total_s": schedule.total.total_seconds(),
+        "version": schedule.version,
+        "shipped": file.shipped,
+        "file": file.path,
+        "replaces": file.replaces,
+    }
+
+
+def _assumption(schedule: RetrySchedule) -> str:
+    if schedule.from_first_attempt:
+        return (
+            "Failures are taken to need no time; waits count from the start of attempt 1, so an attempt is late only "
+            "if the one before it ends later than that."
+        )
+    return (
+        "Failures are taken to need no time; waits count from the previous failure, so an attempt really starts later "
+        "by what all attempts before it took."
+    )
+
+
+def _draw(schedule: RetrySchedule, seed: int) -> list[timedelta]:
+    """The offset of each attempt with jitter drawn from `seed`."""
+    uniform: Callable[[float, float], float] = random.Random(seed).uniform  # noqa: S311 - no secret is drawn
+    offsets, before = [], timedelta(0)
+    for number in range(1, schedule.attempts + 1):
+        delay = timedelta(seconds=schedule.delay_s(number, uniform))
+        before = delay if schedule.from_first_attempt else before + delay
+        # Rounded up, as a time for people must not be early either.
+        offsets.append(-(-before // timedelta(milliseconds=1)) * timedelta(milliseconds=1))
+    return offsets
+
+
+def _parse_start(text: str) -> datetime:
+    try:
+        start_at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no time like 2026-01-31T12:00:00Z", param_hint="--start") from error
+    if start_at.tzinfo is None:
+        raise click.BadParameter(f"{text!r} names no zone; end it in Z for UTC", param_hint="--start")
+    try:
+        return start_at.astimezone(UTC)
+    except OverflowError as error:
+        raise click.BadParameter(f"{text!r} is out of range", param_hint="--start") from error
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

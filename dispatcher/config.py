@@ -1,0 +1,185 @@
+"""The settings: read once, at the edge, from environment variables that start with DISPATCHER_.
+
+Each field's metadata says what it means, in which unit, and why its default is what it is; `docs/configuration.md`
+holds the same table, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import MISSING, dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from dispatcher.errors import ConfigurationError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PREFIX: Final = "DISPATCHER_"
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _database_url(value: str) -> str:
+    """Any spelling of a PostgreSQL URL, as SQLAlchemy's for psycopg 3."""
+    try:
+        url = make_url(value)
+    except ArgumentError as error:
+        raise ValueError("a URL such as postgresql://user:password@host/database") from error
+    if url.get_backend_name() not in {"postgresql", "postgres"}:
+        raise ValueError("a URL such as postgresql://user:password@host/database")
+    return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+_BROKERS: Final = ("redis://", "rediss://", "redis+socket://", "amqp://", "amqps://", "pyamqp://")
+
+
+def _broker_url(value: str) -> str:
+    if not value.startswith(_BROKERS):
+        raise ValueError("a URL that starts with " + ", ".join(_BROKERS))
+    return value
+
+
+def _directory(value: str) -> Path:
+    path = Path(value)
+    if not path.is_dir():
+        raise ValueError("a directory that exists")
+    return path
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(value)
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError as error:
+            raise ValueError(f"seconds, from {low:g} to {high:g}") from error
+        if not low <= number <= high:
+            raise ValueError(f"seconds, from {low:g} to {high:g}")
+        return number
+
+    return parse
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value.lower() not in allowed:
+            raise ValueError(" or ".join(allowed))
+        return value.lower()
+
+    return parse
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(part) for part in _list(value))
+    except ValueError as error:
+        raise ValueError("networks such as 127.0.0.0/8, separated by commas") from error
+
+
+def _setting(parse: Callable[[str], Any], about: str, default: Any = None, *, secret: bool = False) -> Any:
+    return field(default=default, metadata={"parse": parse, "about": about, "secret": secret})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the operator decides. Raises nothing itself: `load` reads and checks."""
+
+    database_url: str | None = _setting(_database_url, "PostgreSQL 15 or later; none: an embedded one", secret=True)
+    broker_url: str | None = _setting(_broker_url, "Redis or RabbitMQ; none: an embedded Redis", secret=True)
+    data_dir: Path | None = _setting(Path, "where the embedded servers keep their files")
+    host: str = _setting(_text, "the address that the API listens on", "127.0.0.1")
+    port: int = _setting(_number(0, 65535), "the port that the API listens on; 0: any free one", 8420)
+    workers: int = _setting(_number(1, 256), "Celery worker processes of `up`; one a core", os.cpu_count() or 1)
+    max_in_flight: int = _setting(_number(1, 100_000), "deliveries that one worker holds at once", 2000)
+    worker_term_s: float = _setting(
+        _seconds(1, 600), "seconds without a heartbeat after which a worker's claims are rescued", 30.0
+    )
+    shutdown_grace_s: float = _setting(
+        _seconds(0, 600), "seconds that a stopping worker gives its deliveries in flight: the deadline and a little", 17.0
+    )
+    schedules_dir: Path | None = _setting(_directory, "retry schedules beside the shipped ones")
+    profiles_dir: Path | None = _setting(_directory, "profiles beside the shipped ones")
+    default_profile: str = _setting(_text, "the profile of an endpoint that names none", "default")
+    egress_addresses: tuple[str, ...] = _setting(_list, "what we send from, for receivers' allow lists", ())
+    secret_keys: str | None = _setting(
+        _text, "keyring that seals secrets: id:base64 of 32 bytes, the active one first, separated by commas", secret=True
+    )
+    allow_networks: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        _networks, "networks that may be dialled although not public, by http and with a port too", ()
+    )
+    egress_proxy: str | None = _setting(_text, "a proxy for everything that is sent", secret=True)
+    bootstrap_key: str | None = _setting(_text, "an operator's API key, made at the start if absent", secret=True)
+    log_format: str = _setting(_choice("text", "json"), "text or json", "text")
+    log_level: str = _setting(_choice("debug", "info", "warning", "error"), "debug, info, warning or error", "info")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One setting as `config show` prints it; a secret's value is masked."""
+
+    variable: str
+    value: str
+    source: str
+    about: str
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings. Raises ConfigurationError with every problem at once; an unknown DISPATCHER_ variable is one."""
+    problems: list[Problem] = []
+    values: dict[str, Any] = {}
+    known = {PREFIX + setting.name.upper(): setting for setting in fields(Settings)}
+    for variable, setting in known.items():
+        raw = environ.get(variable, "")
+        if raw == "":
+            continue
+        try:
+            values[setting.name] = setting.metadata["parse"](raw)
+        except ValueError as error:
+            found = "***" if setting.metadata["secret"] else repr(raw)
+            problems.append(Problem(variable, "", found, str(error)))
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX) and variable not in known and variable not in _OTHERS:
+            problems.append(Problem(variable, "", "a setting that does not exist", ", ".join(sorted(known))))
+    if values.get("egress_proxy") is not None:
+        problems.append(Problem(f"{PREFIX}EGRESS_PROXY", "", "***", "nothing yet: sending through a proxy is not built"))
+    if problems:
+        raise ConfigurationError(problems)
+    return Settings(**values)
+
+
+_OTHERS: Final = frozenset({"DISPATCHER_API_URL", "DISPATCHER_API_KEY", "DISPATCHER_SUPERVISOR_PID"})
+"""Variables that are not settings of the system: the command line's, and what a supervisor tells its children."""
+
+
+def show(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Shown]:
+    """Every setting with its source, secrets masked."""
+    shown = []
+    for setting in fields(Settings):
+        variable = PREFIX + setting.name.upper()
+        value = getattr(settings, setting.name)
+        text = ", ".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
+        if setting.metadata["secret"] and value is not None:
+            text = "***"
+        default = setting.default is MISSING or not environ.get(variable)
+        shown.append(Shown(variable, text, "default" if default else "environment", setting.metadata["about"]))
+    return shown

@@ -1,0 +1,20 @@
+"""Keeps the tables in shape: partitions ahead of time, expired holds, keys and workers nobody needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dispatcher.store import deliveries, events, partitions, workers
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+
+def prune(connection: Connection, *, batch: int = 1000, now: datetime | None = None) -> None:
+    """One round, bounded by `batch` rows of each kind; what is left is the next round's."""
+    partitions.ensure(connection, now)
+    deliveries.expire_held(connection, batch=batch, now=now)
+    events.forget(connection, batch=batch, now=now)
+    workers.bury(connection, now=now)

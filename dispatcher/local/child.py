@@ -1,0 +1,132 @@
+"""A program of ours as a child process whose output lines are passed on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+from dispatcher.errors import Unavailable
+from dispatcher.local import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+# A line longer than this is passed on in pieces.
+_LINE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run under which name.
+
+    `env` is added to our environment. `ready` is polled after the start until it says true; it must not raise, and
+    returns within a second or so. `ready_timeout_s` bounds that.
+    """
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    ready: Callable[[], bool] | None = None
+    ready_timeout_s: float = 30.0
+
+
+def print_line(name: str, line: str) -> None:
+    """Write one line of a child to our stderr, the child's name in front."""
+    # One write: lines of several children must not run into each other.
+    sys.stderr.write(f"{name} | {line}\n")
+
+
+class Child:
+    """One run after another of a program, each the leader of its own process group and session."""
+
+    def __init__(self, program: Program, output: Callable[[str, str], None] = print_line) -> None:
+        self.program = program
+        self.last_line = ""
+        self._output = output
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+
+    @property
+    def name(self) -> str:
+        """The program's name."""
+        return self.program.name
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number, which is its group's too; None when it does not run."""
+        return None if self._process is None or self._process.poll() is not None else self._process.pid
+
+    def start(self) -> None:
+        """Start the program. Raises Unavailable when it cannot be run at all."""
+        try:
+            self._process = subprocess.Popen(
+                self.program.argv,
+                env={**os.environ, **self.program.env},
+                cwd=self.program.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                # A Ctrl-C in the terminal is for the supervisor, which stops its children in order.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise Unavailable(f"{self.name} does not start: {error}.") from error
+        assert self._process.stdout is not None
+        self._reader = threading.Thread(
+            target=self._pass_on, args=(self._process.stdout,), name=f"{self.name}-output", daemon=True
+        )
+        self._reader.start()
+
+    def terminate(self) -> None:
+        """Ask the process to stop, without waiting."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def stop(self, timeout_s: float = 20.0) -> None:
+        """Ask the process to stop, wait for it, and kill it, and whatever is left of its group, after `timeout_s`."""
+        process = self._process
+        if process is None:
+            return
+        self.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout_s)
+        self._sweep(process)
+
+    def kill(self) -> None:
+        """Kill the process and its group at once."""
+        if self._process is not None:
+            self._sweep(self._process)
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for the process to leave; its exit code, or None when it still runs after `timeout_s`."""
+        if self._process is None:
+            return 0
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+        # Its own children must not live on beside its successor's.
+        processes.send(self._process.pid, signal.SIGKILL, group=True)
+        return code
+
+    def _sweep(self, process: subprocess.Popen[bytes]) -> None:
+        processes.send(process.pid, signal.SIGKILL, group=True)
+        process.wait()
+        if self._reader is not None and self._reader is not threading.current_thread():
+            # The pipe ends with the group; a descendant that left the group may hold it open.
+            self._reader.join(timeout=1.0)
+        self._process = None
+
+    def _pass_on(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            while line := pipe.readline(_LINE_BYTES):
+                self.last_line = line.decode(errors="replace").rstrip("\r\n")
+                self._output(self.name, self.last_line)

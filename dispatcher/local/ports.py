@@ -1,0 +1,27 @@
+"""Free ports of the loopback interface."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+
+from dispatcher.errors import Unavailable
+
+# Below the ports that outgoing connections draw from (Linux 32768, macOS 49152): one of those could hold ours
+# while the process that listens on it restarts.
+_LOWEST, _HIGHEST = 20_000, 32_000
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that nobody listens on now. Raises Unavailable when a hundred draws found none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for _ in range(100):
+        port = _LOWEST + secrets.randbelow(_HIGHEST - _LOWEST)
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise Unavailable(f"No free port on {host}.")

@@ -1,0 +1,318 @@
+"""PostgreSQL as a child of this process, on a Unix socket that only we can reach."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from dispatcher.errors import Unavailable
+from dispatcher.local import binaries, processes
+from dispatcher.local.accounts import server_account
+from dispatcher.local.files import open_log, read_secret, tail, write_secret
+from dispatcher.local.launch import launch, server_environment
+from dispatcher.local.paths import key_of, make_data_dir, make_servers_dir, make_socket_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+StopMode = Literal["fast", "immediate", "kill"]
+
+ROLE = "dispatcher"
+DATABASE = "dispatcher"
+PORT = 5432  # names the socket's file only: nothing listens on TCP
+
+DEFAULT_SETTINGS: Mapping[str, str] = {
+    # Durability is what the product promises, so it is spelled out.
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "max_connections": "100",
+    "shared_buffers": "256MB",
+    # Nobody replicates from an embedded server: the WAL carries what recovery needs and no more.
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    # A full-page image follows each checkpoint: fewer of them, spread out.
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    # Our statements are short; compiling them costs more than running them.
+    "jit": "off",
+    "log_checkpoints": "off",
+    "log_line_prefix": "%m [%p] ",
+    # A DETAIL line quotes rows, and rows hold payloads.
+    "log_error_verbosity": "terse",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+_STOP_SIGNALS: Mapping[StopMode, signal.Signals] = {
+    "fast": signal.SIGINT,
+    "immediate": signal.SIGQUIT,
+    "kill": signal.SIGKILL,
+}
+# Recovery after a crash reads up to max_wal_size of WAL.
+_READY_TIMEOUT_S = 60.0
+_POLL_S = 0.02
+# Parallel queries take their shared memory from /dev/shm; Docker gives 64 MB by default.
+_SHM_BYTES = 128 * 1024 * 1024
+
+
+class EmbeddedPostgres:
+    """One PostgreSQL cluster below a data directory, and the server process that serves it.
+
+    Connections go through a Unix socket in a 0700 folder and prove a generated password (SCRAM). As root, the server
+    runs as `nobody`. `settings` (name → value in the server's own notation) override `DEFAULT_SETTINGS`. Not
+    thread-safe: one thread starts and stops it.
+    """
+
+    name = "postgres"
+
+    def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.data_dir = data_dir
+        self.settings: dict[str, str] = {**DEFAULT_SETTINGS, **(settings or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket_dir: Path | None = None
+        self._password = ""
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process number; None when it does not run."""
+        return None if self._process is None or self._process.poll() is not None else self._process.pid
+
+    @property
+    def log_path(self) -> Path:
+        """The file that takes what the server prints."""
+        return self.data_dir / "postgres.log"
+
+    @property
+    def url(self) -> str:
+        """The URL for SQLAlchemy with psycopg, password included; the same after every restart."""
+        return self.url_of(DATABASE)
+
+    def url_of(self, database: str) -> str:
+        """Return the URL of another database of this server. Raises Unavailable before the first start."""
+        if self._socket_dir is None:
+            raise Unavailable("PostgreSQL was not started yet.")
+        host = quote(str(self._socket_dir), safe="/")
+        return f"postgresql+psycopg://{ROLE}:{self._password}@/{quote(database)}?host={host}&port={PORT}"
+
+    def connect(self, database: str = DATABASE, *, timeout_s: int = 5) -> psycopg.Connection:
+        """Open a connection in autocommit mode, for administration."""
+        return psycopg.connect(
+            host=str(self._socket_dir),
+            port=PORT,
+            user=ROLE,
+            password=self._password,
+            dbname=database,
+            connect_timeout=timeout_s,
+            autocommit=True,
+        )
+
+    def start(self) -> None:
+        """Start the server, creating the cluster where there is none, and return once it answers.
+
+        A server that a killed predecessor left on this data directory is stopped first. Raises Unavailable, with the
+        server's own last words, when it does not start.
+        """
+        if self.pid is not None:
+            return
+        self.data_dir = make_data_dir(self.data_dir)
+        account = server_account()
+        servers_dir = make_servers_dir(self.data_dir, account)
+        cluster = servers_dir / "postgres"
+        program = binaries.find_postgres(servers_dir, account, cluster)
+        if not (cluster / "PG_VERSION").exists():
+            self._create_cluster(program, cluster)
+        if (owner := cluster.stat().st_uid) != account.uid:
+            raise Unavailable(f"{cluster} belongs to user {owner}, and PostgreSQL would run as {account.name}.")
+        kept = read_secret(self.data_dir / "postgres_password")
+        if kept is None:
+            raise Unavailable(f"{self.data_dir} holds a cluster but not the file postgres_password that opens it.")
+        self._password = kept
+        self._stop_orphan(cluster)
+        self._socket_dir = make_socket_dir(self.data_dir, account)
+        for stale in self._socket_dir.glob(f".s.PGSQL.{PORT}*"):
+            stale.unlink()  # its lock file names a process whose number may be another program's by now
+        argv = [str(program / "postgres"), "-D", str(cluster), "-k", str(self._socket_dir)]
+        settings = {
+            **self.settings,
+            "listen_addresses": "",
+            "port": str(PORT),
+            "unix_socket_permissions": "0700",
+            "dynamic_shared_memory_type": _shared_memory_type(),
+            # The processes of this cluster carry it in their titles: see _stop_orphan.
+            "cluster_name": self._cluster_name,
+        }
+        for name, value in settings.items():
+            argv += ["-c", f"{name}={value}"]
+        until = time.monotonic() + _READY_TIMEOUT_S
+        while not self._launch(argv, until):
+            # Backends of a killed server may hold its shared memory for a moment; longer only if they hang.
+            if time.monotonic() > until:
+                raise Unavailable(f"PostgreSQL does not start: {tail(self.log_path)}")
+            self._kill_backends()
+        self._create_database()
+
+    def stop(self, mode: StopMode = "fast", timeout_s: float = 30.0) -> None:
+        """Stop the server: `fast` rolls back what is open, `immediate` and `kill` leave recovery to the next start.
+
+        After `timeout_s` it is stopped harder. Returns once it has left.
+        """
+        process = self._process
+        if process is None:
+            return
+        ladder = ["fast", "immediate", "kill"]
+        steps: list[StopMode] = [step for step in _STOP_SIGNALS if ladder.index(step) >= ladder.index(mode)]
+        for step in steps:
+            if process.poll() is None:
+                process.send_signal(_STOP_SIGNALS[step])
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout_s)
+                break
+        self._process = None
+
+    def kill(self) -> None:
+        """Kill the server with SIGKILL, as a crash would."""
+        self.stop("kill")
+
+    def restart(self, mode: StopMode = "fast") -> None:
+        """Stop and start the server; its URL stays."""
+        self.stop(mode)
+        self.start()
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for the server to leave; its exit code, or None when it still runs after `timeout_s`."""
+        if self._process is None:
+            return 0
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    @property
+    def _cluster_name(self) -> str:
+        return f"dispatcher-{key_of(self.data_dir)}"
+
+    def _create_cluster(self, program: Path, cluster: Path) -> None:
+        """Run initdb in a folder beside and move it into place, so that a cluster exists whole or not at all."""
+        account = server_account()
+        building = cluster.with_name(f"{cluster.name}.new")
+        binaries.remove_tree(building)
+        building.mkdir(mode=0o700)
+        account.own(building)
+        self._password = secrets.token_urlsafe(24)
+        password_file = building.with_name("postgres.pw")
+        write_secret(password_file, self._password)
+        account.own(password_file)
+        argv = [str(program / "initdb"), "-D", str(building), f"--username={ROLE}", f"--pwfile={password_file}"]
+        argv += ["--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-instructions"]
+        if self.settings["fsync"] == "off":
+            argv.append("--no-sync")
+        try:
+            ended = subprocess.run(
+                argv,
+                cwd="/",
+                env=server_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+                **account.popen_arguments(),
+            )
+        except OSError as error:
+            raise Unavailable(f"PostgreSQL's initdb does not run: {error}.") from error
+        finally:
+            password_file.unlink()
+        if ended.returncode:
+            lines = [line for line in ended.stdout.decode(errors="replace").splitlines() if "error:" in line]
+            raise Unavailable(f"PostgreSQL's initdb failed: {' '.join(lines) or ended.returncode}")
+        write_secret(self.data_dir / "postgres_password", self._password)
+        building.rename(cluster)
+
+    def _launch(self, argv: list[str], until: float) -> bool:
+        """Start the process and wait till it answers; False when it left because memory of a dead one is in use."""
+        account = server_account()
+        with open_log(self.log_path) as log:
+            written = log.tell()
+            self._process = launch(argv, log, account)
+        while True:
+            if self._process.poll() is not None:
+                words = self._words_since(written)
+                if "shared memory block" in words:
+                    return False
+                raise Unavailable(f"PostgreSQL does not start: {_last_reason(words)}")
+            try:
+                self.connect("postgres").close()
+            except psycopg.OperationalError as error:
+                if time.monotonic() > until or "password authentication failed" in str(error):
+                    self.stop("immediate")
+                    raise Unavailable(
+                        f"PostgreSQL started but does not let us in: {_last_reason(self._words_since(written))}"
+                    ) from error
+                time.sleep(_POLL_S)
+            else:
+                return True
+
+    def _words_since(self, offset: int) -> str:
+        with self.log_path.open("rb") as log:
+            log.seek(offset)
+            return log.read(64_000).decode(errors="replace")
+
+    def _create_database(self) -> None:
+        with self.connect("postgres") as connection:
+            known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
+            if known is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+    def _stop_orphan(self, cluster: Path) -> None:
+        """Stop the server that a killed supervisor left on this cluster; remove a lock file that nobody holds."""
+        lock_file = cluster / "postmaster.pid"
+        try:
+            pid = int(lock_file.read_text().partition("\n")[0])
+        except (FileNotFoundError, ValueError):
+            return
+        found = processes.identify(pid)
+        if found is None:
+            # PostgreSQL needs the stale file: it names the shared memory that backends may still be attached to.
+            return
+        if str(cluster) not in found.command or "postgres" not in found.command:
+            # The number is some other program's by now, and PostgreSQL would take that for a server.
+            self._kill_backends()
+            lock_file.unlink()
+            return
+        steps = [(signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)]
+        if not processes.stop(found, steps):
+            raise Unavailable(f"PostgreSQL process {found.pid} of {self.data_dir} cannot be stopped.")
+
+    def _kill_backends(self) -> None:
+        """Kill the processes of a killed server of ours that have not noticed yet."""
+        title = f"postgres: {self._cluster_name}: "
+        for found in processes.identify_all():
+            if found.command.startswith(title):
+                processes.send(found.pid, signal.SIGKILL)
+        time.sleep(_POLL_S)
+
+
+def _shared_memory_type() -> str:
+    """Where parallel queries share memory: /dev/shm when it is roomy, else files of the data directory."""
+    if os.uname().sysname != "Linux":
+        return "posix"
+    try:
+        room = os.statvfs("/dev/shm")  # noqa: S108 - only looked at
+    except OSError:
+        return "mmap"
+    return "posix" if room.f_frsize * room.f_bavail >= _SHM_BYTES else "mmap"
+
+
+def _last_reason(words: str) -> str:
+    lines = [line for line in words.splitlines() if line.strip()]
+    telling = [line for line in lines if "FATAL" in line or "ERROR" in line or "PANIC" in line or "error" in line]
+    return (telling or lines or ["it printed nothing."])[-1]

@@ -1,0 +1,367 @@
+"""Keeps a set of processes running: starts them in order, restarts what dies, stops them in the reverse order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import queue
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol, Self
+
+from dispatcher.errors import Unavailable
+from dispatcher.local import processes
+from dispatcher.local.child import Child, Program, print_line
+from dispatcher.local.files import read_secret, write_secret
+from dispatcher.local.guard import Guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+FIRST_BACK_OFF_S = 0.5
+LONGEST_BACK_OFF_S = 10.0
+# One that ran this long did not die of its start: the next wait is the first one again.
+STEADY_AFTER_S = 30.0
+
+_READY_POLL_S = 0.05
+
+
+class Service(Protocol):
+    """What can be supervised: a `Child`, an `EmbeddedPostgres`, an `EmbeddedRedis`."""
+
+    @property
+    def name(self) -> str:
+        """Told apart from the others by this."""
+
+    @property
+    def pid(self) -> int | None:
+        """None when it does not run."""
+
+    def start(self) -> None:
+        """Return when it runs; raise Unavailable when it cannot."""
+
+    def wait(self) -> int | None:
+        """Return the exit code once it has left."""
+
+    def stop(self) -> None:
+        """Return when it has left."""
+
+    def kill(self) -> None:
+        """Kill it and return when it has left."""
+
+
+class _Keeper:
+    """Starts one service again whenever it leaves on its own; a thread of its own waits for that."""
+
+    def __init__(self, service: Service, changed: Callable[[], None], guard: Guard) -> None:
+        self.service = service
+        self.restarts = 0
+        self._changed = changed
+        self._guard = guard
+        self._wanted = False
+        self._lock = threading.RLock()  # one of start, stop and restart at a time
+        self._retire = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._started_at_s = 0.0
+        self._back_off_s = FIRST_BACK_OFF_S
+        self._watched: int | None = None
+
+    def start(self) -> None:
+        """Start the service and keep it from now on."""
+        with self._lock:
+            self._start_service()
+            self._wanted = True
+            self._retire.clear()
+            self._thread = threading.Thread(target=self._keep, name=f"{self.service.name}-keeper", daemon=True)
+            self._thread.start()
+
+    def stop(self, act: Callable[[], None] | None = None) -> None:
+        """Stop the service for good; `act` replaces its own way to stop."""
+        self.retire()
+        with self._lock:
+            pid = self.service.pid
+            (act or self.service.stop)()
+            self._forget()
+            if pid is not None:
+                _log.info("process.stopped process=%s pid=%d", self.service.name, pid)
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._changed()
+
+    def terminate(self) -> None:
+        """Restart the program no more and ask it to stop, without waiting."""
+        self.retire()
+        # Under the lock: a start that is under way is waited for, and none can follow.
+        with self._lock:
+            if isinstance(self.service, Child):
+                self.service.terminate()
+
+    def restart(self, act: Callable[[], None] | None = None) -> None:
+        """Stop the service (`act` replaces its own way) and start it again at once."""
+        with self._lock:
+            (act or self.service.stop)()
+            self._start_service()
+            self.restarts += 1
+        self._changed()
+
+    def retire(self) -> None:
+        """Restart the service no more."""
+        self._wanted = False
+        self._retire.set()
+
+    def _keep(self) -> None:
+        while True:
+            code = self.service.wait()
+            with self._lock:
+                if not self._wanted:
+                    return
+                if self.service.pid is not None:
+                    continue  # somebody restarted it on purpose
+                gone, self._watched = self._watched, None
+                if gone is not None:
+                    self._guard.forget(gone)
+            ran_s = time.monotonic() - self._started_at_s
+            if ran_s >= STEADY_AFTER_S:
+                self._back_off_s = FIRST_BACK_OFF_S
+            _log.warning(
+                "process.exited process=%s pid=%s %s after_s=%.1f restart_in_s=%.1f",
+                *(self.service.name, gone, _why(code), ran_s, self._back_off_s),
+            )
+            self._start_again()
+
+    def _start_again(self) -> None:
+        """Wait and start the service, again and again until it starts or is not wanted any more."""
+        while not self._retire.wait(self._back_off_s):
+            self._back_off_s = min(self._back_off_s * 2, LONGEST_BACK_OFF_S)
+            with self._lock:
+                if not self._wanted or self.service.pid is not None:
+                    return
+                try:
+                    self._start_service()
+                except Unavailable as error:
+                    _log.error(
+                        "process.start_failed process=%s restart_in_s=%.1f error=%s",
+                        *(self.service.name, self._back_off_s, error),
+                    )
+                    continue
+                self.restarts += 1
+            _log.warning(
+                "process.restarted process=%s pid=%s restarts=%d",
+                *(self.service.name, self.service.pid, self.restarts),
+            )
+            self._changed()
+            return
+
+    def _start_service(self) -> None:
+        self._forget()
+        self.service.start()
+        self._started_at_s = time.monotonic()
+        self._watched = self.service.pid
+        if self._watched is not None:
+            if isinstance(self.service, Child):
+                self._guard.watch(self._watched, signal.SIGTERM, stage=0)
+            else:
+                # For PostgreSQL the fast shutdown; Redis takes it for the same as SIGTERM.
+                self._guard.watch(self._watched, signal.SIGINT, stage=1)
+
+    def _forget(self) -> None:
+        if self._watched is not None:
+            self._guard.forget(self._watched)
+            self._watched = None
+
+
+class Supervisor:
+    """Runs services until it is stopped.
+
+    `record` is a file that lists what runs, for `stop_leftovers`; `output` takes each line of a child's output;
+    `grace_s` is how long programs may take, together, to stop. Thread-safe. Should this process be killed, a guard
+    process stops everything in its place.
+    """
+
+    def __init__(
+        self,
+        *,
+        record: Path | None = None,
+        output: Callable[[str, str], None] = print_line,
+        grace_s: float = 20.0,
+    ) -> None:
+        self._record = record
+        self._record_lock = threading.Lock()
+        self._output = output
+        self._grace_s = grace_s
+        self._keepers: dict[str, _Keeper] = {}
+        self._guard: Guard | None = None
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    @property
+    def children(self) -> Mapping[str, Service]:
+        """What is supervised, by name, in the order of the start; each has a `pid`."""
+        return {name: keeper.service for name, keeper in self._keepers.items()}
+
+    @property
+    def interrupted(self) -> bool:
+        """Tell whether `run` has received a signal to stop that it has not acted upon yet."""
+        return not self._signals.empty()
+
+    def restarts(self, name: str) -> int:
+        """Return how many times that one was started again."""
+        return self._keepers[name].restarts
+
+    def start(self, services: Iterable[Service | Program]) -> None:
+        """Start these, in order, after whatever runs already, and wait for the programs that say when they are ready.
+
+        Raises Unavailable when one does not start, leaves or says nothing before its time is up; what was started
+        runs on until `stop`.
+        """
+        if self._guard is None:
+            self._guard = Guard(self._grace_s)
+        started: list[_Keeper] = []
+        for service in services:
+            supervised = Child(service, self._output) if isinstance(service, Program) else service
+            keeper = _Keeper(supervised, self._write_record, self._guard)
+            self._keepers[supervised.name] = keeper
+            keeper.start()
+            started.append(keeper)
+            self._write_record()
+        for keeper in started:
+            self._await_ready(keeper)
+
+    def stop(self) -> None:
+        """Stop everything in the reverse order of the start: the programs together, then the servers one by one.
+
+        A second SIGTERM or SIGINT, when `run` is waiting, ends the programs' grace.
+        """
+        keepers = list(reversed(self._keepers.values()))
+        children = [(keeper, keeper.service) for keeper in keepers if isinstance(keeper.service, Child)]
+        for keeper in keepers:
+            keeper.retire()
+        for keeper, _ in children:
+            keeper.terminate()
+        until = time.monotonic() + self._grace_s
+        for keeper, child in children:
+            while child.pid is not None and time.monotonic() < until:
+                if self.interrupted:
+                    until = 0.0
+                child.wait(_READY_POLL_S)
+            if child.pid is not None:
+                _log.warning("process.killed process=%s pid=%d", child.name, child.pid)
+            keeper.stop(child.kill)
+        for keeper in keepers:
+            if not isinstance(keeper.service, Child):
+                keeper.stop()
+        self._keepers.clear()
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
+        if self._record is not None:
+            self._record.unlink(missing_ok=True)
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal to one process, as a crash would; it is then restarted. Returns the number it had.
+
+        Raises Unavailable when it does not run right now.
+        """
+        pid = self._keepers[name].service.pid
+        if pid is None or not processes.send(pid, number):
+            raise Unavailable(f"{name} does not run.")
+        return pid
+
+    def restart(self, name: str, act: Callable[[], None] | None = None) -> None:
+        """Stop one and start it again at once; `act` replaces its own way to stop."""
+        self._keepers[name].restart(act)
+
+    def stop_one(self, name: str) -> None:
+        """Stop one and leave it so, until `start_one`."""
+        self._keepers[name].stop()
+
+    def start_one(self, name: str) -> None:
+        """Start one that `stop_one` stopped."""
+        self._keepers[name].start()
+        self._write_record()
+
+    def run(self, start: Callable[[], None]) -> None:
+        """Call `start`, which starts what is to run, wait for SIGTERM or SIGINT, and stop everything.
+
+        Must be called in the main thread. A signal that comes during `start` ends this as soon as `start` returns.
+        """
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
+            # A SimpleQueue can be put into from a signal handler; an Event could deadlock.
+            signal.signal(number, lambda received, _: self._signals.put(received))
+        try:
+            start()
+            self._signals.get()
+        finally:
+            try:
+                self.stop()
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _await_ready(self, keeper: _Keeper) -> None:
+        child = keeper.service
+        if not isinstance(child, Child) or child.program.ready is None:
+            return
+        until = time.monotonic() + child.program.ready_timeout_s
+        while not child.program.ready():
+            if self.interrupted:
+                return
+            if child.pid is None or keeper.restarts:
+                raise Unavailable(f"{child.name} ended before it was ready: {child.last_line or 'it printed nothing.'}")
+            if time.monotonic() > until:
+                raise Unavailable(f"{child.name} is not ready after {child.program.ready_timeout_s:.0f} s.")
+            time.sleep(_READY_POLL_S)
+
+    def _write_record(self) -> None:
+        if self._record is None:
+            return
+        with self._record_lock:
+            pids = [one.pid for one in self.children.values() if isinstance(one, Child) and one.pid is not None]
+            found = [processes.identify(pid) for pid in pids]
+            listed = [[one.pid, one.started, one.command] for one in found if one is not None]
+            write_secret(self._record, json.dumps(listed))
+
+
+def stop_leftovers(record: Path, grace_s: float = 20.0) -> int:
+    """Stop the programs that a killed supervisor listed in `record` and that still run; return how many did.
+
+    A process is touched only if it is the one that was listed: a number alone may be somebody else's by now. Servers
+    are not listed: each one's start looks after what is left of itself.
+    """
+    text = read_secret(record)
+    if text is None:
+        return 0
+    running = []
+    with contextlib.suppress(ValueError):
+        for pid, started, command in json.loads(text):
+            listed = processes.Identity(pid, started, command)
+            if processes.is_running(listed):
+                running.append(listed)
+    for one in running:
+        processes.send(one.pid, signal.SIGTERM, group=True)
+    until = time.monotonic() + grace_s
+    for one in running:
+        processes.stop(one, [(signal.SIGTERM, max(0.0, until - time.monotonic()))])
+        processes.send(one.pid, signal.SIGKILL, group=True)
+        _log.warning("process.leftover_stopped pid=%d command=%s", one.pid, one.command)
+    record.unlink(missing_ok=True)
+    return len(running)
+
+
+def _why(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return f"signal={signal.Signals(-code).name}"
+    return f"code={code}"

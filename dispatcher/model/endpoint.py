@@ -1,0 +1,79 @@
+"""An Endpoint: a registered URL, and what it wants to hear."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from dispatcher.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+_PATTERN = re.compile(r"\*|[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*(\.\*)?")
+
+
+class EndpointStatus(StrEnum):
+    """Whether deliveries are made. Those of a disabled endpoint are held, not dropped."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecret:
+    """One signing secret as stored; `expires_at` is set while a rotation overlaps."""
+
+    sealed: str
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A registered URL. `event_types` None means all; `secrets` has the newest first."""
+
+    id: UUID
+    tenant_id: UUID
+    url: str
+    schedule: str
+    profile: str = "default"
+    name: str | None = None
+    description: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    event_types: tuple[str, ...] | None = None
+    method: str = "POST"
+    max_in_flight: int = 64
+    secrets: tuple[SealedSecret, ...] = ()
+    status: EndpointStatus = EndpointStatus.ACTIVE
+    status_reason: str | None = None
+    version: int = 1
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+def validate_event_types(patterns: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The patterns, if each is a type, `family.*` or `*`. Raises InvalidInput; an empty list is refused."""
+    if patterns is None:
+        return None
+    if not patterns:
+        raise InvalidInput("/event_types", "an empty list", "leave it out for all types, or name at least one")
+    for n, pattern in enumerate(patterns):
+        if len(pattern) > 128 or _PATTERN.fullmatch(pattern) is None:
+            raise InvalidInput(f"/event_types/{n}", repr(pattern)[:80], "an event type, payment.* or *")
+    return tuple(dict.fromkeys(patterns))
+
+
+def like_patterns(patterns: Sequence[str] | None) -> list[str] | None:
+    """The SQL LIKE patterns that match the same types; None for all.
+
+    >>> like_patterns(["payment.*", "payout_sent"])
+    ['payment.%', 'payout\\\\_sent']
+    """
+    if patterns is None or "*" in patterns:
+        return None
+    return [pattern.replace("_", r"\_").replace("*", "%") for pattern in patterns]

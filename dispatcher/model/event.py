@@ -1,0 +1,132 @@
+"""An Event: what happened, as a producer hands it in, and the bytes that are sent for it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from dispatcher.errors import InvalidInput
+from dispatcher.ids import DEFAULT_TENANT, format_id
+
+MAX_PAYLOAD_BYTES: Final = 256 * 1024
+_TYPE = re.compile(r"[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*")
+
+
+class Mode(StrEnum):
+    """Whether real money is meant."""
+
+    LIVE = "live"
+    TEST = "test"
+
+
+class BodyForm(StrEnum):
+    """How the stored payload becomes the body; chosen by the profile."""
+
+    ENVELOPE = "envelope"  # {id, type, timestamp, mode, data}
+    VERBATIM = "verbatim"  # the payload's own bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What a producer emits.
+
+    `payload` is any JSON value, or `bytes` that are JSON text already and are kept as they are. `id` is a UUIDv7
+    of the producer's own, which doubles as the idempotency key. `object_id` is the payment, order or refund that
+    the event is about: what an operator searches by. The event is not sent before `not_before`, and no attempt
+    starts after `expires_at` (aware instants).
+    """
+
+    type: str
+    payload: Any
+    tenant_id: UUID = DEFAULT_TENANT
+    id: UUID | None = None
+    idempotency_key: str | None = None
+    mode: Mode = Mode.LIVE
+    object_id: str | None = None
+    not_before: datetime | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """The immutable columns of an event: the body is a function of these alone."""
+
+    id: UUID
+    type: str
+    mode: str
+    payload: bytes
+    created_at: datetime
+
+
+def validate(event: Event, *, pointer: str = "") -> bytes:
+    """The payload's bytes, if the event can be accepted.
+
+    Raises InvalidInput for a type that is not dotted words of at most 128 characters, a payload that is not JSON
+    or is over 256 KiB, an empty or over-long key or object id, a naive instant.
+    """
+    if not isinstance(event.type, str) or len(event.type) > 128 or _TYPE.fullmatch(event.type) is None:
+        raise InvalidInput(
+            f"{pointer}/type",
+            repr(event.type)[:80],
+            "dotted words of A-Z a-z 0-9 _ -, at most 128 characters, such as payment.completed",
+        )
+    for name, limit in (("object_id", 200), ("idempotency_key", 255)):
+        value = getattr(event, name)
+        if value is not None and (not isinstance(value, str) or not 0 < len(value) <= limit or not value.isprintable()):
+            raise InvalidInput(f"{pointer}/{name}", repr(value)[:80], f"1 to {limit} printable characters")
+    for name in ("not_before", "expires_at"):
+        instant = getattr(event, name)
+        if instant is not None and instant.tzinfo is None:
+            raise InvalidInput(f"{pointer}/{name}", repr(instant), "an instant with a time zone")
+    if event.mode not in tuple(Mode):
+        raise InvalidInput(f"{pointer}/mode", repr(event.mode)[:80], "live or test")
+    payload = _payload_bytes(event.payload, f"{pointer}/payload")
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise InvalidInput(f"{pointer}/payload", f"{len(payload)} bytes", f"at most {MAX_PAYLOAD_BYTES} bytes")
+    return payload
+
+
+def _payload_bytes(payload: Any, pointer: str) -> bytes:
+    if isinstance(payload, bytes):
+        try:
+            orjson.loads(payload)
+        except orjson.JSONDecodeError as error:
+            raise InvalidInput(pointer, f"bytes that are not JSON ({error})", "JSON text in UTF-8") from error
+        return payload
+    try:
+        return orjson.dumps(payload)
+    except TypeError as error:  # orjson.JSONEncodeError is a TypeError
+        raise InvalidInput(pointer, f"{type(payload).__name__} ({error})", "any JSON value") from error
+
+
+def body_hash(event: Event, payload: bytes) -> bytes:
+    """SHA-256 over all that a repeat under one idempotency key must have in common."""
+    parts = (event.type, event.mode, event.object_id, event.not_before, event.expires_at)
+    return sha256(repr(tuple(str(part) for part in parts)).encode() + b"\0" + payload).digest()
+
+
+def body(event: StoredEvent, form: BodyForm) -> bytes:
+    """The exact bytes that every attempt sends and signs.
+
+    >>> from dispatcher.ids import DEFAULT_TENANT
+    >>> at = datetime(2026, 1, 1, tzinfo=UTC)
+    >>> body(StoredEvent(DEFAULT_TENANT, "refund.failed", "live", b"[1]", at), BodyForm.VERBATIM)
+    b'[1]'
+    """
+    if form is BodyForm.VERBATIM:
+        return event.payload
+    timestamp = event.created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return b'{"id":"%b","type":"%b","timestamp":"%b","mode":"%b","data":%b}' % (
+        format_id("evt", event.id).encode(),
+        event.type.encode(),
+        timestamp.encode(),
+        event.mode.encode(),
+        event.payload,
+    )

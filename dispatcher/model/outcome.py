@@ -1,0 +1,85 @@
+"""What came of one POST: a value, never an exception.
+
+The class is decided at the final status line and headers; the body is evidence only. A time-out or a cap after
+a 2xx is still a success, or the receiver would get a duplicate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class OutcomeClass(StrEnum):
+    """Why an attempt ended as it did. What follows from it is `dispatcher.retry.decision`'s."""
+
+    OK = "ok"
+    REDIRECT_REFUSED = "redirect_refused"  # 3xx: a redirect is never followed
+    HTTP_4XX = "http_4xx"
+    HTTP_RETRYABLE = "http_retryable"  # 408, 425, 5xx and 6xx
+    GONE = "gone"  # 410
+    TOO_LARGE = "too_large"  # 413, 414, 431
+    THROTTLED = "throttled"  # 429, or 503 with Retry-After
+    UNEXPECTED_2XX = "unexpected_2xx"  # a 2xx that the success rule does not count
+    PROTOCOL = "protocol"  # what came is not an HTTP/1 answer
+    HEADERS_TOO_LARGE = "headers_too_large"
+    DEADLINE = "deadline"  # the whole attempt took too long
+    CLOSED = "closed"  # FIN before a status line
+    RESET = "reset"  # RST before a status line
+    TLS_CERT = "tls_cert"
+    TLS_PROTOCOL = "tls_protocol"
+    TLS_CLIENT_CERT = "tls_client_cert"
+    CONNECT = "connect"
+    DNS = "dns"
+    BLOCKED_ADDRESS = "blocked_address"  # an answer of the look-up may not be dialled, so nothing was
+    INVALID_CONFIG = "invalid_config"  # a URL, header or key that can never work
+    INTERNAL = "internal"  # a cause on our side; no attempt is charged
+    WORKER_LOST = "worker_lost"  # the worker died after its claim
+
+
+class Phase(StrEnum):
+    """How far an attempt got."""
+
+    DNS = "dns"
+    CONNECT = "connect"
+    TLS = "tls"
+    WRITE = "write"
+    HEADERS = "headers"
+    BODY = "body"
+
+
+class BodyEnd(StrEnum):
+    """How the response's body ended. Only COMPLETE leaves a connection fit for reuse."""
+
+    COMPLETE = "complete"
+    INCOMPLETE = "body_incomplete"  # closed, reset or broken framing after the headers
+    DEADLINE = "body_deadline"
+    CAPPED = "body_capped"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of one attempt.
+
+    `known` is False where the POST may have reached the receiver without our learning its answer.
+    `response_headers` are (name, value) pairs decoded as latin-1; `response_body` is at most the cap's bytes,
+    never decompressed. `retry_after_s` is what the receiver asked for, in seconds, None if absent or not
+    understood. `duration_ms` runs from the start of the dial. `error` is one line for a person.
+    """
+
+    kind: OutcomeClass
+    phase: Phase | None = None
+    known: bool = True
+    status_code: int | None = None
+    response_headers: tuple[tuple[str, str], ...] = ()
+    response_body: bytes = b""
+    body_end: BodyEnd = BodyEnd.COMPLETE
+    error: str | None = None
+    peer_ip: str | None = None
+    duration_ms: float = 0.0
+    retry_after_s: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the receiver has accepted the event."""
+        return self.kind is OutcomeClass.OK

@@ -1,0 +1,45 @@
+"""When a delivery is attempted again: schedules, and the decision after each outcome. Pure.
+
+The numbers live in data files (`schedules/`, one schedule a file); `load_catalog` reads them and refuses a broken
+one with file, line, field, what was found and what is allowed; `decide` turns an outcome into RetryAt or Stop.
+"""
+
+from __future__ import annotations
+
+from dispatcher.model.delivery import RetryAt, Stop
+from dispatcher.retry.catalog import (
+    Catalog,
+    LintReport,
+    ScheduleFile,
+    lint,
+    load_catalog,
+    load_schedule,
+    shipped_schedules_dir,
+)
+from dispatcher.retry.decision import DEFAULT, DecisionRules, decide
+from dispatcher.retry.duration import format_duration, parse_duration
+from dispatcher.retry.preview import PlannedAttempt, preview
+from dispatcher.retry.schedule import RelativeTo, RetrySchedule
+from dispatcher.retry.schedule_file import LintWarning
+
+__all__ = [
+    "DEFAULT",
+    "Catalog",
+    "DecisionRules",
+    "LintReport",
+    "LintWarning",
+    "PlannedAttempt",
+    "RelativeTo",
+    "RetryAt",
+    "RetrySchedule",
+    "ScheduleFile",
+    "Stop",
+    "decide",
+    "format_duration",
+    "lint",
+    "load_catalog",
+    "load_schedule",
+    "parse_duration",
+    "preview",
+    "shipped_schedules_dir",
+]

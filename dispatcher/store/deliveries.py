@@ -1,0 +1,504 @@
+"""The statements that move a delivery: claim, record, release, and what operators do to a waiting one.
+
+Every statement takes `now`; None means the database's own clock, which decides what is due.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, assert_never
+
+import orjson
+from sqlalchemy import text
+
+from dispatcher.model.delivery import Claim, DeliveryState, Released, RetryAt, Stop
+from dispatcher.model.event import StoredEvent
+from dispatcher.model.outcome import OutcomeClass
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+    from dispatcher.model.delivery import Result
+
+_LOCK_LANES = text("""
+SELECT l.endpoint_id
+FROM dispatcher.lanes l
+WHERE l.endpoint_id IN (
+    (SELECT endpoint_id FROM dispatcher.lanes
+     WHERE ready_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
+     ORDER BY ready_at LIMIT :lanes)
+    UNION
+    (SELECT endpoint_id FROM (
+        SELECT w.endpoint_id FROM dispatcher.wakes w
+        WHERE w.due_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
+        ORDER BY w.due_at LIMIT 4 * :lanes) due
+     LIMIT :lanes)
+    UNION
+    (SELECT c.endpoint_id FROM dispatcher.lanes c
+     WHERE c.capped AND EXISTS (SELECT FROM dispatcher.wakes w WHERE w.endpoint_id = c.endpoint_id)
+     LIMIT :lanes)
+)
+FOR NO KEY UPDATE OF l SKIP LOCKED
+""")
+
+_CLAIM = text("""
+WITH clock AS MATERIALIZED (
+    SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now
+), woken AS (
+    DELETE FROM dispatcher.wakes w
+    USING (SELECT CAST(value AS uuid) AS id FROM json_array_elements_text(CAST(CAST(:lanes AS text) AS json))) x
+    WHERE w.endpoint_id = x.id
+    RETURNING w.endpoint_id, w.succeeded, w.failed
+), folded AS (
+    SELECT endpoint_id, sum(succeeded)::int AS succeeded, sum(failed)::int AS failed FROM woken GROUP BY 1
+), tuned AS (
+    SELECT l.endpoint_id, e.status = 'active' AS active, e.version,
+           least(e.max_in_flight,
+                 greatest(1, l.cap >> least(coalesce(f.failed, 0), 6)) + coalesce(f.succeeded, 0))::int AS cap
+    FROM json_array_elements_text(CAST(CAST(:lanes AS text) AS json)) AS x(id)
+    JOIN dispatcher.lanes l ON l.endpoint_id = CAST(x.id AS uuid)
+    JOIN dispatcher.endpoints e ON e.id = l.endpoint_id
+    LEFT JOIN folded f ON f.endpoint_id = l.endpoint_id
+), lane AS MATERIALIZED (
+    SELECT t.*, CASE WHEN t.active THEN greatest(0, t.cap - busy.n) ELSE 0 END AS room
+    FROM tuned t
+    CROSS JOIN LATERAL (
+        SELECT count(*)::int AS n FROM dispatcher.deliveries d
+        WHERE d.endpoint_id = t.endpoint_id AND d.state = 'in_flight'
+    ) busy
+), candidate AS MATERIALIZED (
+    SELECT lane.endpoint_id, d.id, d.due_at, lane.room,
+           row_number() OVER (PARTITION BY lane.endpoint_id ORDER BY d.due_at, d.id) AS n
+    FROM lane
+    CROSS JOIN LATERAL (
+        SELECT d.id, d.due_at FROM dispatcher.deliveries d
+        WHERE d.endpoint_id = lane.endpoint_id AND d.state = 'waiting'
+        ORDER BY d.due_at, d.id
+        LIMIT least(lane.room, :quantum) + 1
+    ) d
+    WHERE lane.active
+), picked AS MATERIALIZED (
+    SELECT id FROM candidate, clock
+    WHERE due_at <= clock.now AND n <= least(room, :quantum)
+    ORDER BY n, due_at
+    LIMIT :batch
+), claimed AS (
+    UPDATE dispatcher.deliveries d
+    SET state = 'in_flight', claimed_by = :worker, claim_seq = d.claim_seq + 1,
+        first_attempt_at = coalesce(d.first_attempt_at, clock.now)
+    FROM picked, clock
+    WHERE d.id = picked.id AND d.state = 'waiting'
+    RETURNING d.id, d.endpoint_id, d.event_id, d.claim_seq, d.attempts, d.refunds, d.schedule_id,
+              d.expires_at <= clock.now AS expired
+), taken AS (
+    SELECT endpoint_id, count(*)::int AS n FROM claimed GROUP BY 1
+), left_over AS (
+    SELECT c.endpoint_id, min(c.due_at) AS due_at
+    FROM candidate c LEFT JOIN claimed ON claimed.id = c.id
+    WHERE claimed.id IS NULL GROUP BY 1
+), parked AS (
+    UPDATE dispatcher.lanes l
+    SET cap = lane.cap,
+        capped = coalesce(left_over.due_at <= clock.now AND lane.room <= coalesce(taken.n, 0), false),
+        ready_at = CASE WHEN left_over.due_at IS NULL THEN 'infinity'
+                        WHEN left_over.due_at > clock.now THEN left_over.due_at
+                        WHEN lane.room <= coalesce(taken.n, 0) THEN 'infinity'
+                        ELSE clock.now END
+    FROM clock, lane
+    LEFT JOIN taken ON taken.endpoint_id = lane.endpoint_id
+    LEFT JOIN left_over ON left_over.endpoint_id = lane.endpoint_id
+    WHERE l.endpoint_id = lane.endpoint_id
+    RETURNING l.ready_at <= clock.now AS ready
+), reported AS (
+    UPDATE dispatcher.workers SET room = greatest(0, :room - (SELECT count(*) FROM claimed)) WHERE id = :worker
+)
+SELECT c.id, c.endpoint_id, lane.version, c.claim_seq, c.attempts, c.refunds, c.schedule_id,
+       coalesce(c.expired, false), e.id, e.type, e.mode, e.payload, e.created_at,
+       (SELECT coalesce(bool_or(ready), false) FROM parked)
+FROM claimed c
+JOIN lane ON lane.endpoint_id = c.endpoint_id
+CROSS JOIN LATERAL (SELECT * FROM dispatcher.events e WHERE e.id = c.event_id) e
+""")
+
+_RECORD = text("""
+WITH clock AS MATERIALIZED (
+    SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now
+), result AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(
+        delivery_id uuid, claim_seq int, endpoint_id uuid, state text, reason text,
+        wait_s float8, from_first_attempt bool, not_before_s float8, charged bool, refunded bool,
+        id uuid, worker_id uuid, started_at timestamptz, duration_ms real, number smallint, status_code int,
+        outcome_known bool, outcome text, phase text, error text, peer_ip text, method text, url text,
+        request_headers json, body_sha256 text, response_headers json, response_body text, body_end text,
+        retry_after_s real, decision text)
+), evidence AS (
+    INSERT INTO dispatcher.attempts AS a
+        (delivery_id, claim_seq, id, worker_id, started_at, duration_ms, number, status_code, outcome_known, outcome,
+         phase, error, peer_ip, method, url, request_headers, body_sha256, response_headers, response_body, body_end,
+         retry_after_s, decision)
+    SELECT delivery_id, claim_seq, id, worker_id, started_at, duration_ms, number, status_code, outcome_known, outcome,
+           phase, error, peer_ip, method, url, request_headers, decode(body_sha256, 'hex'), response_headers,
+           decode(response_body, 'base64'), body_end, retry_after_s, decision
+    FROM result WHERE outcome IS NOT NULL
+    ON CONFLICT (delivery_id, claim_seq) DO UPDATE
+    SET id = excluded.id, started_at = excluded.started_at, duration_ms = excluded.duration_ms,
+        status_code = excluded.status_code, outcome_known = excluded.outcome_known, outcome = excluded.outcome,
+        phase = excluded.phase, error = excluded.error, peer_ip = excluded.peer_ip, url = excluded.url,
+        request_headers = excluded.request_headers, body_sha256 = excluded.body_sha256,
+        response_headers = excluded.response_headers, response_body = excluded.response_body,
+        body_end = excluded.body_end, retry_after_s = excluded.retry_after_s
+    WHERE a.outcome = 'worker_lost' AND excluded.outcome <> 'worker_lost'
+), gone AS (
+    DELETE FROM dispatcher.deliveries d
+    USING result r
+    WHERE d.id = r.delivery_id AND d.claim_seq = r.claim_seq AND r.state IS NOT NULL
+      AND (d.state = 'in_flight' OR r.state = 'delivered')
+    RETURNING d.*, r.state AS final_state, r.reason AS final_reason, r.charged, r.outcome, r.status_code
+), ended AS (
+    INSERT INTO dispatcher.ended_deliveries
+        (id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, ended_at, replay_id, replay_of, claim_seq,
+         schedule_id, attempts, refunds, state, event_type, mode, object_id, reason, last_outcome, last_status_code)
+    SELECT id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, clock.now, replay_id, replay_of,
+           claim_seq, schedule_id, attempts + charged::int, refunds, final_state, event_type, mode, object_id,
+           final_reason, coalesce(outcome, last_outcome), coalesce(status_code, last_status_code)
+    FROM gone, clock
+), kept AS (
+    UPDATE dispatcher.deliveries d
+    SET state = 'waiting', claimed_by = NULL,
+        attempts = d.attempts + r.charged::int, refunds = d.refunds + r.refunded::int,
+        due_at = CASE WHEN r.wait_s IS NULL THEN d.due_at
+                      ELSE greatest(CASE WHEN r.from_first_attempt THEN d.first_attempt_at ELSE clock.now END
+                                    + make_interval(secs => r.wait_s),
+                                    clock.now + make_interval(secs => r.not_before_s)) END,
+        reason = coalesce(r.reason, d.reason),
+        last_outcome = coalesce(r.outcome, d.last_outcome),
+        last_status_code = CASE WHEN r.outcome IS NULL THEN d.last_status_code ELSE r.status_code END
+    FROM result r, clock
+    WHERE d.id = r.delivery_id AND d.claim_seq = r.claim_seq AND r.state IS NULL AND d.state = 'in_flight'
+    RETURNING d.id, d.due_at
+), woken AS (
+    INSERT INTO dispatcher.wakes (endpoint_id, due_at, succeeded, failed)
+    SELECT r.endpoint_id, -- Sixty seconds: a wake that only reports successes is folded at the latest then, or at once if capped.
+           least(min(kept.due_at), max(clock.now) + interval '60 seconds'),
+           count(*) FILTER (WHERE r.outcome = 'ok'),
+           count(*) FILTER (WHERE r.outcome NOT IN ('ok', 'internal', 'worker_lost'))
+    FROM clock, result r LEFT JOIN kept ON kept.id = r.delivery_id
+    GROUP BY r.endpoint_id
+), disabled AS (
+    UPDATE dispatcher.endpoints e
+    SET status = 'disabled', status_reason = r.reason, version = e.version + 1, updated_at = clock.now
+    FROM (SELECT DISTINCT ON (x.endpoint_id) x.endpoint_id, x.reason
+          FROM json_to_recordset(CAST(CAST(:disable AS text) AS json)) AS x(endpoint_id uuid, reason text)) r, clock
+    WHERE e.id = r.endpoint_id AND e.status = 'active'
+    RETURNING e.id, e.version, e.event_types, e.status, e.status_reason
+), history AS (
+    INSERT INTO dispatcher.endpoint_history (endpoint_id, version, changed_at, event_types, status, status_reason)
+    SELECT d.id, d.version, clock.now, d.event_types, d.status, d.status_reason FROM disabled d, clock
+), reported AS (
+    UPDATE dispatcher.workers SET room = CAST(:room AS int) WHERE id = :worker AND CAST(:room AS int) IS NOT NULL
+)
+SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM kept)
+""")
+
+_LOST = text("""
+SELECT d.id, d.endpoint_id, e.version, d.claim_seq, d.attempts, d.refunds, d.schedule_id, false,
+       d.event_id, d.event_type, d.mode, CAST('' AS bytea), d.created_at, d.claimed_by, e.method, e.url
+FROM dispatcher.deliveries d
+JOIN dispatcher.endpoints e ON e.id = d.endpoint_id
+WHERE d.state = 'in_flight' AND NOT EXISTS (
+    SELECT FROM dispatcher.workers w
+    WHERE w.id = d.claimed_by
+      AND w.heartbeat_until > coalesce(CAST(:now AS timestamptz), statement_timestamp()))
+LIMIT :batch
+FOR NO KEY UPDATE OF d SKIP LOCKED
+""")
+
+_HURRY = text("""
+WITH hurried AS (
+    UPDATE dispatcher.deliveries d
+    SET due_at = coalesce(CAST(:now AS timestamptz), statement_timestamp())
+    WHERE d.id = :id AND d.state = 'waiting'
+    RETURNING d.endpoint_id, d.due_at
+), woken AS (
+    INSERT INTO dispatcher.wakes (endpoint_id, due_at) SELECT endpoint_id, due_at FROM hurried
+)
+SELECT count(*) FROM hurried
+""")
+
+_MOVE = """
+WITH gone AS (
+    DELETE FROM dispatcher.deliveries d
+    WHERE d.id IN ({which}) AND d.state = 'waiting'
+    RETURNING d.*
+)
+INSERT INTO dispatcher.ended_deliveries
+    (id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, ended_at, replay_id, replay_of, claim_seq,
+     schedule_id, attempts, refunds, state, event_type, mode, object_id, reason, last_outcome, last_status_code)
+SELECT id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at,
+       coalesce(CAST(:now AS timestamptz), statement_timestamp()), replay_id, replay_of, claim_seq,
+       schedule_id, attempts, refunds, :state, event_type, mode, object_id, :reason, last_outcome, last_status_code
+FROM gone
+RETURNING id
+"""
+
+_CANCEL = text(_MOVE.format(which=":id"))
+
+_CANCEL_ALL_OF = text(
+    _MOVE.format(which="SELECT id FROM dispatcher.deliveries WHERE endpoint_id = :endpoint_id LIMIT :batch")
+)
+
+_EXPIRE_HELD = text(
+    _MOVE.format(
+        which="""
+        SELECT w.id FROM dispatcher.endpoints e
+        JOIN dispatcher.deliveries w ON w.endpoint_id = e.id AND w.state = 'waiting'
+        WHERE e.status = 'disabled'
+          AND coalesce(w.expires_at, w.created_at + interval '7 days')
+              <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
+        LIMIT :batch"""
+    )
+)
+
+_WAKE = text("""
+INSERT INTO dispatcher.wakes (endpoint_id, due_at)
+VALUES (:endpoint_id, coalesce(CAST(:now AS timestamptz), statement_timestamp()))
+""")
+
+_DEMAND = text("""
+SELECT EXISTS (SELECT FROM dispatcher.lanes
+               WHERE ready_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp()))
+    OR EXISTS (SELECT FROM dispatcher.wakes
+               WHERE due_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp()))
+    OR EXISTS (SELECT FROM dispatcher.lanes l
+               WHERE l.capped AND EXISTS (SELECT FROM dispatcher.wakes w WHERE w.endpoint_id = l.endpoint_id)),
+    (SELECT count(*) FROM dispatcher.workers
+     WHERE room > 0 AND heartbeat_until > coalesce(CAST(:now AS timestamptz), statement_timestamp()))
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What one claim took. `more` is true where some lane it looked at still has due work below its cap."""
+
+    claims: list[Claim]
+    more: bool
+
+
+def claim(connection: Connection, *, worker_id: UUID, room: int, batch: int, now: datetime | None = None) -> Claimed:
+    """Claims up to min(room, batch) due deliveries for the worker, fairly over the lanes that have any.
+
+    First statement: locks the ready lanes (FOR NO KEY UPDATE SKIP LOCKED, so claimers never wait for one another),
+    by the indexes lanes_ready, wakes_due and lanes_capped. Second statement, whose snapshot is newer than those
+    locks, so nothing that another claimer did is missed: folds the lanes' wakes, counts what is in flight, takes
+    from each lane at most a quantum and never above its cap (index deliveries_due), and parks each lane until its
+    next due delivery, or until a wake where it is at its cap or empty. Run both in one transaction.
+    """
+    limit = min(room, batch)
+    lanes = list(connection.execute(_LOCK_LANES, {"lanes": limit, "now": now}).scalars())
+    if not lanes:
+        return Claimed([], more=False)
+    rows = connection.execute(
+        _CLAIM,
+        {
+            "lanes": orjson.dumps(lanes).decode(),
+            "quantum": max(1, -(-2 * limit // len(lanes))),
+            "batch": limit,
+            "worker": worker_id,
+            "room": room,
+            "now": now,
+        },
+    ).all()
+    claims = [
+        Claim(id_, endpoint_id, version, seq, attempts, refunds, schedule_id, expired, StoredEvent(*event))
+        for id_, endpoint_id, version, seq, attempts, refunds, schedule_id, expired, *event, _ in rows
+    ]
+    return Claimed(claims, more=bool(rows) and rows[0][-1])
+
+
+def record(
+    connection: Connection,
+    results: Sequence[Result],
+    *,
+    monotonic_s: float,
+    worker_id: UUID | None = None,
+    room: int | None = None,
+    now: datetime | None = None,
+) -> int:
+    """Records what came of claims; returns how many of the deliveries were still theirs to move.
+
+    One statement: inserts the attempts, moves each delivery on if its `claim_seq` is still the result's, and wakes
+    the lanes. A result whose claim died is kept as evidence (its attempt replaces the `worker_lost` row) and, if it
+    is a success and nobody has claimed since, ends the delivery. Running it twice changes nothing the second time,
+    so a transaction whose outcome is unknown can be run again. `monotonic_s` is the caller's monotonic clock now:
+    what a result has waited is taken off its wait. `room` is what the worker could still take.
+    """
+    rows = [_row(result, monotonic_s - result.ended_monotonic_s) for result in results]
+    disable = [
+        {"endpoint_id": result.claim.endpoint_id, "reason": result.change.reason}
+        for result in results
+        if isinstance(result.change, Stop) and result.change.disable_endpoint
+    ]
+    moved: int = connection.execute(
+        _RECORD,
+        {
+            "rows": orjson.dumps(rows).decode(),
+            "disable": orjson.dumps(disable).decode(),
+            "worker": worker_id,
+            "room": room,
+            "now": now,
+        },
+    ).scalar_one()
+    return moved
+
+
+def _row(result: Result, waited_s: float) -> dict[str, Any]:
+    claim, attempt, change = result.claim, result.attempt, result.change
+    row: dict[str, Any] = {
+        "delivery_id": claim.delivery_id,
+        "claim_seq": claim.seq,
+        "endpoint_id": claim.endpoint_id,
+        "charged": False,
+        "refunded": False,
+    }
+    match change:
+        case Stop():
+            row |= {"state": change.state, "reason": change.reason, "charged": attempt is not None}
+        case RetryAt():
+            row |= {
+                "reason": change.reason,
+                "wait_s": change.wait_s if change.from_first_attempt else max(0.0, change.wait_s - waited_s),
+                "from_first_attempt": change.from_first_attempt,
+                "not_before_s": None if change.retry_after_s is None else max(0.0, change.retry_after_s - waited_s),
+                "charged": change.charged,
+            }
+        case Released():
+            pass
+        case _:  # pragma: no cover - mypy proves that every change is above
+            assert_never(change)
+    if attempt is not None:
+        outcome = attempt.outcome
+        row["refunded"] = outcome.kind is OutcomeClass.WORKER_LOST and not row["charged"]
+        row |= {
+            "id": attempt.id,
+            "worker_id": attempt.worker_id,
+            "started_at": attempt.started_at,
+            "duration_ms": outcome.duration_ms,
+            "number": claim.number,
+            "status_code": outcome.status_code,
+            "outcome_known": outcome.known,
+            "outcome": outcome.kind,
+            "phase": outcome.phase,
+            "error": None if outcome.error is None else outcome.error.replace("\0", "\ufffd"),
+            "peer_ip": outcome.peer_ip,
+            "method": attempt.method,
+            "url": attempt.url,
+            "request_headers": [(name.decode("latin-1"), value.decode("latin-1")) for name, value in attempt.request_headers],
+            "body_sha256": None if attempt.body_sha256 is None else attempt.body_sha256.hex(),
+            "response_headers": outcome.response_headers,
+            "response_body": b64encode(outcome.response_body).decode(),
+            "body_end": outcome.body_end,
+            "retry_after_s": outcome.retry_after_s,
+            "decision": decision(change),
+        }
+    return row
+
+
+def decision(change: RetryAt | Stop | Released) -> str:
+    """How the log words what was decided: "retry in 300 s", "refunded", "delivered"."""
+    match change:
+        case Stop():
+            return change.state
+        case RetryAt(charged=False):
+            return f"not charged, again in {change.wait_s:g} s"
+        case RetryAt(from_first_attempt=True):
+            return f"retry at {change.wait_s:g} s from the first attempt"
+        case RetryAt():
+            return f"retry in {change.wait_s:g} s"
+        case Released():
+            return "released"
+        case _:  # pragma: no cover
+            assert_never(change)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A claim whose worker's heartbeat has passed, with what the log says of the attempt that may have been made."""
+
+    claim: Claim
+    worker_id: UUID
+    method: str
+    url: str
+
+
+def lost(connection: Connection, *, batch: int, now: datetime | None = None) -> list[Lost]:
+    """Up to `batch` claims of dead workers, locked until the transaction ends so that `record` can take them back.
+
+    Reads by the partial index deliveries_claimed; skips what a worker or another rescuer is recording right now.
+    """
+    return [
+        Lost(
+            Claim(id_, endpoint_id, version, seq, attempts, refunds, schedule_id, expired, StoredEvent(*event)),
+            worker_id,
+            method,
+            url,
+        )
+        for id_, endpoint_id, version, seq, attempts, refunds, schedule_id, expired, *event, worker_id, method, url in (
+            connection.execute(_LOST, {"batch": batch, "now": now})
+        )
+    ]
+
+
+def hurry(connection: Connection, delivery_id: UUID, *, now: datetime | None = None) -> bool:
+    """Makes a waiting delivery due now. False where it is not waiting."""
+    moved: int = connection.execute(_HURRY, {"id": delivery_id, "now": now}).scalar_one()
+    return moved > 0
+
+
+def cancel(connection: Connection, delivery_id: UUID, reason: str, *, now: datetime | None = None) -> bool:
+    """Ends a waiting delivery as `cancelled`. False where it is not waiting; what is in flight cannot be called back."""
+    done = connection.execute(
+        _CANCEL, {"id": delivery_id, "state": DeliveryState.CANCELLED, "reason": reason, "now": now}
+    )
+    return len(done.all()) > 0
+
+
+def cancel_all_of(connection: Connection, endpoint_id: UUID, reason: str, *, batch: int, now: datetime | None = None) -> int:
+    """Ends up to `batch` waiting deliveries of an endpoint as `cancelled`; returns how many."""
+    done = connection.execute(
+        _CANCEL_ALL_OF,
+        {"endpoint_id": endpoint_id, "batch": batch, "state": DeliveryState.CANCELLED, "reason": reason, "now": now},
+    )
+    return len(done.all())
+
+
+def expire_held(connection: Connection, *, batch: int, now: datetime | None = None) -> int:
+    """Ends up to `batch` deliveries held for a disabled endpoint whose expiry (7 days by default) has passed."""
+    done = connection.execute(
+        _EXPIRE_HELD,
+        {"batch": batch, "state": DeliveryState.EXPIRED, "reason": "held until it expired", "now": now},
+    )
+    return len(done.all())
+
+
+def wake(connection: Connection, endpoint_id: UUID, *, now: datetime | None = None) -> None:
+    """Has the next claim look at the endpoint's lane."""
+    connection.execute(_WAKE, {"endpoint_id": endpoint_id, "now": now})
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Whether anything is due, and how many live workers have room for it."""
+
+    due: bool
+    workers_with_room: int
+
+
+def demand(connection: Connection, *, now: datetime | None = None) -> Demand:
+    """What the scheduler rings for. Reads the ends of the indexes lanes_ready, wakes_due and lanes_capped."""
+    due, workers = connection.execute(_DEMAND, {"now": now}).one()
+    return Demand(due, workers)

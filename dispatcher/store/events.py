@@ -1,0 +1,203 @@
+"""The statements that accept events: what `emit` runs in the producer's own transaction.
+
+They insert only. No lane is touched and no foreign key is checked, so two producers never block or deadlock one
+another, unless they use the same idempotency key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import orjson
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+_TARGETS = text("""
+WITH RECURSIVE asked AS (
+    SELECT * FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(n int, tenant_id uuid, type text)
+), owner AS (
+    SELECT a.n, t.id, t.parent_id, a.type FROM asked a JOIN dispatcher.tenants t ON t.id = a.tenant_id
+    UNION ALL
+    SELECT o.n, t.id, t.parent_id, o.type FROM owner o JOIN dispatcher.tenants t ON t.id = o.parent_id
+)
+SELECT o.n, CAST(e.id AS text), v.id, v.first_wait_s
+FROM owner o
+LEFT JOIN (dispatcher.endpoints e
+           JOIN dispatcher.schedules s ON s.name = e.schedule
+           JOIN dispatcher.schedule_versions v ON v.id = s.version_id)
+  ON e.tenant_id = o.id AND e.status <> 'deleted'
+ AND (e.type_patterns IS NULL OR o.type LIKE ANY (e.type_patterns))
+ORDER BY o.n, e.id
+""")
+
+_REMEMBER = text("""
+INSERT INTO dispatcher.idempotency AS i (tenant_id, key, event_id, body_sha256, expires_at)
+SELECT tenant_id, key, event_id, decode(body_sha256, 'hex'),
+       coalesce(CAST(:now AS timestamptz), statement_timestamp()) + interval '24 hours'
+FROM json_to_recordset(CAST(CAST(:rows AS text) AS json))
+     AS x(tenant_id uuid, key text, event_id uuid, body_sha256 text)
+ORDER BY tenant_id, key
+ON CONFLICT (tenant_id, key) DO UPDATE
+SET event_id = excluded.event_id, body_sha256 = excluded.body_sha256, expires_at = excluded.expires_at
+WHERE i.expires_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
+RETURNING CAST(i.event_id AS text)
+""")
+
+_RECALL = text("""
+SELECT CAST(i.tenant_id AS text), i.key, CAST(i.event_id AS text), i.body_sha256
+FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(tenant_id uuid, key text)
+JOIN dispatcher.idempotency i ON i.tenant_id = x.tenant_id AND i.key = x.key
+""")
+
+_ACCEPT = text("""
+WITH event AS (
+    INSERT INTO dispatcher.events (id, tenant_id, type, mode, object_id, payload, fanout, created_at)
+    SELECT id, tenant_id, type, mode, object_id, decode(payload, 'base64'), fanout, created_at
+    FROM json_to_recordset(CAST(CAST(:events AS text) AS json))
+         AS x(id uuid, tenant_id uuid, type text, mode text, object_id text, payload text, fanout smallint,
+              created_at timestamptz)
+), delivery AS MATERIALIZED (
+    SELECT x.*, greatest(x.not_before, coalesce(CAST(:now AS timestamptz), statement_timestamp())
+                                       + make_interval(secs => x.first_wait_s)) AS due_at
+    FROM json_to_recordset(CAST(CAST(:deliveries AS text) AS json))
+         AS x(id uuid, endpoint_id uuid, event_id uuid, tenant_id uuid, created_at timestamptz,
+              not_before timestamptz, first_wait_s float8, expires_at timestamptz, schedule_id smallint,
+              event_type text, mode text, object_id text, replay_id uuid, replay_of uuid)
+), wake AS (
+    INSERT INTO dispatcher.wakes (endpoint_id, due_at)
+    SELECT endpoint_id, min(due_at) FROM delivery GROUP BY endpoint_id
+)
+INSERT INTO dispatcher.deliveries (id, endpoint_id, event_id, tenant_id, created_at, due_at, expires_at, schedule_id,
+                                   event_type, mode, object_id, replay_id, replay_of)
+SELECT id, endpoint_id, event_id, tenant_id, created_at, due_at, expires_at, schedule_id,
+       event_type, mode, object_id, replay_id, replay_of
+FROM delivery
+""")
+
+
+_FORGET = text("""
+DELETE FROM dispatcher.idempotency WHERE (tenant_id, key) IN (
+    SELECT tenant_id, key FROM dispatcher.idempotency
+    WHERE expires_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
+    LIMIT :batch FOR UPDATE SKIP LOCKED)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An endpoint that an event goes to, with the schedule version that its delivery pins."""
+
+    endpoint_id: UUID
+    schedule_id: int
+    first_wait_s: float
+
+
+def targets(connection: Connection, asked: Sequence[tuple[UUID, str]]) -> list[list[Target] | None]:
+    """For each (tenant, event type): the endpoints of the tenant and of those above it that want the type.
+
+    None where there is no such tenant. Disabled endpoints are among the targets: their deliveries are held. Reads
+    only columns that producers are granted, by the index endpoints_tenant. Locks nothing.
+    """
+    found: list[list[Target] | None] = [None] * len(asked)
+    rows = _json([{"n": n, "tenant_id": tenant_id, "type": kind} for n, (tenant_id, kind) in enumerate(asked)])
+    for n, endpoint_id, schedule_id, first_wait_s in connection.execute(_TARGETS, {"rows": rows}):
+        targets = found[n] = found[n] or []
+        if endpoint_id is not None:
+            targets.append(Target(UUID(endpoint_id), schedule_id, first_wait_s))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What an idempotency key stands for: the event, and the SHA-256 of what was asked under it."""
+
+    tenant_id: UUID
+    key: str
+    event_id: UUID
+    body_sha256: bytes
+
+
+def remember(connection: Connection, asked: Sequence[Remembered], *, now: datetime | None = None) -> set[UUID]:
+    """Takes the keys for 24 hours; returns the event ids of those that were free.
+
+    Waits for any transaction that has taken the same key and is still open, in the order of (tenant, key), so two
+    batches with the same keys do not deadlock. A key whose time has passed is free.
+    """
+    rows = [
+        {"tenant_id": r.tenant_id, "key": r.key, "event_id": r.event_id, "body_sha256": r.body_sha256.hex()}
+        for r in asked
+    ]
+    return {UUID(taken) for taken in connection.execute(_REMEMBER, {"rows": _json(rows), "now": now}).scalars()}
+
+
+def recall(connection: Connection, keys: Sequence[tuple[UUID, str]]) -> list[Remembered]:
+    """What the keys stand for. Run it after `remember` refused them, as a statement of its own: it then sees them."""
+    rows = _json([{"tenant_id": tenant_id, "key": key} for tenant_id, key in keys])
+    return [
+        Remembered(UUID(tenant_id), key, UUID(event_id), bytes(body_sha256))
+        for tenant_id, key, event_id, body_sha256 in connection.execute(_RECALL, {"rows": rows})
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """A row of `events`. `payload` is base64."""
+
+    id: UUID
+    tenant_id: UUID
+    type: str
+    mode: str
+    object_id: str | None
+    payload: str
+    fanout: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """A row of `deliveries`, first due `first_wait_s` seconds from now, and not before `not_before`."""
+
+    id: UUID
+    endpoint_id: UUID
+    event_id: UUID
+    tenant_id: UUID
+    created_at: datetime
+    not_before: datetime | None
+    first_wait_s: float
+    expires_at: datetime | None
+    schedule_id: int
+    event_type: str
+    mode: str
+    object_id: str | None
+    replay_id: UUID | None = None
+    replay_of: UUID | None = None
+
+
+def accept(
+    connection: Connection,
+    events: Sequence[NewEvent],
+    deliveries: Sequence[NewDelivery],
+    *,
+    now: datetime | None = None,
+) -> None:
+    """Inserts the events, their deliveries, and a wake for each endpoint: one statement.
+
+    A replay passes deliveries alone. Locks nothing but the new rows.
+    """
+    connection.execute(_ACCEPT, {"events": _json(events), "deliveries": _json(deliveries), "now": now})
+
+
+def forget(connection: Connection, *, batch: int, now: datetime | None = None) -> None:
+    """Deletes up to `batch` idempotency keys whose time has passed."""
+    connection.execute(_FORGET, {"batch": batch, "now": now})
+
+
+def _json(rows: object) -> str:
+    return orjson.dumps(rows).decode()

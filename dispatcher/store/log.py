@@ -1,0 +1,234 @@
+"""The statements that read the delivery log, and those that choose from it what to replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+from uuid import UUID
+
+from sqlalchemy import text
+
+from dispatcher.ids import first_id
+from dispatcher.model.delivery import LIVE, DeliveryState
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+_COLUMNS: Final = """
+d.id, d.event_id, d.event_type, d.object_id, d.mode, d.endpoint_id, e.url, d.tenant_id, d.attempts, d.refunds,
+d.reason, d.last_outcome, d.last_status_code, d.replay_of, d.replay_id, d.created_at, d.first_attempt_at,
+v.name AS schedule, v.hash AS schedule_version
+"""
+
+_JOINS: Final = """
+JOIN dispatcher.endpoints e ON e.id = d.endpoint_id
+JOIN dispatcher.schedule_versions v ON v.id = d.schedule_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedDelivery:
+    """A delivery as the log shows it, live or ended.
+
+    `due_at` is when the next attempt may start, None once it has ended; `held` says why it waits although due.
+    """
+
+    id: UUID
+    event_id: UUID
+    event_type: str
+    object_id: str | None
+    mode: str
+    endpoint_id: UUID
+    url: str
+    tenant_id: UUID
+    attempts: int
+    refunds: int
+    reason: str | None
+    last_outcome: str | None
+    last_status_code: int | None
+    replay_of: UUID | None
+    replay_id: UUID | None
+    created_at: datetime
+    first_attempt_at: datetime | None
+    schedule: str
+    schedule_version: str
+    state: DeliveryState
+    due_at: datetime | None
+    ended_at: datetime | None
+    held: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedAttempt:
+    """An attempt as the log shows it; headers are [name, value] pairs."""
+
+    id: UUID
+    claim_seq: int
+    number: int
+    worker_id: UUID
+    started_at: datetime
+    duration_ms: float
+    outcome: str
+    outcome_known: bool
+    phase: str | None
+    status_code: int | None
+    error: str | None
+    peer_ip: str | None
+    method: str
+    url: str
+    request_headers: list[list[str]]
+    response_headers: list[list[str]]
+    response_body: bytes
+    body_end: str
+    body_sha256: bytes | None
+    retry_after_s: float | None
+    decision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which deliveries; what is None does not matter. `undelivered` are all that have not been delivered."""
+
+    states: tuple[DeliveryState, ...] = ()
+    undelivered: bool = False
+    tenant_id: UUID | None = None
+    endpoint_id: UUID | None = None
+    event_id: UUID | None = None
+    event_type: str | None = None
+    object_id: str | None = None
+    outcome: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+_EQUAL: Final = {
+    "tenant_id": "d.tenant_id = :tenant_id",
+    "endpoint_id": "d.endpoint_id = :endpoint_id",
+    "event_id": "d.event_id = :event_id",
+    "event_type": "d.event_type = :event_type",
+    "object_id": "d.object_id = :object_id",
+    "outcome": "d.last_outcome = :outcome",
+}
+
+
+def _where(chosen: Filter, table: Literal["deliveries", "ended_deliveries"]) -> tuple[str, dict[str, Any]]:
+    """The condition and its parameters. A range of time is a range of ids, so partitions are pruned by it."""
+    parts, values = ["true"], {}
+    for name, condition in _EQUAL.items():
+        if (value := getattr(chosen, name)) is not None:
+            parts.append(condition)
+            values[name] = value
+    if chosen.object_id is not None and table == "deliveries":  # the live table is found through the event
+        parts.append("d.event_id IN (SELECT ev.id FROM dispatcher.events ev WHERE ev.object_id = :object_id)")
+    if chosen.created_after is not None:
+        parts.append("d.id >= :first")
+        values["first"] = first_id(chosen.created_after)
+    if chosen.created_before is not None:
+        parts.append("d.id < :last")
+        values["last"] = first_id(chosen.created_before)
+    if chosen.states:
+        parts.append("d.state = ANY(:states)")
+        values["states"] = [str(state) for state in chosen.states]
+    if chosen.undelivered and table == "ended_deliveries":
+        parts.append("d.state <> 'delivered'")
+    return " AND ".join(parts), values
+
+
+def search(
+    connection: Connection, chosen: Filter, *, before: UUID | None = None, limit: int = 50
+) -> list[LoggedDelivery]:
+    """Deliveries, the newest first, older than the delivery `before`."""
+    parts, values = [], {"limit": limit, "before": before}
+    page = "AND (CAST(:before AS uuid) IS NULL OR d.id < :before) ORDER BY d.id DESC LIMIT :limit"
+    if not chosen.states or any(state in LIVE for state in chosen.states):
+        where, more = _where(chosen, "deliveries")
+        parts.append(f"""
+            (SELECT {_COLUMNS}, d.state, d.due_at, CAST(NULL AS timestamptz) AS ended_at,
+                    CASE WHEN e.status <> 'active' AND d.state = 'waiting'
+                         THEN 'the endpoint is ' || e.status || coalesce(': ' || e.status_reason, '') END AS held
+             FROM dispatcher.deliveries d {_JOINS} WHERE {where} {page})""")
+        values |= more
+    if not chosen.states or any(state not in LIVE for state in chosen.states):
+        where, more = _where(chosen, "ended_deliveries")
+        parts.append(f"""
+            (SELECT {_COLUMNS}, d.state, CAST(NULL AS timestamptz), d.ended_at, NULL
+             FROM dispatcher.ended_deliveries d {_JOINS} WHERE {where} {page})""")
+        values |= more
+    rows = connection.execute(text(" UNION ALL ".join(parts) + " ORDER BY id DESC LIMIT :limit"), values)
+    return [_delivery(row._mapping) for row in rows]  # noqa: SLF001 - the documented way to a row's names
+
+
+def _delivery(row: Any) -> LoggedDelivery:
+    return LoggedDelivery(**{**row, "state": DeliveryState(row["state"])})
+
+
+def find(connection: Connection, delivery_id: UUID) -> LoggedDelivery | None:
+    """The delivery with this id, live or ended."""
+    rows = connection.execute(
+        text(f"""
+        SELECT {_COLUMNS}, d.state, d.due_at, CAST(NULL AS timestamptz) AS ended_at,
+               CASE WHEN e.status <> 'active' AND d.state = 'waiting'
+                    THEN 'the endpoint is ' || e.status || coalesce(': ' || e.status_reason, '') END AS held
+        FROM dispatcher.deliveries d {_JOINS} WHERE d.id = :id
+        UNION ALL
+        SELECT {_COLUMNS}, d.state, NULL, d.ended_at, NULL
+        FROM dispatcher.ended_deliveries d {_JOINS} WHERE d.id = :id"""),
+        {"id": delivery_id},
+    )
+    row = rows.first()
+    return None if row is None else _delivery(row._mapping)  # noqa: SLF001
+
+
+_ATTEMPTS = text("""
+SELECT id, claim_seq, number, worker_id, started_at, duration_ms, outcome, outcome_known, phase, status_code, error,
+       peer_ip, method, url, request_headers, response_headers, response_body, body_end, body_sha256, retry_after_s,
+       decision
+FROM dispatcher.attempts WHERE delivery_id = :id ORDER BY claim_seq
+""")
+
+
+def attempts(connection: Connection, delivery_id: UUID) -> list[LoggedAttempt]:
+    """Every attempt of a delivery, the first one first."""
+    return [LoggedAttempt(*row) for row in connection.execute(_ATTEMPTS, {"id": delivery_id})]
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """An ended delivery that is to be replayed, with the schedule version that its endpoint has today."""
+
+    id: UUID
+    event_id: UUID
+    tenant_id: UUID
+    endpoint_id: UUID
+    event_type: str
+    mode: str
+    object_id: str | None
+    schedule_id: int
+    first_wait_s: float
+
+
+def originals(
+    connection: Connection, chosen: Filter, *, after: UUID | None, limit: int, ended_before: datetime | None = None
+) -> list[Original]:
+    """Ended deliveries in the order of their ids, from `after` on; those of deleted endpoints are left out.
+
+    A delivery that has been replayed already is not taken again: its replay is.
+    """
+    where, values = _where(chosen, "ended_deliveries")
+    rows = connection.execute(
+        text(f"""
+        SELECT d.id, d.event_id, d.tenant_id, d.endpoint_id, d.event_type, d.mode, d.object_id, v.id, v.first_wait_s
+        FROM dispatcher.ended_deliveries d
+        JOIN dispatcher.endpoints e ON e.id = d.endpoint_id AND e.status <> 'deleted'
+        JOIN dispatcher.schedules s ON s.name = e.schedule
+        JOIN dispatcher.schedule_versions v ON v.id = s.version_id
+        WHERE {where} AND (CAST(:after AS uuid) IS NULL OR d.id > :after)
+          AND (CAST(:ended_before AS timestamptz) IS NULL OR d.ended_at < :ended_before)
+          AND NOT EXISTS (SELECT FROM dispatcher.deliveries r WHERE r.event_id = d.event_id AND r.replay_of = d.id)
+          AND NOT EXISTS (SELECT FROM dispatcher.ended_deliveries r WHERE r.event_id = d.event_id AND r.replay_of = d.id)
+        ORDER BY d.id LIMIT :limit"""),
+        {**values, "after": after, "limit": limit, "ended_before": ended_before},
+    )
+    return [Original(*row) for row in rows]

@@ -1,0 +1,61 @@
+"""Brings a database's schema up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from dispatcher.errors import Unavailable
+from dispatcher.store import partitions
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+SCHEMA: Final = "dispatcher"
+
+_LOCK: Final = 0x64697370  # "disp": two processes that migrate at once take turns
+
+OLDEST_SERVER: Final = 15
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+def head() -> str:
+    """The newest revision that this version of the code knows."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def current(connection: Connection) -> str | None:
+    """The revision that the database has, None before the first migration."""
+    context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
+    return context.get_current_revision()
+
+
+def migrate(engine: Engine) -> None:
+    """Runs every migration that the database lacks, in one transaction, then makes the partitions of next week.
+
+    Waits at most 10 s for any lock. Raises Unavailable for a server older than 15.
+    """
+    with engine.begin() as connection:
+        version = connection.dialect.server_version_info or (0,)
+        if version[0] < OLDEST_SERVER:
+            raise Unavailable(f"PostgreSQL {version[0]} is too old; {OLDEST_SERVER} or later is needed")
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        partitions.ensure(connection)

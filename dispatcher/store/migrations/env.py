@@ -1,0 +1,15 @@
+"""Alembic's entry point: runs the migrations on the connection that `dispatcher.store.migrate` passes in."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from dispatcher.store.migrate import SCHEMA
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    version_table_schema=SCHEMA,
+    transactional_ddl=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

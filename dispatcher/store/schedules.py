@@ -1,0 +1,48 @@
+"""The statements that keep every version of a retry schedule that a delivery may have pinned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_PUBLISH = text("""
+WITH version AS (
+    INSERT INTO dispatcher.schedule_versions (name, hash, body, first_wait_s)
+    VALUES (:name, :hash, :body, :first_wait_s)
+    ON CONFLICT (name, hash) DO NOTHING
+    RETURNING id
+)
+INSERT INTO dispatcher.schedules (name, version_id)
+SELECT :name, id FROM version
+UNION ALL
+SELECT :name, id FROM dispatcher.schedule_versions WHERE name = :name AND hash = :hash
+LIMIT 1
+ON CONFLICT (name) DO UPDATE SET version_id = excluded.version_id
+WHERE schedules.version_id <> excluded.version_id
+""")
+
+_VERSIONS = text("SELECT id, name, body FROM dispatcher.schedule_versions ORDER BY id")
+
+_NAMES = text("SELECT name FROM dispatcher.schedules ORDER BY name")
+
+
+def publish(connection: Connection, *, name: str, version: str, body: str, first_wait_s: float) -> None:
+    """Makes this content the version of `name` that new deliveries pin; keeps the older ones.
+
+    Locks the schedule's row until the transaction ends, if the version is another than before.
+    """
+    connection.execute(_PUBLISH, {"name": name, "hash": version, "body": body, "first_wait_s": first_wait_s})
+
+
+def versions(connection: Connection) -> list[tuple[int, str, str]]:
+    """Every version ever published: (id, name, canonical body)."""
+    return [(id_, name, body) for id_, name, body in connection.execute(_VERSIONS)]
+
+
+def names(connection: Connection) -> list[str]:
+    """The schedules that an endpoint may name."""
+    return list(connection.execute(_NAMES).scalars())

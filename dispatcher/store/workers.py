@@ -1,0 +1,80 @@
+"""The statements by which a worker shows that it lives, and the scheduler which one leads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+_HEARTBEAT = text("""
+INSERT INTO dispatcher.workers (id, host, pid, room, started_at, heartbeat_until)
+VALUES (:id, :host, :pid, :room, coalesce(CAST(:now AS timestamptz), statement_timestamp()),
+        coalesce(CAST(:now AS timestamptz), statement_timestamp()) + make_interval(secs => :term_s))
+ON CONFLICT (id) DO UPDATE SET heartbeat_until = excluded.heartbeat_until, room = excluded.room
+""")
+
+_RETIRE = text("DELETE FROM dispatcher.workers WHERE id = :id")
+
+_BURY = text("""
+DELETE FROM dispatcher.workers w
+WHERE w.heartbeat_until < coalesce(CAST(:now AS timestamptz), statement_timestamp()) - interval '1 hour'
+  AND NOT EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.state = 'in_flight' AND d.claimed_by = w.id)
+""")
+
+_LEAD = text("""
+INSERT INTO dispatcher.leader AS l (name, owner, term, expires_at)
+VALUES (:name, :owner, 1,
+        coalesce(CAST(:now AS timestamptz), statement_timestamp()) + make_interval(secs => :term_s))
+ON CONFLICT (name) DO UPDATE
+SET owner = excluded.owner, expires_at = excluded.expires_at, term = l.term + (l.owner <> excluded.owner)::int
+WHERE l.owner = excluded.owner OR l.expires_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
+RETURNING term
+""")
+
+_UP_FOR = text("SELECT extract(epoch FROM statement_timestamp() - pg_postmaster_start_time())::float8")
+
+
+
+def heartbeat(
+    connection: Connection,
+    worker_id: UUID,
+    *,
+    host: str,
+    pid: int,
+    room: int,
+    term_s: float,
+    now: datetime | None = None,
+) -> None:
+    """Prolongs the life of the worker's claims to `term_s` seconds from now; the first one registers it."""
+    connection.execute(
+        _HEARTBEAT, {"id": worker_id, "host": host, "pid": pid, "room": room, "term_s": term_s, "now": now}
+    )
+
+
+def retire(connection: Connection, worker_id: UUID) -> None:
+    """Ends the worker's life at once: whatever it still had claimed can be rescued."""
+    connection.execute(_RETIRE, {"id": worker_id})
+
+
+def bury(connection: Connection, *, now: datetime | None = None) -> None:
+    """Forgets workers that have been dead for an hour and hold no claim."""
+    connection.execute(_BURY, {"now": now})
+
+
+def lead(connection: Connection, name: str, owner: UUID, *, term_s: float, now: datetime | None = None) -> int | None:
+    """Takes or keeps the leadership of `name` for `term_s` seconds; its term, or None while another has it."""
+    return connection.execute(
+        _LEAD, {"name": name, "owner": owner, "term_s": term_s, "now": now}
+    ).scalar_one_or_none()
+
+
+def server_up_for_s(connection: Connection) -> float:
+    """Seconds since the database server started: heartbeats cannot have been renewed before."""
+    up_for_s: float = connection.execute(_UP_FOR).scalar_one()
+    return up_for_s

@@ -1,0 +1,76 @@
+"""Logging: one line an event, a dotted past-tense name and its ids; never a body, a secret or a URL's userinfo."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+
+EVENTS: Final = {
+    "api.started": "the HTTP API listens",
+    "bell.failed": "the broker did not take a bell; the next tick rings again",
+    "claim.failed": "the database did not answer a claim; it is tried again",
+    "delivery.attempted": "one attempt is over (debug level: the attempts table is the log)",
+    "endpoint.disabled": "an answer disabled an endpoint",
+    "heartbeat.failed": "a worker could not show that it lives",
+    "leader.elected": "this scheduler now rescues, prunes and makes partitions",
+    "process.exited": "a child of the supervisor ended by itself",
+    "process.restarted": "the supervisor started it again",
+    "process.started": "the supervisor started a child",
+    "process.stopped": "the supervisor stopped a child",
+    "process.killed": "a child outlived its grace",
+    "record.failed": "results could not be written; they are kept and tried again",
+    "rescue.done": "claims of dead workers went back to waiting",
+    "rescue.failed": "a duty of the scheduler failed; it is tried again",
+    "scheduler.started": "a scheduler ticks",
+    "scheduler.stopped": "a scheduler has ended",
+    "tick.failed": "the scheduler could not ask the database what is due; it is tried again",
+    "wakeup.failed": "the broker did not take a wake-up; the scheduler polls anyway",
+    "worker.started": "a worker may claim",
+    "worker.stopped": "a worker has recorded or released all that it had",
+}
+"""Every name that a log line may have. `docs/logs.md` holds the same table, and a test compares the two."""
+
+_CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-01T00:00:00.000Z INFO worker.started worker=…`, control characters escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and a traceback's lines below it."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = f"{at} {record.levelname} {record.getMessage().translate(_CONTROL)}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and a traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps(entry).decode()
+
+
+def set_up(*, log_format: str, log_level: str) -> None:
+    """Sends this process's log to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(log_level.upper())
+    for noisy in ("celery", "kombu", "alembic", "uvicorn.access", "httpx"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))

@@ -1,0 +1,140 @@
+"""Builds the parts from the settings: the one place where they meet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from dispatcher import __version__
+from dispatcher.egress import AddressPolicy, PinnedTransport, UrlPolicy
+from dispatcher.errors import ConfigurationError, Problem, Unavailable
+from dispatcher.retry import RetrySchedule, load_catalog, shipped_schedules_dir
+from dispatcher.signing import Keyring
+from dispatcher.store import migrate, schedules
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from dispatcher.config import Settings
+    from dispatcher.retry import Catalog
+
+USER_AGENT: Final = f"dispatcher/{__version__}".encode()
+
+_PLANS: Final = " ".join(
+    f"-c {setting}"
+    for setting in (
+        "plan_cache_mode=force_generic_plan",
+        "enable_seqscan=off",
+        "enable_hashjoin=off",
+        "enable_mergejoin=off",
+        "jit=off",
+    )
+)
+"""For the hot path's few statements: planned once a connection, and by index whatever the statistics say, since a
+plan made while the tables are empty would otherwise scan them when they are full."""
+
+
+def _database_url(settings: Settings) -> str:
+    if settings.database_url is None:
+        raise ConfigurationError(
+            [Problem("DISPATCHER_DATABASE_URL", "", "nothing", "a PostgreSQL URL; only `dispatcher up` brings its own")]
+        )
+    return settings.database_url
+
+
+def broker_url(settings: Settings) -> str:
+    """Where bells are rung. Raises ConfigurationError where there is none."""
+    if settings.broker_url is None:
+        allowed = "a Redis or RabbitMQ URL; only `dispatcher up` brings its own"
+        raise ConfigurationError([Problem("DISPATCHER_BROKER_URL", "", "nothing", allowed)])
+    return settings.broker_url
+
+
+def engine(settings: Settings) -> Engine:
+    """For the command line and the API: synchronous, planned freely."""
+    return create_engine(
+        _database_url(settings), hide_parameters=True, pool_pre_ping=True, connect_args={"connect_timeout": 10}
+    )
+
+
+def hot_engine(settings: Settings, *, connections: int) -> AsyncEngine:
+    """For workers and the scheduler: asynchronous, prepared statements, plans pinned to the indexes."""
+    return create_async_engine(
+        _database_url(settings),
+        hide_parameters=True,
+        pool_size=connections,
+        max_overflow=0,
+        pool_reset_on_return=None,  # every use commits or breaks; a ROLLBACK more costs a round trip each time
+        connect_args={"options": _PLANS, "prepare_threshold": 0, "connect_timeout": 10},
+    )
+
+
+def keyring(settings: Settings) -> Keyring:
+    """The keys that seal secrets. Raises ConfigurationError where there are none."""
+    if settings.secret_keys is None:
+        allowed = "a keyring, id:base64 of 32 bytes; only `dispatcher up` on its own database makes one"
+        raise ConfigurationError([Problem("DISPATCHER_SECRET_KEYS", "", "nothing", allowed)])
+    return Keyring.parse(settings.secret_keys)
+
+
+def url_policy(settings: Settings) -> UrlPolicy:
+    """Which URLs may be registered. Who allows a private network may name its hosts plainly, by http too."""
+    private = bool(settings.allow_networks)
+    return UrlPolicy(
+        allow_http=private, allow_ports=private, allow_ip_literals=private, allow_private_names=private
+    )
+
+
+def transport(settings: Settings) -> PinnedTransport:
+    """What posts: see `dispatcher.egress`."""
+    return PinnedTransport(addresses=AddressPolicy(settings.allow_networks), url_policy=url_policy(settings))
+
+
+def catalog(settings: Settings) -> Catalog:
+    """The shipped schedules and the operator's. Raises ConfigurationError with every problem of every file."""
+    own = [settings.schedules_dir] if settings.schedules_dir else []
+    return load_catalog(shipped_schedules_dir(), *own)
+
+
+def publish_schedules(connection: Connection, catalog: Catalog) -> None:
+    """Makes the catalogue's content what new deliveries pin."""
+    for name, schedule in catalog.items():
+        schedules.publish(
+            connection,
+            name=name,
+            version=schedule.version,
+            body=schedule.canonical(),
+            first_wait_s=schedule.wait_before(1).total_seconds(),
+        )
+
+
+def read_schedules(connection: Connection) -> dict[int, RetrySchedule]:
+    """Every version that a delivery may have pinned, by its id."""
+    return {id_: RetrySchedule.from_canonical(name, body) for id_, name, body in schedules.versions(connection)}
+
+
+def prepare_database(settings: Settings) -> None:
+    """Migrates the database and publishes the schedules: what must be done before anything runs on it.
+
+    Raises Unavailable for a database that does not answer, ConfigurationError for broken schedule files.
+    """
+    loaded = catalog(settings)
+    built = engine(settings)
+    try:
+        migrate.migrate(built)
+        with built.begin() as connection:
+            publish_schedules(connection, loaded)
+    except DBAPIError as error:
+        raise unavailable(error) from error
+    finally:
+        built.dispose()
+
+
+def unavailable(error: DBAPIError) -> Unavailable:
+    """The driver's error as one sentence."""
+    first = str(error.orig).strip().splitlines()
+    return Unavailable(f"the database cannot be used: {first[-1].strip() if first else type(error.orig).__name__}")

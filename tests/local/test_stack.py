@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from dispatcher.errors import Unavailable
+from dispatcher.local import processes
+from dispatcher.local.accounts import server_account
+from dispatcher.local.child import Program
+from dispatcher.local.paths import remove_data_dir
+from dispatcher.local.secret_keys import secret_keys
+from dispatcher.local.stack import Stack, find_running, standard_programs
+from tests.support.servers import FAST_SETTINGS
+
+SITE = next(path for path in sys.path if path.endswith("site-packages"))
+REPOSITORY = str(Path(__file__).parents[2])
+
+
+def migrate(url: str) -> None:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE IF NOT EXISTS migrated ()"))
+
+
+def test_it_runs_servers_migrations_and_programs_and_restarts_a_killed_server(data_dir: Path):
+    seen: list[tuple[str, str]] = []
+    show = ["/bin/sh", "-c", "env | grep ^DISPATCHER_; exec sleep 600"]
+    stack = Stack(
+        migrate=migrate,
+        data_dir=data_dir,
+        programs=[Program("toy", show)],
+        env={"DISPATCHER_EXTRA": "1"},
+        postgres_settings=FAST_SETTINGS,
+        output=lambda name, line: seen.append((name, line)),
+    )
+    with stack:
+        assert list(stack.supervisor.children) == ["postgres", "redis", "toy"]
+        running = find_running(data_dir)
+        assert running is not None
+        assert (running.url, running.database_url, running.broker_url) == (
+            *(stack.url, stack.database_url, stack.broker_url),
+        )
+        with pytest.raises(Unavailable, match=f"in use by process {os.getpid()}"):
+            Stack(migrate=migrate, data_dir=data_dir, programs=[]).start()
+        assert find_running(data_dir) == running
+
+        url = stack.database_url
+        pids = {name: stack.supervisor.kill(name) for name in ("postgres", "redis")}
+        deadline = time.monotonic() + 15
+        while any(stack.supervisor.restarts(name) == 0 for name in pids):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert stack.database_url == url
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with engine.begin() as connection:
+            assert connection.scalar(sa.text("SELECT count(*) FROM migrated")) == 0
+        assert find_running(data_dir) == running
+        left = [child.pid for child in stack.supervisor.children.values()]
+    environment = dict(line.split("=", 1) for name, line in seen)
+    assert environment["DISPATCHER_DATABASE_URL"] == url
+    assert environment["DISPATCHER_EXTRA"] == "1"
+    assert environment["DISPATCHER_SECRET_KEYS"] == secret_keys(data_dir)
+    assert all(processes.identify(pid) is None for pid in left if pid)
+    assert find_running(data_dir) is None
+
+
+def test_the_generated_keyring_is_private_and_stays(tmp_path: Path):
+    kept = secret_keys(tmp_path)
+    name, _, key = kept.partition(":")
+    assert name == "k1"
+    assert len(base64.b64decode(key)) == 32
+    assert (tmp_path / "secret_keys").stat().st_mode & 0o777 == 0o600
+    assert secret_keys(tmp_path) == kept
+
+
+def test_with_servers_of_ones_own_nothing_is_embedded_and_no_data_directory_made(tmp_path: Path):
+    seen: list[str] = []
+    stack = Stack(
+        migrate=seen.append,
+        data_dir=tmp_path / "unused",
+        database_url="postgresql+psycopg://db/x",
+        broker_url="redis://cache/0",
+        programs=[Program("toy", ["sleep", "600"])],
+    )
+    with stack:
+        assert list(stack.supervisor.children) == ["toy"]
+        assert "DISPATCHER_SECRET_KEYS" not in stack.environment()
+    assert seen == ["postgresql+psycopg://db/x"]
+    assert not (tmp_path / "unused").exists()
+
+
+def test_a_migration_that_fails_stops_the_servers_again(data_dir: Path):
+    def fail(url: str) -> None:
+        raise Unavailable("no")
+
+    stack = Stack(migrate=fail, data_dir=data_dir, programs=[], postgres_settings=FAST_SETTINGS)
+    with pytest.raises(Unavailable, match="no"):
+        stack.start()
+    assert stack.postgres is not None
+    assert stack.postgres.pid is None
+
+
+def test_the_standard_programs_are_counted():
+    names = [one.name for one in standard_programs("127.0.0.1", 1, workers=3, schedulers=2, api=False)]
+    assert names == ["scheduler-1", "scheduler-2", "worker-1", "worker-2", "worker-3"]
+    names = [one.name for one in standard_programs("127.0.0.1", 1, workers=1)]
+    assert names == ["scheduler", "worker-1", "api"]
+
+
+def python_for_everybody() -> str:
+    """A Python of this version that the user nobody can run; ours may lie below a closed home."""
+    version = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]!r})"
+    for python in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
+        if server_account().can_run([python, "-c", version]):
+            return python
+    pytest.skip("no Python of this version that the user nobody can run")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root; without root every other test runs as an ordinary user")
+def test_it_runs_for_an_ordinary_user_with_a_read_only_home(data_dir: Path):
+    script = textwrap.dedent("""
+        import os, pathlib, sys
+        from dispatcher.local.child import Program
+        from dispatcher.local.paths import remove_data_dir
+        from dispatcher.local.accounts import server_account
+        from dispatcher.local.stack import Stack
+        data_dir = pathlib.Path(sys.argv[1])
+        import psycopg, redis
+        with Stack(migrate=print, data_dir=data_dir, programs=[Program("toy", ["sleep", "60"])]) as stack:
+            with stack.postgres.connect() as connection:
+                assert connection.execute("SELECT current_setting('fsync')").fetchone() == ("on",)
+            assert redis.Redis.from_url(stack.broker_url).ping()
+            for name in ("postgres_password", "redis.pid", "processes", "running", "secret_keys"):
+                assert (data_dir / name).stat().st_mode & 0o777 == 0o600, name
+            assert data_dir.stat().st_mode & 0o777 == 0o700
+        stack.remove()
+        assert not data_dir.exists()
+        print("fine")
+    """)
+    # Some user who exists: PostgreSQL asks for the name.
+    account = server_account()
+    data_dir.mkdir(parents=True)
+    os.chown(data_dir.parent, account.uid, account.gid)
+    data_dir.rmdir()
+    python = python_for_everybody()
+    # redis-py asks for a back port before 3.11.3, which our own environment may lack.
+    (data_dir.parent / "async_timeout.py").write_text("from asyncio import timeout\n")
+    ended = subprocess.run(
+        [python, "-c", script, str(data_dir)],
+        user=account.uid,
+        group=account.gid,
+        extra_groups=[],
+        cwd="/",
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": "/proc",
+            "LC_ALL": "xx_YY",
+            "PYTHONPATH": f"{REPOSITORY}:{SITE}:{data_dir.parent}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.stdout.endswith("fine\n"), ended.stderr
+    if data_dir.exists():
+        remove_data_dir(data_dir, account)

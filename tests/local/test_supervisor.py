@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dispatcher.errors import Unavailable
+from dispatcher.local import processes
+from dispatcher.local.child import Program
+from dispatcher.local.lock import DataDirLock
+from dispatcher.local.supervisor import Supervisor, stop_leftovers
+
+PATIENCE_S = 10.0
+SLEEPER = [sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(600)"]
+STUBBORN = [
+    *(sys.executable, "-S", "-c"),
+    "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)",
+]
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    return processes.identify(pid) is None
+
+
+class Lines(list[tuple[str, str]]):
+    def take(self, name: str, line: str) -> None:
+        self.append((name, line))
+
+
+@pytest.fixture
+def lines() -> Lines:
+    return Lines()
+
+
+@pytest.fixture
+def supervisor(lines: Lines, tmp_path: Path) -> Iterator[Supervisor]:
+    with Supervisor(record=tmp_path / "processes", output=lines.take, grace_s=5) as found:
+        yield found
+
+
+def test_a_killed_child_is_started_again_and_its_output_passed_on(supervisor: Supervisor, lines: Lines, caplog):
+    supervisor.start([Program("one", SLEEPER), Program("two", SLEEPER)])
+    two = supervisor.children["two"].pid
+    killed = supervisor.kill("one")
+    until(lambda: supervisor.restarts("one") == 1)
+    assert supervisor.children["one"].pid != killed
+    assert supervisor.children["two"].pid == two
+    until(lambda: lines.count(("one", "up")) == 2)
+    logged = [record.getMessage() for record in caplog.records]
+    assert sum(line.startswith(f"process.exited process=one pid={killed} signal=SIGKILL") for line in logged) == 1
+    assert sum(line.startswith("process.restarted process=one") for line in logged) == 1
+
+
+def test_the_waits_between_restarts_double(supervisor: Supervisor, caplog, monkeypatch: pytest.MonkeyPatch):
+    from dispatcher.local import supervisor as module
+
+    monkeypatch.setattr(module, "LONGEST_BACK_OFF_S", 0.9)
+    supervisor.start([Program("weak", ["/bin/sh", "-c", "exit 3"])])
+    until(lambda: supervisor.restarts("weak") >= 3)
+    waits = [r.getMessage().rpartition("=")[2] for r in caplog.records if "process.exited" in r.getMessage()]
+    assert waits[:3] == ["0.5", "0.9", "0.9"]
+    assert "code=3" in caplog.text
+
+
+def test_stop_leaves_no_process_of_a_group_behind(supervisor: Supervisor, lines: Lines):
+    shell = ["/bin/sh", "-c", "sleep 600 & echo $!; wait"]
+    supervisor.start([Program("shell", shell), Program("plain", SLEEPER)])
+    until(lambda: any(name == "shell" for name, _ in lines))
+    grandchild = next(int(line) for name, line in lines if name == "shell")
+    pids = [child.pid for child in supervisor.children.values()]
+    supervisor.stop()
+    assert all(gone(pid) for pid in [grandchild, *pids] if pid)
+
+
+def test_a_child_that_does_not_stop_in_time_is_killed(lines: Lines):
+    with Supervisor(output=lines.take, grace_s=0.3) as supervisor:
+        supervisor.start([Program("stubborn", STUBBORN)])
+        until(lambda: lines)
+        pid = supervisor.children["stubborn"].pid
+        began = time.monotonic()
+    assert pid is not None
+    assert gone(pid)
+    assert time.monotonic() - began < 3
+
+
+def test_start_waits_for_the_probe_and_says_why_it_failed(supervisor: Supervisor, tmp_path: Path):
+    flag = tmp_path / "flag"
+    argv = ["/bin/sh", "-c", 'sleep 0.2; touch "$0"; sleep 600', str(flag)]
+    supervisor.start([Program("slow", argv, ready=flag.exists)])
+    assert flag.exists()
+    with pytest.raises(Unavailable, match="bad ended before it was ready: no port"):
+        supervisor.start([Program("bad", ["/bin/sh", "-c", "echo no port; exit 1"], ready=lambda: False)])
+    with pytest.raises(Unavailable, match="mute is not ready"):
+        supervisor.start([Program("mute", SLEEPER, ready=lambda: False, ready_timeout_s=0.1)])
+    with pytest.raises(Unavailable, match="none does not start"):
+        supervisor.start([Program("none", ["/nonexistent"])])
+
+
+def test_one_can_be_stopped_and_started_and_restarted_on_purpose(supervisor: Supervisor):
+    supervisor.start([Program("one", SLEEPER)])
+    first = supervisor.children["one"].pid
+    supervisor.restart("one")
+    second = supervisor.children["one"].pid
+    assert second not in (first, None)
+    supervisor.stop_one("one")
+    with pytest.raises(Unavailable):
+        supervisor.kill("one")
+    supervisor.start_one("one")
+    supervisor.kill("one")
+    until(lambda: supervisor.restarts("one") == 2)
+
+
+SCRIPT = textwrap.dedent("""
+    import sys, pathlib
+    from dispatcher.local.child import Program
+    from dispatcher.local.supervisor import Supervisor
+    supervisor = Supervisor(record=pathlib.Path(sys.argv[1]), grace_s=float(sys.argv[2]))
+    def start():
+        supervisor.start([Program("a", sys.argv[3:]), Program("b", sys.argv[3:])])
+        print(*[child.pid for child in supervisor.children.values()], supervisor._guard.pid, flush=True)
+    supervisor.run(start)
+""")
+
+
+def run_script(record: Path, grace_s: float, argv: list[str]) -> tuple[subprocess.Popen[str], list[int]]:
+    # What a shell does to a job in the background: SIGINT ignored from the start.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(record), str(grace_s), *argv],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert process.stdout is not None
+    pids = [int(word) for word in process.stdout.readline().split()]
+    assert len(pids) == 3
+    return process, pids
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_everything_cleanly(tmp_path: Path, number: signal.Signals):
+    process, pids = run_script(tmp_path / "record", 10, SLEEPER)
+    process.send_signal(number)
+    with process:
+        assert process.wait(PATIENCE_S) == 0
+    assert all(gone(pid) for pid in pids)
+    assert not (tmp_path / "record").exists()
+
+
+def test_a_second_signal_ends_the_grace(tmp_path: Path):
+    process, pids = run_script(tmp_path / "record", 600, STUBBORN)
+    with process:
+        process.terminate()
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+    assert all(gone(pid) for pid in pids)
+
+
+def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path):
+    process, pids = run_script(tmp_path / "record", 0.3, STUBBORN)
+    with process:
+        process.kill()
+    until(lambda: all(gone(pid) for pid in pids))
+
+
+def test_what_a_killed_supervisor_and_its_killed_guard_left_is_stopped_by_the_next(tmp_path: Path):
+    process, pids = run_script(tmp_path / "record", 5, SLEEPER)
+    with process:
+        os.kill(pids[2], signal.SIGKILL)
+        process.kill()
+    assert not any(gone(pid) for pid in pids[:2])
+    assert stop_leftovers(tmp_path / "record") == 2
+    assert all(gone(pid) for pid in pids)
+    assert stop_leftovers(tmp_path / "record") == 0
+
+
+def test_a_listed_number_that_is_somebody_elses_by_now_is_left_alone(tmp_path: Path):
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        (tmp_path / "record").write_text(f'[[{bystander.pid}, "another start", "sleep 60"]]')
+        assert stop_leftovers(tmp_path / "record") == 0
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+def test_a_second_holder_of_a_data_directory_is_refused_and_told_who_holds_it(tmp_path: Path):
+    with DataDirLock(tmp_path), pytest.raises(Unavailable, match=f"process {os.getpid()}"):
+        DataDirLock(tmp_path).acquire()
+    with DataDirLock(tmp_path):
+        pass

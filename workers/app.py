@@ -1,0 +1,53 @@
+"""The Celery application: all that is peculiar to Celery is decided here.
+
+A message is a bell: it has no argument and says only "claim what you have room for". Losing one costs a tick of the
+scheduler, receiving one twice an empty claim, so nothing is acknowledged late, kept, retried or given a countdown.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from celery import Celery
+
+QUEUE: Final = "dispatcher.bells"
+
+SOCKET_TIMEOUT_S: Final = 5
+
+
+def make_app(broker_url: str) -> Celery:
+    """The application on this broker."""
+    app = Celery("dispatcher", broker=broker_url, include=["workers.tasks"])
+    app.conf.update(
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # Redis may be away for as long as it likes
+        broker_connection_timeout=SOCKET_TIMEOUT_S,
+        broker_transport_options=_transport_options(broker_url),
+        task_default_queue=QUEUE,
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_publish_retry=False,  # a bell that cannot be rung is rung by the next tick
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_disable_rate_limits=True,
+        worker_pool="solo",
+        worker_concurrency=1,
+    )
+    return app
+
+
+def _transport_options(broker_url: str) -> dict[str, object]:
+    if not broker_url.startswith("redis"):
+        return {}
+    return {
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": SOCKET_TIMEOUT_S,
+        "socket_keepalive": True,
+        "retry_on_timeout": False,
+        "health_check_interval": 10,
+    }

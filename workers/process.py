@@ -1,0 +1,120 @@
+"""The worker process: its event loop, in a thread beside Celery's, and its life from start to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+from celery.signals import worker_init, worker_shutdown
+
+from dispatcher import config, telemetry, wiring
+from dispatcher.clock import SYSTEM
+from dispatcher.flow.deliver import Deliver
+from dispatcher.ids import uuid7
+from workers.app import make_app
+from workers.loop import CONNECTIONS, WorkerLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dispatcher.config import Settings
+    from dispatcher.egress import PinnedTransport
+    from dispatcher.retry import RetrySchedule
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The running loop, as Celery's thread sees it."""
+
+    loop: asyncio.AbstractEventLoop
+    thread: threading.Thread
+    worker: WorkerLoop
+    transport: PinnedTransport
+
+    @classmethod
+    def start(cls, settings: Settings) -> Process:
+        """Starts the loop. Raises what the wiring and the database raise."""
+        loop = uvloop.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="dispatcher-loop", daemon=True)
+        thread.start()
+        worker, transport = asyncio.run_coroutine_threadsafe(_build(settings), loop).result()
+        return cls(loop, thread, worker, transport)
+
+    def ring(self) -> None:
+        """One bell: waits until a claim has been made."""
+        asyncio.run_coroutine_threadsafe(self.worker.ring(), self.loop).result()
+
+    def stop(self) -> None:
+        """Drains: see `WorkerLoop.stop`."""
+        asyncio.run_coroutine_threadsafe(self._stop(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+
+    async def _stop(self) -> None:
+        await self.worker.stop()
+        await self.transport.aclose()
+
+
+async def _build(settings: Settings) -> tuple[WorkerLoop, PinnedTransport]:
+    keyring = wiring.keyring(settings)
+    transport = wiring.transport(settings)
+    worker_id = uuid7()
+
+    def make_deliver(schedules: dict[int, RetrySchedule], may_post: Callable[[], bool]) -> Deliver:
+        return Deliver(
+            transport=transport,
+            keyring=keyring,
+            schedules=schedules,
+            clock=SYSTEM,
+            worker_id=worker_id,
+            user_agent=wiring.USER_AGENT,
+            url_policy=wiring.url_policy(settings),
+            may_post=may_post,
+        )
+
+    worker = WorkerLoop(
+        wiring.hot_engine(settings, connections=CONNECTIONS),
+        make_deliver,
+        worker_id=worker_id,
+        max_in_flight=settings.max_in_flight,
+        term_s=settings.worker_term_s,
+        grace_s=settings.shutdown_grace_s,
+    )
+    await worker.start()
+    return worker, transport
+
+
+_current: list[Process] = []
+
+
+def current() -> Process:
+    """This process's loop. Raises IndexError outside of a worker."""
+    return _current[0]
+
+
+WORKER_ARGUMENTS: Final = ("worker", "--pool=solo", "--without-gossip", "--without-mingle", "--without-heartbeat")
+
+
+def main(settings: Settings | None = None) -> None:
+    """Runs a Celery worker until SIGTERM; returns after the drain."""
+    settings = settings or config.load()
+    telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
+    app = make_app(wiring.broker_url(settings))
+
+    def start(**_: object) -> None:
+        _current.append(Process.start(settings))
+
+    def stop(**_: object) -> None:
+        while _current:
+            _current.pop().stop()
+
+    worker_init.connect(start, weak=False)
+    worker_shutdown.connect(stop, weak=False)
+    app.worker_main([*WORKER_ARGUMENTS, "--loglevel=WARNING", f"--hostname=dispatcher-{os.getpid()}@%h"])

@@ -1,0 +1,235 @@
+"""The scheduler process: rings a bell for each batch that is due; one of the schedulers also keeps house.
+
+It holds no state that matters: what is due stands in the database, and every duty may be done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import redis.asyncio
+import uvloop
+from kombu.exceptions import KombuError
+from sqlalchemy.exc import SQLAlchemyError
+
+from dispatcher import config, telemetry, wiring
+from dispatcher.clock import SYSTEM
+from dispatcher.flow import prune, replay, rescue
+from dispatcher.ids import uuid7
+from dispatcher.store import deliveries, workers
+from dispatcher.wakeup import CHANNEL
+from workers.app import QUEUE, make_app
+from workers.tasks import DELIVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Celery
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from dispatcher.clock import Clock
+    from dispatcher.config import Settings
+    from dispatcher.retry import RetrySchedule
+
+TICK_S: Final = (0.02, 0.25)
+"""The pause between two looks: the shorter while work is due or has just been, doubling to the longer when idle."""
+
+RESCUE_EVERY_S: Final = 1.0
+PRUNE_EVERY_S: Final = 60.0
+LEADER_TERM_S: Final = 10.0
+CONNECTIONS: Final = 2
+
+_log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """Ticks until it is stopped. `term_s` is the workers' heartbeat term."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        ring: Callable[[int], None],
+        *,
+        term_s: float,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.id = uuid7()
+        self._engine = engine
+        self._ring = ring
+        self._term_s = term_s
+        self._clock = clock
+        self._schedules: dict[int, RetrySchedule] = {}
+        self._woken = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._term: int | None = None
+        # Heartbeats could not be renewed while the database was away from us, or before we looked: rescue only
+        # after one whole term of good connection.
+        self._connected_since_s = clock.monotonic()
+
+    def wake(self) -> None:
+        """Something was committed: look now."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Ends `run` after the step that is under way."""
+        self._stopping.set()
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Ticks and keeps house until `stop`."""
+        _log.info("scheduler.started scheduler=%s", self.id)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_ticking())
+            group.create_task(self._keep_house())
+        await self._engine.dispose()
+        _log.info("scheduler.stopped scheduler=%s", self.id)
+
+    async def _keep_ticking(self) -> None:
+        pause_s = TICK_S[0]
+        while not self._stopping.is_set():
+            try:
+                due = await self.tick()
+            except SQLAlchemyError as error:
+                self._connected_since_s = self._clock.monotonic()
+                _log.warning("tick.failed error=%s", _one_line(error))
+                due = False
+            pause_s = TICK_S[0] if due else min(2 * pause_s, TICK_S[1])
+            self._woken.clear()
+            if due or not await self._slept(pause_s):
+                # Due, or woken: the next look is a short tick away, not sooner, so that what comes meanwhile
+                # shares its bell.
+                await asyncio.sleep(TICK_S[0] if due else 0)
+
+    async def _slept(self, pause_s: float) -> bool:
+        """Waits so long, or until woken; whether it was the whole time."""
+        try:
+            await asyncio.wait_for(self._woken.wait(), pause_s)
+        except TimeoutError:
+            return True
+        return False
+
+    async def tick(self) -> bool:
+        """Looks once and rings for what is due; whether anything was."""
+        async with self._engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            demand = await connection.run_sync(deliveries.demand)
+        if demand.due and demand.workers_with_room:
+            try:
+                await asyncio.to_thread(self._ring, demand.workers_with_room)
+            except (OSError, KombuError, redis.RedisError) as error:  # the broker is away
+                _log.warning("bell.failed error=%s", _one_line(error))
+        return demand.due
+
+    async def _keep_house(self) -> None:
+        pruned_at_s = float("-inf")
+        while not self._stopping.is_set():
+            try:
+                if await self._lead():
+                    await self.rescue()
+                    await self._replay()
+                    if self._clock.monotonic() - pruned_at_s >= PRUNE_EVERY_S:
+                        pruned_at_s = self._clock.monotonic()
+                        async with self._engine.begin() as connection:
+                            await connection.run_sync(prune.prune)
+            except SQLAlchemyError as error:
+                self._connected_since_s = self._clock.monotonic()
+                _log.warning("rescue.failed error=%s", _one_line(error))
+            try:
+                await asyncio.wait_for(self._stopping.wait(), RESCUE_EVERY_S)
+            except TimeoutError:
+                continue
+
+    async def _lead(self) -> bool:
+        async with self._engine.begin() as connection:
+            term = await connection.run_sync(
+                partial(workers.lead, name="scheduler", owner=self.id, term_s=LEADER_TERM_S)
+            )
+        if term is not None and term != self._term:
+            _log.info("leader.elected scheduler=%s term=%d", self.id, term)
+        self._term = term
+        return term is not None
+
+    async def rescue(self) -> int:
+        """Takes back the claims of dead workers, unless the database has been away within the last term."""
+        if self._clock.monotonic() - self._connected_since_s < self._term_s:
+            return 0
+        rescued = 0
+        while not self._stopping.is_set():
+            async with self._engine.begin() as connection:
+                batch = await connection.run_sync(self._rescue_on)
+            rescued += batch
+            if batch == 0:
+                break
+        if rescued:
+            _log.warning("rescue.done deliveries=%d", rescued)
+            self.wake()
+        return rescued
+
+    def _rescue_on(self, connection: Connection) -> int:
+        if workers.server_up_for_s(connection) < self._term_s:
+            return 0
+        self._schedules = wiring.read_schedules(connection)
+        return rescue.rescue(connection, self._schedules, clock=self._clock)
+
+    async def _replay(self) -> None:
+        while not self._stopping.is_set():
+            async with self._engine.begin() as connection:
+                replayed = await connection.run_sync(replay.step)
+            if replayed is None:
+                return
+            self.wake()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
+
+
+def bell(app: Celery) -> Callable[[int], None]:
+    """What rings: sends so many messages. Raises KombuError, RedisError or OSError while the broker is away."""
+
+    def ring(times: int) -> None:
+        with app.producer_or_acquire() as producer:
+            for _ in range(times):
+                app.send_task(DELIVER, queue=QUEUE, producer=producer, retry=False)
+
+    return ring
+
+
+async def _listen(url: str, wake: Callable[[], None]) -> None:
+    """Hears wake-ups for as long as Redis is there; without them the scheduler polls."""
+    while True:
+        try:
+            async with redis.asyncio.Redis.from_url(url) as client, client.pubsub() as subscription:
+                await subscription.subscribe(CHANNEL)
+                async for _ in subscription.listen():
+                    wake()
+        except (redis.RedisError, OSError) as error:
+            _log.info("wakeup.failed error=%s", _one_line(error))
+        await asyncio.sleep(1)
+
+
+async def _main(settings: Settings) -> None:
+    url = wiring.broker_url(settings)
+    scheduler = Scheduler(
+        wiring.hot_engine(settings, connections=CONNECTIONS), bell(make_app(url)), term_s=settings.worker_term_s
+    )
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, scheduler.stop)
+    listener = asyncio.create_task(_listen(url, scheduler.wake)) if url.startswith("redis") else None
+    await scheduler.run()
+    if listener is not None:
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
+
+
+def main(settings: Settings | None = None) -> None:
+    """Runs a scheduler until SIGTERM."""
+    settings = settings or config.load()
+    telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
+    uvloop.run(_main(settings))
