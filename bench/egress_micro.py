@@ -158,9 +158,7 @@ async def _memory(port: int, at_once: int) -> dict[str, object]:
     gc.collect()
     before = _resident_kb()
     tasks = [asyncio.create_task(one()) for _ in range(at_once)]
-    while transport.pool.open_count < at_once:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.7)
     waiting = sum(not task.done() for task in tasks)
     after = _resident_kb()
     await asyncio.gather(*tasks)

@@ -7,7 +7,7 @@ holds the same table, and a test compares the two.
 from __future__ import annotations
 
 import os
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +27,7 @@ def _text(value: str) -> str:
     return value
 
 
-def _database_url(value: str) -> str:
+def database_url(value: str) -> str:
     """Any spelling of a PostgreSQL URL, as SQLAlchemy's for psycopg 3."""
     try:
         url = make_url(value)
@@ -104,7 +104,7 @@ def _setting(parse: Callable[[str], Any], about: str, default: Any = None, *, se
 class Settings:
     """What the operator decides. Raises nothing itself: `load` reads and checks."""
 
-    database_url: str | None = _setting(_database_url, "PostgreSQL 15 or later; none: an embedded one", secret=True)
+    database_url: str | None = _setting(database_url, "PostgreSQL 15 or later; none: an embedded one", secret=True)
     broker_url: str | None = _setting(_broker_url, "Redis or RabbitMQ; none: an embedded Redis", secret=True)
     data_dir: Path | None = _setting(Path, "where the embedded servers keep their files")
     host: str = _setting(_text, "the address that the API listens on", "127.0.0.1")
@@ -115,14 +115,18 @@ class Settings:
         _seconds(1, 600), "seconds without a heartbeat after which a worker's claims are rescued", 30.0
     )
     shutdown_grace_s: float = _setting(
-        _seconds(0, 600), "seconds that a stopping worker gives its deliveries in flight: the deadline and a little", 17.0
+        _seconds(0, 600),
+        "seconds that a stopping worker gives its deliveries in flight: the deadline and a little",
+        17.0,
     )
     schedules_dir: Path | None = _setting(_directory, "retry schedules beside the shipped ones")
     profiles_dir: Path | None = _setting(_directory, "profiles beside the shipped ones")
     default_profile: str = _setting(_text, "the profile of an endpoint that names none", "default")
     egress_addresses: tuple[str, ...] = _setting(_list, "what we send from, for receivers' allow lists", ())
     secret_keys: str | None = _setting(
-        _text, "keyring that seals secrets: id:base64 of 32 bytes, the active one first, separated by commas", secret=True
+        _text,
+        "keyring that seals secrets: id:base64 of 32 bytes, the active one first, separated by commas",
+        secret=True,
     )
     allow_networks: tuple[IPv4Network | IPv6Network, ...] = _setting(
         _networks, "networks that may be dialled although not public, by http and with a port too", ()
@@ -161,7 +165,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         if variable.startswith(PREFIX) and variable not in known and variable not in _OTHERS:
             problems.append(Problem(variable, "", "a setting that does not exist", ", ".join(sorted(known))))
     if values.get("egress_proxy") is not None:
-        problems.append(Problem(f"{PREFIX}EGRESS_PROXY", "", "***", "nothing yet: sending through a proxy is not built"))
+        problems.append(
+            Problem(f"{PREFIX}EGRESS_PROXY", "", "***", "nothing yet: sending through a proxy is not built")
+        )
     if problems:
         raise ConfigurationError(problems)
     return Settings(**values)
@@ -183,3 +189,8 @@ def show(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Sh
         default = setting.default is MISSING or not environ.get(variable)
         shown.append(Shown(variable, text, "default" if default else "environment", setting.metadata["about"]))
     return shown
+
+
+def with_database(settings: Settings, url: str) -> Settings:
+    """The same settings on this database."""
+    return replace(settings, database_url=database_url(url))

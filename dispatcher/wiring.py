@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 USER_AGENT: Final = f"dispatcher/{__version__}".encode()
 
-_PLANS: Final = " ".join(
+PLANS: Final = " ".join(
     f"-c {setting}"
     for setting in (
         "plan_cache_mode=force_generic_plan",
@@ -61,6 +61,17 @@ def engine(settings: Settings) -> Engine:
     )
 
 
+def api_engine(settings: Settings) -> AsyncEngine:
+    """For the API: asynchronous, planned freely; twenty requests at once reach the database, the others wait."""
+    return create_async_engine(
+        _database_url(settings),
+        hide_parameters=True,
+        pool_size=10,
+        max_overflow=10,
+        connect_args={"connect_timeout": 10},
+    )
+
+
 def hot_engine(settings: Settings, *, connections: int) -> AsyncEngine:
     """For workers and the scheduler: asynchronous, prepared statements, plans pinned to the indexes."""
     return create_async_engine(
@@ -69,7 +80,7 @@ def hot_engine(settings: Settings, *, connections: int) -> AsyncEngine:
         pool_size=connections,
         max_overflow=0,
         pool_reset_on_return=None,  # every use commits or breaks; a ROLLBACK more costs a round trip each time
-        connect_args={"options": _PLANS, "prepare_threshold": 0, "connect_timeout": 10},
+        connect_args={"options": PLANS, "prepare_threshold": 0, "connect_timeout": 10},
     )
 
 
@@ -84,9 +95,7 @@ def keyring(settings: Settings) -> Keyring:
 def url_policy(settings: Settings) -> UrlPolicy:
     """Which URLs may be registered. Who allows a private network may name its hosts plainly, by http too."""
     private = bool(settings.allow_networks)
-    return UrlPolicy(
-        allow_http=private, allow_ports=private, allow_ip_literals=private, allow_private_names=private
-    )
+    return UrlPolicy(allow_http=private, allow_ports=private, allow_ip_literals=private, allow_private_names=private)
 
 
 def transport(settings: Settings) -> PinnedTransport:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, create_engine
 
 from dispatcher.local.accounts import server_account
+from dispatcher.local.guard import Guard
 from dispatcher.local.paths import remove_data_dir
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.local.redis import EmbeddedRedis
+from dispatcher.wiring import PLANS
+from tests.support import walk
 from tests.support.servers import drop_database, fresh_database, start_postgres
 
 
@@ -24,17 +29,31 @@ def servers_data_dir() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres(servers_data_dir: Path) -> Iterator[EmbeddedPostgres]:
+def servers_guard() -> Iterator[Guard]:
+    """Stops the servers when the test run itself is killed."""
+    guard = Guard(grace_s=5)
+    yield guard
+    guard.close()
+
+
+@pytest.fixture(scope="session")
+def postgres(servers_data_dir: Path, servers_guard: Guard) -> Iterator[EmbeddedPostgres]:
     server = start_postgres(servers_data_dir)
+    assert server.pid is not None
+    servers_guard.watch(server.pid, signal.SIGINT, stage=1)
     yield server
+    servers_guard.forget(server.pid)
     server.stop("immediate")
 
 
 @pytest.fixture(scope="session")
-def redis_server(servers_data_dir: Path) -> Iterator[EmbeddedRedis]:
+def redis_server(servers_data_dir: Path, servers_guard: Guard) -> Iterator[EmbeddedRedis]:
     server = EmbeddedRedis(servers_data_dir)
     server.start()
+    assert server.pid is not None
+    servers_guard.watch(server.pid, signal.SIGTERM, stage=1)
     yield server
+    servers_guard.forget(server.pid)
     server.stop()
 
 
@@ -44,3 +63,26 @@ def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
     url = fresh_database(postgres)
     yield url
     drop_database(postgres, url)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: EmbeddedPostgres) -> str:
+    return walk.make_template(postgres)
+
+
+@pytest.fixture
+def migrated_database_url(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """The URL of a database with the schema and the shipped schedules, copied in some 30 ms."""
+    url = fresh_database(postgres, migrated_template)
+    yield url
+    drop_database(postgres, url)
+
+
+@pytest.fixture
+def engine(migrated_database_url: str) -> Iterator[Engine]:
+    """Synchronous, with the plans that the workers' connections have."""
+    engine = create_engine(
+        migrated_database_url, pool_size=16, connect_args={"options": PLANS, "prepare_threshold": 0}
+    )
+    yield engine
+    engine.dispose()

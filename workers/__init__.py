@@ -1,0 +1,1 @@
+"""Celery: the application, the task, the worker's loop and the scheduler."""

@@ -199,8 +199,7 @@ class WorkerLoop:
         stale = {
             claim.endpoint_id
             for claim in claimed.claims
-            if (route := self._routes.get(claim.endpoint_id)) is None
-            or route.endpoint.version < claim.endpoint_version
+            if (route := self._routes.get(claim.endpoint_id)) is None or route.endpoint.version < claim.endpoint_version
         }
         if stale:
             if len(self._routes) + len(stale) > ROUTES:
@@ -270,7 +269,9 @@ class WorkerLoop:
                     )
                 return
             except (OperationalError, InterfaceError) as error:
-                _log.warning("record.failed worker=%s results=%d error=%s", self.worker_id, len(results), _one_line(error))
+                _log.warning(
+                    "record.failed worker=%s results=%d error=%s", self.worker_id, len(results), _one_line(error)
+                )
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, BACK_OFF_S[1])
 

@@ -117,4 +117,4 @@ def main(settings: Settings | None = None) -> None:
 
     worker_init.connect(start, weak=False)
     worker_shutdown.connect(stop, weak=False)
-    app.worker_main([*WORKER_ARGUMENTS, "--loglevel=WARNING", f"--hostname=dispatcher-{os.getpid()}@%h"])
+    app.worker_main(["--quiet", *WORKER_ARGUMENTS, "--loglevel=WARNING", f"--hostname=dispatcher-{os.getpid()}@%h"])

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 65_536  # of reason phrase and headers; beyond it the outcome is headers_too_large
 _MAX_REASON_BYTES = 200  # kept of a reason phrase
+_MAX_HEADERS = 256  # kept; 64 KiB of tiny ones would be megabytes of objects
+_MAX_PIECES = 64  # of a body before they are joined, for the same reason
 # A flood is no longer read after this much and waits for its deadline, so that it costs no processor time.
 _MAX_FRAMING_BYTES = 262_144  # after the headers: chunk extensions, trailers
 _MAX_INFORMATIONAL = 64  # 1xx answers
@@ -115,7 +117,6 @@ class Connection(asyncio.Protocol):
             lenient_headers=True,
             lenient_chunked_length=True,
             lenient_optional_cr_before_lf=True,
-            lenient_optional_lf_after_cr=True,
         )
         self._waiter: asyncio.Future[Answer] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -240,6 +241,21 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, end: BodyEnd, error: str | None = None) -> None:
         waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            body = self._body
+            waiter.set_result(
+                Answer(
+                    self._status,
+                    self._headers,
+                    body[0] if len(body) == 1 else b"".join(body),
+                    end,
+                    error,
+                    self.peer_ip,
+                    b"HTTP/1.0" if self._version == "1.0" else b"HTTP/1.1",
+                    self._reason,
+                    (self._ttfb_at - self._started_at) * 1_000,
+                )
+            )
         transport = self._transport
         if (
             end is BodyEnd.COMPLETE
@@ -255,22 +271,6 @@ class Connection(asyncio.Protocol):
             self._on_idle(self)
         else:
             self.abort()
-        if waiter is None or waiter.done():
-            return
-        body = self._body
-        waiter.set_result(
-            Answer(
-                self._status,
-                self._headers,
-                body[0] if len(body) == 1 else b"".join(body),
-                end,
-                error,
-                self.peer_ip,
-                b"HTTP/1.0" if self._version == "1.0" else b"HTTP/1.1",
-                self._reason,
-                (self._ttfb_at - self._started_at) * 1_000,
-            )
-        )
 
     # asyncio.Protocol
 
@@ -401,7 +401,8 @@ class Connection(asyncio.Protocol):
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > MAX_HEAD_BYTES:
             return
-        self._headers.append((name, value))
+        if len(self._headers) < _MAX_HEADERS:
+            self._headers.append((name, value))
         if b"\0" in value:
             self._violation = self._protocol("NUL in a header")
         length = len(name)
@@ -472,7 +473,10 @@ class Connection(asyncio.Protocol):
         room = self._body_limit - self._body_bytes
         self._body_bytes += len(body)
         if room > 0:
-            self._body.append(body if len(body) <= room else body[:room])
+            pieces = self._body
+            if len(pieces) == _MAX_PIECES:
+                pieces[:] = [b"".join(pieces)]
+            pieces.append(body if len(body) <= room else body[:room])
 
     def on_message_complete(self) -> None:
         """The answer, or a 1xx, is whole."""

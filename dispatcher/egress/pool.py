@@ -99,13 +99,12 @@ class Pool:
         if self._closed or connection.idle_s <= 0 or (self._distrusted and self._is_distrusted(connection)):
             connection.abort()
             return
-        kept = self._idle.setdefault(connection.origin, [])
-        if len(kept) >= self.max_idle_per_origin:
+        kept = self._idle.get(connection.origin)
+        if kept is not None and len(kept) >= self.max_idle_per_origin:
             self._discard(kept[0])
         elif len(self._idle_order) >= self.max_idle:
             self._discard(next(iter(self._idle_order)))
-            kept = self._idle.setdefault(connection.origin, [])
-        kept.append(connection)
+        self._idle.setdefault(connection.origin, []).append(connection)
         self._idle_order[connection] = None
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(self.idle_s, self._sweep)

@@ -17,7 +17,7 @@ _LONGEST_DATE = 64  # characters; the longest form of RFC 9110, section 5.6.7, h
 def parse_retry_after(value: str, now: datetime) -> float | None:
     """Return the seconds from `now` (aware) that a receiver asks for, at least 0; None where it is not understood.
 
-    Never raises. The caller bounds the number: up to 10^12 comes through.
+    Never raises. The caller bounds the number: anything below 10^12 comes through.
 
     >>> from datetime import datetime, UTC
     >>> now = datetime(2015, 10, 21, 7, 28, tzinfo=UTC)

@@ -79,7 +79,8 @@ class PinnedTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self.pool = pool or Pool()
         self._addresses = addresses or AddressPolicy()
-        self._resolver = resolver or DnsResolver(timeout_s=dns_timeout_s)
+        # A little less, so that it can say itself why it has no answer.
+        self._resolver = resolver or DnsResolver(timeout_s=dns_timeout_s * 0.95)
         self._ssl_context = ssl_context
         self._url_policy = url_policy
         self._deadline_s = deadline_s

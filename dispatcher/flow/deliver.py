@@ -138,9 +138,7 @@ class Deliver:
             return Outcome(OutcomeClass.INVALID_CONFIG, error=str(error))
         return Prepared(request, headers, content, at)
 
-    def _result(
-        self, claim: Claim, route: Route, prepared: Prepared | None, outcome: Outcome, at: datetime
-    ) -> Result:
+    def _result(self, claim: Claim, route: Route, prepared: Prepared | None, outcome: Outcome, at: datetime) -> Result:
         change = decide(
             outcome,
             schedule=self.schedules[claim.schedule_id],

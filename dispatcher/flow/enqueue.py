@@ -200,7 +200,6 @@ _wakeups: dict[str | None, Wakeup] = {}
 
 def _default_wakeup() -> Wakeup:
 
-
     url = os.environ.get("DISPATCHER_BROKER_URL")
     return _wakeups.setdefault(url, Wakeup(url))
 

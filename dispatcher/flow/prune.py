@@ -16,5 +16,6 @@ def prune(connection: Connection, *, batch: int = 1000, now: datetime | None = N
     """One round, bounded by `batch` rows of each kind; what is left is the next round's."""
     partitions.ensure(connection, now)
     deliveries.expire_held(connection, batch=batch, now=now)
+    deliveries.cancel_deleted(connection, batch=batch, now=now)
     events.forget(connection, batch=batch, now=now)
     workers.bury(connection, now=now)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from dispatcher.clock import SYSTEM, Clock
+from dispatcher.errors import InvalidInput
 from dispatcher.ids import uuid7
-from dispatcher.model.delivery import DeliveryState
+from dispatcher.model.delivery import FAILED, LIVE, DeliveryState
 from dispatcher.store import deliveries, events, log, replays
 from dispatcher.store.log import Filter
 
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 BATCH = 1000
+
+
+def of_failed(chosen: Filter) -> Filter:
+    """The same filter, over the failed deliveries where it names no state. Raises InvalidInput for a live state."""
+    live = [state for state in chosen.states if state in LIVE]
+    if live:
+        raise InvalidInput("/status", ", ".join(live), "final states: what is live will be attempted anyway")
+    return chosen if chosen.states or chosen.undelivered else replace(chosen, states=FAILED)
+
+
+def count(connection: Connection, chosen: Filter) -> int:
+    """How many deliveries a replay of the filter would make now."""
+    return log.count_originals(connection, chosen)
 
 
 def start(connection: Connection, chosen: Filter) -> UUID:
@@ -57,7 +71,9 @@ def step(
     return len(found)
 
 
-def retry(connection: Connection, delivery_id: UUID, *, clock: Clock = SYSTEM, now: datetime | None = None) -> UUID | None:
+def retry(
+    connection: Connection, delivery_id: UUID, *, clock: Clock = SYSTEM, now: datetime | None = None
+) -> UUID | None:
     """Has one delivery attempted now: a waiting one at once, an ended one as a replay.
 
     Returns the id of the delivery that will be attempted; None where it is in flight, unknown or replayed already.

@@ -30,9 +30,15 @@ class Account:
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def own(self, path: Path) -> None:
-        """Give a file or folder of ours to this account."""
-        if self.differs:
+        """Give a file or folder of ours to this account. Raises Unavailable where the file system does not let us."""
+        if not self.differs:
+            return
+        try:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
+        except OSError as error:
+            raise Unavailable(
+                f"{path} cannot be given to {self.name} ({error.strerror}): set DISPATCHER_DATA_DIR to a local folder."
+            ) from error
 
     def can_enter(self, folder: Path) -> bool:
         """Tell whether this account gets into the folder; asked of the system, so that ACLs count too."""

@@ -40,8 +40,10 @@ class Program:
 
 def print_line(name: str, line: str) -> None:
     """Write one line of a child to our stderr, the child's name in front."""
-    # One write: lines of several children must not run into each other.
-    sys.stderr.write(f"{name} | {line}\n")
+    # A terminal that is gone must not stop the child: with nobody reading its output, it would block.
+    with contextlib.suppress(OSError, ValueError):
+        # One write: lines of several children must not run into each other.
+        sys.stderr.write(f"{name} | {line}\n")
 
 
 class Child:

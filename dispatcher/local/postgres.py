@@ -232,8 +232,7 @@ class EmbeddedPostgres:
         finally:
             password_file.unlink()
         if ended.returncode:
-            lines = [line for line in ended.stdout.decode(errors="replace").splitlines() if "error:" in line]
-            raise Unavailable(f"PostgreSQL's initdb failed: {' '.join(lines) or ended.returncode}")
+            raise Unavailable(f"PostgreSQL's initdb failed: {_last_reason(ended.stdout.decode(errors='replace'))}")
         write_secret(self.data_dir / "postgres_password", self._password)
         building.rename(cluster)
 
@@ -314,5 +313,5 @@ def _shared_memory_type() -> str:
 
 def _last_reason(words: str) -> str:
     lines = [line for line in words.splitlines() if line.strip()]
-    telling = [line for line in lines if "FATAL" in line or "ERROR" in line or "PANIC" in line or "error" in line]
+    telling = [line for line in lines if any(word in line for word in ("FATAL", "PANIC", "ERROR", "error:"))]
     return (telling or lines or ["it printed nothing."])[-1]

@@ -75,6 +75,7 @@ class _Keeper:
         """Start the service and keep it from now on."""
         with self._lock:
             self._start_service()
+            _log.info("process.started process=%s pid=%s", self.service.name, self.service.pid)
             self._wanted = True
             self._retire.clear()
             self._thread = threading.Thread(target=self._keep, name=f"{self.service.name}-keeper", daemon=True)
@@ -256,9 +257,10 @@ class Supervisor:
             if not isinstance(keeper.service, Child):
                 keeper.stop()
         self._keepers.clear()
-        if self._guard is not None:
-            self._guard.close()
-            self._guard = None
+        if self._guard is None:
+            return  # nothing was started, and the record, if there is one, is somebody else's
+        self._guard.close()
+        self._guard = None
         if self._record is not None:
             self._record.unlink(missing_ok=True)
 

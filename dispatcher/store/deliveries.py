@@ -252,6 +252,15 @@ _CANCEL_ALL_OF = text(
     _MOVE.format(which="SELECT id FROM dispatcher.deliveries WHERE endpoint_id = :endpoint_id LIMIT :batch")
 )
 
+_CANCEL_DELETED = text(
+    _MOVE.format(
+        which="""
+        SELECT w.id FROM dispatcher.endpoints e
+        JOIN dispatcher.deliveries w ON w.endpoint_id = e.id AND w.state = 'waiting'
+        WHERE e.status = 'deleted' LIMIT :batch"""
+    )
+)
+
 _EXPIRE_HELD = text(
     _MOVE.format(
         which="""
@@ -397,7 +406,9 @@ def _row(result: Result, waited_s: float) -> dict[str, Any]:
             "peer_ip": outcome.peer_ip,
             "method": attempt.method,
             "url": attempt.url,
-            "request_headers": [(name.decode("latin-1"), value.decode("latin-1")) for name, value in attempt.request_headers],
+            "request_headers": [
+                (name.decode("latin-1"), value.decode("latin-1")) for name, value in attempt.request_headers
+            ],
             "body_sha256": None if attempt.body_sha256 is None else attempt.body_sha256.hex(),
             "response_headers": outcome.response_headers,
             "response_body": b64encode(outcome.response_body).decode(),
@@ -467,11 +478,22 @@ def cancel(connection: Connection, delivery_id: UUID, reason: str, *, now: datet
     return len(done.all()) > 0
 
 
-def cancel_all_of(connection: Connection, endpoint_id: UUID, reason: str, *, batch: int, now: datetime | None = None) -> int:
+def cancel_all_of(
+    connection: Connection, endpoint_id: UUID, reason: str, *, batch: int, now: datetime | None = None
+) -> int:
     """Ends up to `batch` waiting deliveries of an endpoint as `cancelled`; returns how many."""
     done = connection.execute(
         _CANCEL_ALL_OF,
         {"endpoint_id": endpoint_id, "batch": batch, "state": DeliveryState.CANCELLED, "reason": reason, "now": now},
+    )
+    return len(done.all())
+
+
+def cancel_deleted(connection: Connection, *, batch: int, now: datetime | None = None) -> int:
+    """Ends up to `batch` waiting deliveries of deleted endpoints: those in flight, or being emitted, at the deletion."""
+    done = connection.execute(
+        _CANCEL_DELETED,
+        {"batch": batch, "state": DeliveryState.CANCELLED, "reason": "the endpoint was deleted", "now": now},
     )
     return len(done.all())
 

@@ -209,6 +209,19 @@ class Original:
     first_wait_s: float
 
 
+_ORIGINALS: Final = """
+dispatcher.ended_deliveries d
+JOIN dispatcher.endpoints e ON e.id = d.endpoint_id AND e.status <> 'deleted'
+JOIN dispatcher.schedules s ON s.name = e.schedule
+JOIN dispatcher.schedule_versions v ON v.id = s.version_id
+"""
+
+_NOT_REPLAYED: Final = """
+NOT EXISTS (SELECT FROM dispatcher.deliveries r WHERE r.event_id = d.event_id AND r.replay_of = d.id)
+AND NOT EXISTS (SELECT FROM dispatcher.ended_deliveries r WHERE r.event_id = d.event_id AND r.replay_of = d.id)
+"""
+
+
 def originals(
     connection: Connection, chosen: Filter, *, after: UUID | None, limit: int, ended_before: datetime | None = None
 ) -> list[Original]:
@@ -220,15 +233,43 @@ def originals(
     rows = connection.execute(
         text(f"""
         SELECT d.id, d.event_id, d.tenant_id, d.endpoint_id, d.event_type, d.mode, d.object_id, v.id, v.first_wait_s
-        FROM dispatcher.ended_deliveries d
-        JOIN dispatcher.endpoints e ON e.id = d.endpoint_id AND e.status <> 'deleted'
-        JOIN dispatcher.schedules s ON s.name = e.schedule
-        JOIN dispatcher.schedule_versions v ON v.id = s.version_id
-        WHERE {where} AND (CAST(:after AS uuid) IS NULL OR d.id > :after)
+        FROM {_ORIGINALS}
+        WHERE {where} AND {_NOT_REPLAYED} AND (CAST(:after AS uuid) IS NULL OR d.id > :after)
           AND (CAST(:ended_before AS timestamptz) IS NULL OR d.ended_at < :ended_before)
-          AND NOT EXISTS (SELECT FROM dispatcher.deliveries r WHERE r.event_id = d.event_id AND r.replay_of = d.id)
-          AND NOT EXISTS (SELECT FROM dispatcher.ended_deliveries r WHERE r.event_id = d.event_id AND r.replay_of = d.id)
         ORDER BY d.id LIMIT :limit"""),
         {**values, "after": after, "limit": limit, "ended_before": ended_before},
     )
     return [Original(*row) for row in rows]
+
+
+def count_originals(connection: Connection, chosen: Filter) -> int:
+    """How many deliveries `originals` would find in all."""
+    where, values = _where(chosen, "ended_deliveries")
+    statement = text(f"SELECT count(*) FROM {_ORIGINALS} WHERE {where} AND {_NOT_REPLAYED}")
+    found: int = connection.execute(statement, values).scalar_one()
+    return found
+
+
+_EVENT = text("""
+SELECT id, tenant_id, type, mode, object_id, payload, fanout, created_at FROM dispatcher.events WHERE id = :id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEvent:
+    """An event as it was accepted, and how many deliveries it had then."""
+
+    id: UUID
+    tenant_id: UUID
+    type: str
+    mode: str
+    object_id: str | None
+    payload: bytes
+    fanout: int
+    created_at: datetime
+
+
+def find_event(connection: Connection, event_id: UUID) -> LoggedEvent | None:
+    """The event with this id."""
+    row = connection.execute(_EVENT, {"id": event_id}).first()
+    return None if row is None else LoggedEvent(*row)

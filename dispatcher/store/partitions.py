@@ -16,7 +16,9 @@ TABLES: Final = ("events", "ended_deliveries", "attempts")
 DAYS_BACK: Final = 2  # a producer's own event id may be up to a day old
 DAYS_AHEAD: Final = 7
 
-_DEFAULT_IS_EMPTY: Final = "SELECT NOT EXISTS (SELECT FROM dispatcher.{table}_default WHERE {column} >= :low AND {column} < :high)"
+_DEFAULT_IS_EMPTY: Final = (
+    "SELECT NOT EXISTS (SELECT FROM dispatcher.{table}_default WHERE {column} >= :low AND {column} < :high)"
+)
 
 
 def ensure(connection: Connection, now: datetime | None = None) -> list[str]:

@@ -40,7 +40,6 @@ RETURNING term
 _UP_FOR = text("SELECT extract(epoch FROM statement_timestamp() - pg_postmaster_start_time())::float8")
 
 
-
 def heartbeat(
     connection: Connection,
     worker_id: UUID,
@@ -69,9 +68,7 @@ def bury(connection: Connection, *, now: datetime | None = None) -> None:
 
 def lead(connection: Connection, name: str, owner: UUID, *, term_s: float, now: datetime | None = None) -> int | None:
     """Takes or keeps the leadership of `name` for `term_s` seconds; its term, or None while another has it."""
-    return connection.execute(
-        _LEAD, {"name": name, "owner": owner, "term_s": term_s, "now": now}
-    ).scalar_one_or_none()
+    return connection.execute(_LEAD, {"name": name, "owner": owner, "term_s": term_s, "now": now}).scalar_one_or_none()
 
 
 def server_up_for_s(connection: Connection) -> float:

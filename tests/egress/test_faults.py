@@ -16,8 +16,8 @@ from dispatcher.clock import SYSTEM
 from dispatcher.egress import AddressPolicy, PinnedTransport, SuccessRule, build_request, parse_url, send
 from dispatcher.egress.url import ANY_HOST
 from dispatcher.model.outcome import BodyEnd, Outcome, OutcomeClass, Phase
-from tests.support.receivers import FIN, HANG, OK, RST, Drip, Flood, Names, RawReceiver, Script, pause, play
-from tests.support.tls import Authority
+from tests.support.receivers import FIN, HANG, OK, RST, Drip, Flood, Names, Peer, RawReceiver, Script, pause, play
+from tests.support.tls import Authority, blocking_tls_server
 
 DEADLINE_S = 0.3
 BODY = b'{"payment": 1}'
@@ -130,6 +130,7 @@ ROWS = [
     Row(18, "FIN after 100", [b"HTTP/1.1 100 Continue\r\n\r\n", FIN], K.CLOSED, known=False),
     Row(19, "RST before the headers", [RST], K.RESET, known=False),
     Row(19, "RST inside the headers", [b"HTTP/1.1 200 OK\r\nX: ", pause(0.02), RST], K.RESET, known=False),
+    Row(13, "a thousand headers", [status(200, *(b"X: %d" % n for n in range(1_000)))], K.OK, reused=True),
     Row(20, "200 then RST", [status(200, b"Content-Length: 9", length=False, body=b"ok"), pause(0.02), RST], K.OK,
         body_end=BodyEnd.INCOMPLETE, body=b"ok", reused=False),
     Row(20, "short body", [status(200, b"Content-Length: 9", length=False, body=b"ok"), FIN], K.OK,
@@ -153,6 +154,8 @@ ROWS = [
     Row(21, "nothing after the headers", [b"HTTP/1.1 200 OK\r\n\r\n", HANG], K.OK, body_end=BodyEnd.DEADLINE),
     Row(22, "endless chunks", [CHUNKED, Flood(b"400\r\n" + b"x" * 1_024 + b"\r\n")], K.OK, body_end=BodyEnd.CAPPED,
         body=b"x" * 16_384, reused=False),
+    Row(22, "a body in bytes", [CHUNKED + b"1\r\nx\r\n" * 16_384 + b"0\r\n\r\n"], K.OK,
+        body_end=BodyEnd.COMPLETE, body=b"x" * 16_384, reused=True),
     Row(22, "a long body at once", [status(200, body=b"x" * 20_000)], K.OK, body_end=BodyEnd.CAPPED,
         body=b"x" * 16_384, reused=False),
     Row(22, "a body of just the cap", [status(200, body=b"x" * 16_384)], K.OK, body_end=BodyEnd.COMPLETE,
@@ -176,9 +179,7 @@ ROWS = [
 
 
 def transport_for(**settings: Any) -> PinnedTransport:
-    return PinnedTransport(
-        addresses=AddressPolicy(["127.0.0.0/8", "::1/128"]), resolver=Names(), **settings
-    )
+    return PinnedTransport(addresses=AddressPolicy(["127.0.0.0/8", "::1/128"]), resolver=Names(), **settings)
 
 
 async def post(
@@ -188,15 +189,14 @@ async def post(
     return await send(transport, request, deadline_s=deadline_s, **{"success": "any_2xx", "clock": SYSTEM, **settings})
 
 
-async def attempt(row: Row) -> tuple[Outcome, bool, int, float]:
+async def attempt(row: Row) -> tuple[Outcome, bool, int]:
     transport = transport_for()
     try:
         async with RawReceiver(play(*row.steps, read_first=row.read_first)) as receiver:
             outcome = await post(transport, receiver.url, body=row.body_sent, success=row.success)
             await asyncio.sleep(0.03 if row.number == 25 else 0)
             reused = transport.pool.idle_count == 1
-            cpu = time.process_time()
-            return outcome, reused, len(receiver.requests), cpu
+            return outcome, reused, len(receiver.requests)
     finally:
         await transport.aclose()
         assert transport.pool.open_count == 0
@@ -207,7 +207,7 @@ async def attempt(row: Row) -> tuple[Outcome, bool, int, float]:
 def test_what_a_receiver_does_has_its_outcome(row: Row, loop: str) -> None:
     started = time.monotonic()
     run = asyncio.run if loop == "asyncio" else uvloop.run
-    outcome, reused, requests, _ = run(attempt(row))
+    outcome, reused, requests = run(attempt(row))
     assert outcome.kind is row.kind, outcome.error
     assert outcome.known is row.known
     assert outcome.peer_ip == "127.0.0.1"
@@ -270,10 +270,15 @@ def test_what_goes_wrong_in_tls_has_its_outcome(row: TlsRow, loop: str, authorit
     async def attempt() -> Outcome:
         client = authority.client_context() if row.trusted else ssl.create_default_context()
         transport = transport_for(ssl_context=client)
+        if row.client_cert:
+            context = authority.server_context(*row.names, client_cert=True)
+            with blocking_tls_server(context) as port:
+                try:
+                    return await post(transport, f"https://shop.example.com:{port}/")
+                finally:
+                    await transport.aclose()
         if row.plain is None:
-            server = authority.server_context(
-                *row.names, expired=row.expired, maximum=row.maximum, client_cert=row.client_cert
-            )
+            server = authority.server_context(*row.names, expired=row.expired, maximum=row.maximum)
             receiver = RawReceiver(play(OK), ssl_context=server)
         else:
             receiver = RawReceiver(play(*row.plain, read_first=False))
@@ -286,3 +291,24 @@ def test_what_goes_wrong_in_tls_has_its_outcome(row: TlsRow, loop: str, authorit
     outcome = (asyncio.run if loop == "asyncio" else uvloop.run)(attempt())
     assert (outcome.kind, outcome.phase, outcome.known) == (row.kind, row.phase, row.known), outcome.error
     assert outcome.peer_ip == "127.0.0.1"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_an_answer_that_comes_before_the_body_was_read_counts_and_ends_the_connection(loop: str) -> None:
+    async def refuse(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.do(status(413))
+        await asyncio.sleep(0.1)
+        peer.reset()
+
+    async def attempt() -> tuple[Outcome, int]:
+        transport = transport_for()
+        try:
+            async with RawReceiver(refuse) as receiver:
+                outcome = await post(transport, receiver.url, body=b"x" * 20_000_000)
+                return outcome, transport.pool.idle_count
+        finally:
+            await transport.aclose()
+
+    outcome, idle = (asyncio.run if loop == "asyncio" else uvloop.run)(attempt())
+    assert (outcome.kind, outcome.status_code, idle) == (OutcomeClass.TOO_LARGE, 413, 0)

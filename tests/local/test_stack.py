@@ -72,6 +72,57 @@ def test_it_runs_servers_migrations_and_programs_and_restarts_a_killed_server(da
     assert find_running(data_dir) is None
 
 
+STACK = textwrap.dedent("""
+    import pathlib, sys
+    from dispatcher.local.child import Program
+    from dispatcher.local.stack import Stack
+    toy = Program("toy", [sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+    stack = Stack(migrate=lambda url: None, data_dir=pathlib.Path(sys.argv[1]), programs=[toy])
+    stack.run(lambda: print(*[child.pid for child in stack.supervisor.children.values()], flush=True))
+""")
+
+
+def start_stack(data_dir: Path) -> tuple[subprocess.Popen[str], list[int]]:
+    argv = [sys.executable, "-c", STACK, str(data_dir)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, [int(word) for word in process.stdout.readline().split()]
+
+
+def all_gone(pids: list[int]) -> bool:
+    deadline = time.monotonic() + 15
+    while any(processes.identify(pid) is not None for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_a_second_one_is_refused_and_a_killed_one_leaves_nothing_that_stops_the_next(data_dir: Path):
+    first, pids = start_stack(data_dir)
+    with first:
+        assert len(pids) == 3
+        second, nothing = start_stack(data_dir)
+        with second:
+            assert (second.wait(10), nothing) == (1, [])
+            assert second.stderr is not None
+            assert f"in use by process {first.pid}" in second.stderr.read()
+        assert not any(processes.identify(pid) is None for pid in pids)
+        running = find_running(data_dir)
+        assert running is not None
+        assert running.pid == first.pid
+        assert (data_dir / "processes").exists()
+        first.kill()
+    assert find_running(data_dir) is None
+    # The guard may still be at work on the first one's.
+    third, more = start_stack(data_dir)
+    with third:
+        assert len(more) == 3
+        third.terminate()
+        assert third.wait(15) == 0
+    assert all_gone([*pids, *more])
+
+
 def test_the_generated_keyring_is_private_and_stays(tmp_path: Path):
     kept = secret_keys(tmp_path)
     name, _, key = kept.partition(":")

@@ -54,6 +54,7 @@ def supervisor(lines: Lines, tmp_path: Path) -> Iterator[Supervisor]:
 
 def test_a_killed_child_is_started_again_and_its_output_passed_on(supervisor: Supervisor, lines: Lines, caplog):
     supervisor.start([Program("one", SLEEPER), Program("two", SLEEPER)])
+    until(lambda: len(lines) == 2)
     two = supervisor.children["two"].pid
     killed = supervisor.kill("one")
     until(lambda: supervisor.restarts("one") == 1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,10 +17,12 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from dispatcher.cli import output
-from dispatcher.cli import schedules as command
-from dispatcher.retry import format_duration
+from dispatcher.retry import format_duration, preview
 from dispatcher.signing import Secret
 from tests.retry.strategies import schedules
+
+# By its name, since the package's attribute of that name is the group.
+command = importlib.import_module("dispatcher.cli.schedules")
 
 JITTERED = 'description = "d"\nsource = "s"\nwaits = ["0s", "10s", "1h"]\njitter = 0.5\n'
 OFFSETS = 'description = "d"\nsource = "s"\nwaits = ["0s", "10s", "1h"]\nrelative_to = "first_attempt"\n'
@@ -91,7 +94,7 @@ def test_preview_draws_alike_from_the_same_seed(mine: Path) -> None:
 @given(schedules(), st.integers())
 def test_a_drawn_time_is_never_early(schedule: Any, seed: int) -> None:
     drawn = command._draw(schedule, seed)
-    offsets = [wait.earliest for wait in command.preview(schedule)]
+    offsets = [wait.earliest for wait in preview(schedule)]
     assert all(offset <= at for offset, at in zip(offsets, drawn, strict=True))
 
 

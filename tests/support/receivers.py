@@ -1,7 +1,7 @@
-"""Receivers on loopback: one that follows a script of raw bytes, one that keeps a ledger of what it was sent.
+r"""Receivers on loopback: one that follows a script of raw bytes, one that keeps a ledger of what it was sent.
 
-    async with RawReceiver(play(b"HTTP/1.1 200 OK\\r\\n", pause(0.1), FIN)) as receiver: ...
-    async with LedgerReceiver() as receiver: ...
+async with RawReceiver(play(b"HTTP/1.1 200 OK\r\n", pause(0.1), FIN)) as receiver: ...
+async with LedgerReceiver() as receiver: ...
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from socket import SO_LINGER, SOL_SOCKET
+from typing import Self, cast
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -177,7 +178,7 @@ class RawReceiver:
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def __aenter__(self) -> RawReceiver:
+    async def __aenter__(self) -> Self:
         # start_server() with a callback that is no coroutine: the tasks are ours, so that we can end them.
         self._server = await asyncio.start_server(
             self._accept, self.host, self.port, ssl=self.ssl_context, limit=1_048_576
@@ -263,7 +264,7 @@ class LedgerReceiver:
         scheme = "http" if self._ssl_context is None else "https"
         return f"{scheme}://{self.host}:{self.port}/hooks"
 
-    async def __aenter__(self) -> LedgerReceiver:
+    async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             lambda: _LedgerConnection(self), self.host, self.port, ssl=self._ssl_context
@@ -354,9 +355,9 @@ class Names:
             raise answer
         if answer is HANG:
             await asyncio.Event().wait()
-        if isinstance(answer, list):
+        if isinstance(answer, list) and not isinstance(answer[0], str):
             answer = answer.pop(0) if len(answer) > 1 else answer[0]
-        return tuple(answer)  # type: ignore[call-overload]
+        return tuple(cast(Sequence[str], answer))
 
     async def aclose(self) -> None:
         pass

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
+import contextlib
+import datetime as dt
 import ipaddress
+import socket
 import ssl
+import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +18,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-_DAY = datetime.timedelta(days=1)
+_DAY = dt.timedelta(days=1)
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,7 @@ class Authority:
             .not_valid_before(_now() - 2 * _DAY)
             .not_valid_after(end)
             .add_extension(x509.SubjectAlternativeName(sans), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .sign(self.key, hashes.SHA256())
         )
         path = self.folder / f"{certificate.serial_number:x}.pem"
@@ -119,3 +121,40 @@ class Authority:
 
     def _pem(self) -> str:
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+@contextlib.contextmanager
+def blocking_tls_server(context: ssl.SSLContext) -> Iterator[int]:
+    """A server in a thread, one handshake after the other; gives its port.
+
+    asyncio's own servers close without the alert that says why a handshake failed; OpenSSL by itself sends it.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                connection.settimeout(2)
+                secured = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+                with secured, contextlib.suppress(OSError):
+                    try:
+                        secured.do_handshake()
+                    except ssl.SSLError:
+                        # A close with unread bytes would be a reset, which overtakes the alert.
+                        plain = socket.socket(fileno=secured.detach())
+                        with plain:
+                            plain.shutdown(socket.SHUT_WR)
+                            while plain.recv(65_536):
+                                pass
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+            thread.join(5)

@@ -1,0 +1,46 @@
+"""The application: its resources, its errors, its life."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from dispatcher import __version__, wiring
+from dispatcher.api import deliveries, endpoints, events, health, problems
+from dispatcher.api.context import Context
+from dispatcher.flow.register import Register
+from dispatcher.ids import uuid7
+from dispatcher.store import tenants
+from dispatcher.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dispatcher.config import Settings
+
+RESOURCES = (events, endpoints, deliveries, health)
+"""One module each, with a `router`. A new resource is a file and an entry here."""
+
+
+def make_app(settings: Settings) -> FastAPI:
+    """The application on these settings. Raises ConfigurationError where some are missing."""
+    register = Register(wiring.keyring(settings), wiring.url_policy(settings))
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        engine = wiring.api_engine(settings)
+        app.state.context = context = Context(engine, register, Wakeup(settings.broker_url))
+        if (key := settings.bootstrap_key) is not None:
+            await context.transaction(
+                lambda connection: tenants.add_key(connection, uuid7(), key, name="bootstrap", tenant_id=None)
+            )
+        yield
+        await engine.dispose()
+
+    app = FastAPI(title="Dispatcher", version=__version__, lifespan=life, redoc_url=None)
+    problems.install(app)
+    for resource in RESOURCES:
+        app.include_router(resource.router)
+    return app

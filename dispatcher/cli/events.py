@@ -1,0 +1,156 @@
+"""`dispatcher events`: what happened."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from typing import TYPE_CHECKING, BinaryIO
+from uuid import UUID
+
+import click
+import orjson
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dispatcher import wiring
+from dispatcher.api import forms
+from dispatcher.cli import target
+from dispatcher.cli.arguments import Id
+from dispatcher.cli.output import console, output_option, print_fields, print_json, print_line, print_table
+from dispatcher.errors import NotFound
+from dispatcher.flow.enqueue import CHUNK, Accepted, enqueue
+from dispatcher.flow.parse import parse_event, parse_line
+from dispatcher.ids import DEFAULT_TENANT, format_id
+from dispatcher.store import log
+from dispatcher.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dispatcher.cli.output import Output
+    from dispatcher.model.event import Event
+
+
+@click.group()
+def events() -> None:
+    """Emit events and see where they went."""
+
+
+@events.command()
+@click.argument("source", type=click.File("rb"), default="-")
+@click.option("--type", "event_type", help="Send SOURCE as the payload of one event of this type.")
+@click.option("--object-id", help="With --type: the payment or order that the event is about.")
+@click.option("--idempotency-key", help="With --type: sending it again under this key makes no second event.")
+@click.option("--tenant", "tenant_id", type=Id("ten"), default=DEFAULT_TENANT, help="Whose, where a line names none.")
+@click.option("--dry-run", is_flag=True, help="Check every line and send nothing.")
+@output_option
+def send(
+    source: BinaryIO,
+    event_type: str | None,
+    object_id: str | None,
+    idempotency_key: str | None,
+    tenant_id: UUID,
+    dry_run: bool,
+    output: Output,
+) -> None:
+    """Send events from SOURCE, a file or - for standard input.
+
+    One JSON object a line: {"type": "payment.completed", "payload": {…}}, with the fields of POST /v1/events. With
+    --type, SOURCE is the payload of a single event. Committed in batches of 1,000: after an error, what was printed
+    as accepted is accepted, and sending it again is safe where the lines carry ids or keys.
+    """
+    if event_type is not None:
+        try:
+            payload = orjson.loads(source.read())
+        except orjson.JSONDecodeError as error:
+            raise click.UsageError(f"{source.name}: found no JSON ({error}); allowed: any JSON value") from error
+        values = {"type": event_type, "payload": payload, "object_id": object_id, "idempotency_key": idempotency_key}
+        found: Iterator[Event] = iter([parse_event(values, tenant_id=tenant_id)])
+    else:
+        if object_id is not None or idempotency_key is not None:
+            raise click.UsageError("--object-id and --idempotency-key go with --type; lines carry their own")
+        lines = ((n, line) for n, line in enumerate(source, 1) if line.strip())
+        found = (parse_line(line, n, tenant_id=tenant_id) for n, line in lines)
+    if dry_run:
+        checked = sum(1 for _ in found)
+        print_line(f"{checked} events are right; nothing was sent")
+        return
+    accepted = _send(found)
+    if output == "json":
+        print_json([{"id": str(one), "duplicate": one.duplicate, "deliveries": one.fanout} for one in accepted])
+        return
+    new = [one for one in accepted if not one.duplicate]
+    unmatched = sum(1 for one in new if one.fanout == 0)
+    print_line(
+        f"{len(new)} events accepted, {sum(one.fanout or 0 for one in new)} deliveries, "
+        f"{len(accepted) - len(new)} sent before, {unmatched} that no endpoint wants"
+    )
+    if len(accepted) == 1:
+        print_line(str(accepted[0]))
+
+
+def _send(found: Iterator[Event]) -> list[Accepted]:
+    settings = target.settings()
+    engine = wiring.engine(settings)
+    wakeup = Wakeup(settings.broker_url)
+    accepted: list[Accepted] = []
+    progress = Progress(
+        TextColumn("sending"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console(),
+        disable=not sys.stdout.isatty(),
+        transient=True,
+    )
+    with progress, engine.connect() as connection:
+        task = progress.add_task("sending", total=None)
+        while batch := list(islice(found, CHUNK)):
+            with connection.begin():
+                accepted += enqueue(connection, batch)
+            wakeup.ring()
+            progress.update(task, completed=len(accepted))
+    engine.dispose()
+    return accepted
+
+
+@events.command()
+@click.argument("event_id", type=Id("evt"))
+@output_option
+def show(event_id: UUID, output: Output) -> None:
+    """One event and its deliveries."""
+    with target.database() as (_, connection):
+        event = log.find_event(connection, event_id)
+        if event is None:
+            raise NotFound(f"there is no event {format_id('evt', event_id)}")
+        deliveries = log.search(connection, log.Filter(event_id=event_id), limit=1000)
+    if output == "json":
+        print_json(
+            {
+                "id": format_id("evt", event.id),
+                "tenant_id": format_id("ten", event.tenant_id),
+                "type": event.type,
+                "mode": event.mode,
+                "object_id": event.object_id,
+                "created_at": event.created_at,
+                "payload": orjson.loads(event.payload),
+                "deliveries": [forms.delivery(one) for one in deliveries],
+            }
+        )
+        return
+    print_fields(
+        [
+            ("event", format_id("evt", event.id)),
+            ("type", event.type),
+            ("object", event.object_id),
+            ("mode", event.mode),
+            ("accepted", event.created_at),
+            ("deliveries", f"{event.fanout}" if event.fanout else "none: no endpoint wanted it when it was accepted"),
+            ("payload", event.payload.decode(errors="replace")),
+        ]
+    )
+    if deliveries:
+        print_line("")
+        print_table(
+            ["delivery", "status", "attempts", "next attempt", "url"],
+            [(format_id("dlv", one.id), one.state, one.attempts, one.due_at, one.url) for one in deliveries],
+        )

@@ -1,0 +1,86 @@
+"""`dispatcher up | api | worker | scheduler | migrate`: what runs."""
+
+from __future__ import annotations
+
+import click
+from sqlalchemy import text
+
+from dispatcher import config, telemetry, wiring
+from dispatcher.cli import target
+from dispatcher.local import Stack
+from dispatcher.local.bootstrap import bootstrap_key
+from dispatcher.store import migrate as store_migrate
+
+
+@click.command()
+@click.option("--workers", type=click.IntRange(1, 256), help="Celery worker processes; DISPATCHER_WORKERS by default.")
+@click.option("--port", type=click.IntRange(0, 65535), help="DISPATCHER_PORT by default; 0 takes a free one.")
+def up(workers: int | None, port: int | None) -> None:
+    """Run the whole system on this machine until Ctrl-C.
+
+    PostgreSQL and Redis are embedded unless DISPATCHER_DATABASE_URL and DISPATCHER_BROKER_URL name others.
+    """
+    settings = config.load()
+    telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
+    wiring.catalog(settings)  # broken files are refused before anything starts
+    if settings.database_url is not None:
+        wiring.keyring(settings)
+    stack = Stack(
+        migrate=lambda url: wiring.prepare_database(config.with_database(settings, url)),
+        data_dir=settings.data_dir,
+        database_url=settings.database_url,
+        broker_url=settings.broker_url,
+        host=settings.host,
+        port=settings.port if port is None else port,
+        workers=workers or settings.workers,
+        grace_s=settings.shutdown_grace_s + 3,
+        env={} if settings.bootstrap_key else {"DISPATCHER_BOOTSTRAP_KEY": bootstrap_key(settings.data_dir)},
+    )
+
+    def ready() -> None:
+        click.echo(f"ready {stack.url}")
+        click.echo(f"api docs  {stack.url}/docs", err=True)
+        if settings.bootstrap_key is None:
+            click.echo(f"api key   {bootstrap_key(settings.data_dir)}", err=True)
+
+    stack.run(ready)
+
+
+@click.command()
+def api() -> None:
+    """Run the HTTP API."""
+    from dispatcher.api import serve  # noqa: PLC0415 - the web framework is slow to import, and only this needs it
+
+    serve.main()
+
+
+@click.command()
+def worker() -> None:
+    """Run one Celery worker process."""
+    from workers import process  # noqa: PLC0415 - Celery likewise
+
+    process.main()
+
+
+@click.command()
+def scheduler() -> None:
+    """Run a scheduler; several may run."""
+    from workers import scheduler as workers_scheduler  # noqa: PLC0415 - Celery likewise
+
+    workers_scheduler.main()
+
+
+@click.command()
+@click.option("--grant-producer", metavar="ROLE", help="Also grant this SQL role what emit() needs, and no more.")
+def migrate(grant_producer: str | None) -> None:
+    """Bring the database's schema up to date and publish the schedules."""
+    settings = target.settings()
+    wiring.prepare_database(settings)
+    if grant_producer is not None:
+        from dispatcher.store.grants import grant_producer as grant  # noqa: PLC0415
+
+        with wiring.engine(settings).begin() as connection:
+            grant(connection, grant_producer)
+    with wiring.engine(settings).connect() as connection:
+        version = connection.execute(text("SHOW server_version")).scalar_one()
+    click.echo(f"schema {store_migrate.SCHEMA} is at {store_migrate.head()} on PostgreSQL {version}")

@@ -1,0 +1,238 @@
+"""The walk of a delivery, in pieces a test can take one by one: endpoints, events, claims and what came of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import Connection, Engine, text
+
+from dispatcher.clock import SYSTEM, Clock
+from dispatcher.config import Settings
+from dispatcher.egress.url import ANY_HOST
+from dispatcher.flow.deliver import SECRET_PURPOSE, Deliver
+from dispatcher.flow.enqueue import Accepted, enqueue
+from dispatcher.ids import DEFAULT_TENANT, uuid7
+from dispatcher.local.postgres import EmbeddedPostgres
+from dispatcher.model.delivery import Attempt, Claim, Released, Result, RetryAt, Stop
+from dispatcher.model.endpoint import Endpoint, SealedSecret
+from dispatcher.model.event import Event
+from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
+from dispatcher.retry import RetrySchedule
+from dispatcher.signing import Keyring
+from dispatcher.store import deliveries, endpoints, schedules, workers
+from dispatcher.wiring import prepare_database
+from tests.support.servers import fresh_database
+
+NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+"""When tests begin that bind the database's clock."""
+
+KEYS = Keyring({"k1": b"k" * 32})
+SECRET = b"s" * 32
+TEMPLATE = "walk_template"
+
+
+def make_template(server: EmbeddedPostgres) -> str:
+    """A migrated database with the shipped schedules, to be copied for each test."""
+    url = fresh_database(server)
+    prepare_database(Settings(database_url=url))
+    name = url.partition("@/")[2].partition("?")[0]
+    with server.connect("postgres") as connection:
+        connection.execute(f'ALTER DATABASE "{name}" RENAME TO {TEMPLATE}')
+    return TEMPLATE
+
+
+def hot_url(url: str) -> str:
+    """The URL for a psycopg connection of the test's own."""
+    return url.replace("postgresql+psycopg://", "postgresql://", 1)
+
+
+def add_schedule(
+    connection: Connection, *waits_s: float, name: str = "test", first_attempt: bool = False
+) -> RetrySchedule:
+    schedule = RetrySchedule(
+        name=name,
+        waits=tuple(timedelta(seconds=wait) for wait in waits_s),
+        relative_to="first_attempt" if first_attempt else "previous_failure",
+    )
+    schedules.publish(
+        connection, name=name, version=schedule.version, body=schedule.canonical(), first_wait_s=waits_s[0]
+    )
+    return schedule
+
+
+def add_endpoint(connection: Connection, **values: Any) -> Endpoint:
+    id_ = values.setdefault("id", uuid7())
+    values.setdefault("tenant_id", DEFAULT_TENANT)
+    sealed = KEYS.seal(SECRET, tenant=values["tenant_id"], endpoint=id_, purpose=SECRET_PURPOSE)
+    values.setdefault("url", f"https://receiver-{id_.hex[-6:]}.example.com/hook")
+    values.setdefault("schedule", "standard")
+    values.setdefault("secrets", (SealedSecret(sealed),))
+    endpoint = Endpoint(**values)
+    endpoints.create(connection, endpoint)
+    return endpoint
+
+
+def emit(
+    connection: Connection, count: int = 1, *, now: datetime | None = NOW, type_: str = "payment.completed", **values: Any
+) -> list[Accepted]:
+    events = [Event(type=type_, payload={"n": n}, **values) for n in range(count)]
+    return enqueue(connection, events, now=now)
+
+
+def add_worker(connection: Connection, *, now: datetime | None = NOW, term_s: float = 30.0, room: int = 1000) -> UUID:
+    worker_id = uuid7()
+    workers.heartbeat(connection, worker_id, host="test", pid=1, room=room, term_s=term_s, now=now)
+    return worker_id
+
+
+def claim(
+    connection: Connection, worker_id: UUID, *, now: datetime | None = NOW, room: int = 1000, batch: int = 300
+) -> list[Claim]:
+    return deliveries.claim(connection, worker_id=worker_id, room=room, batch=batch, now=now).claims
+
+
+def claim_all(
+    connection: Connection, worker_id: UUID, *, now: datetime | None = NOW, room: int = 100_000, batch: int = 300
+) -> list[Claim]:
+    """Claims until there is nothing more to be had."""
+    taken: list[Claim] = []
+    more = True
+    while more:
+        claimed = deliveries.claim(connection, worker_id=worker_id, room=room, batch=batch, now=now)
+        taken += claimed.claims
+        more = claimed.more or bool(claimed.claims)
+    return taken
+
+
+OK = Outcome(OutcomeClass.OK, Phase.BODY, status_code=200, response_body=b"ok", peer_ip="192.0.2.1", duration_ms=12.5)
+FAILED = Outcome(OutcomeClass.HTTP_RETRYABLE, Phase.BODY, status_code=503, duration_ms=12.5)
+DELIVERED = Stop("delivered", "ok")
+EXHAUSTED = Stop("exhausted", "http_retryable 503")
+
+
+def retry(wait_s: float, *, charged: bool = True, from_first_attempt: bool = False, **values: Any) -> RetryAt:
+    return RetryAt(wait_s, charged, from_first_attempt, "http_retryable 503", **values)
+
+
+def result(
+    claim: Claim,
+    change: RetryAt | Stop | Released = DELIVERED,
+    outcome: Outcome | None = None,
+    *,
+    worker_id: UUID | None = None,
+    started_at: datetime = NOW,
+    ended_monotonic_s: float = 0.0,
+    **attempt: Any,
+) -> Result:
+    """A result as a worker makes it; without an outcome, the one that fits the change."""
+    if isinstance(change, Released) or (isinstance(change, Stop) and change.state == "expired"):
+        return Result(claim, None, change, ended_monotonic_s)
+    if outcome is None:
+        outcome = OK if isinstance(change, Stop) and change.state == "delivered" else FAILED
+    values: dict[str, Any] = {
+        "method": "POST",
+        "url": "https://receiver.example.com/hook",
+        "request_headers": [(b"webhook-id", b"evt_1")],
+        "body_sha256": b"\x01" * 32,
+    } | attempt
+    return Result(
+        claim,
+        Attempt(
+            id=uuid7(started_at), worker_id=worker_id or uuid7(), started_at=started_at, outcome=outcome, **values
+        ),
+        change,
+        ended_monotonic_s,
+    )
+
+
+def record(
+    connection: Connection, results: Sequence[Result], *, now: datetime | None = NOW, monotonic_s: float = 0.0
+) -> int:
+    return deliveries.record(connection, results, monotonic_s=monotonic_s, now=now)
+
+
+def deliver(transport: Any, schedules_: dict[int, RetrySchedule], *, clock: Clock = SYSTEM, **values: Any) -> Deliver:
+    return Deliver(
+        transport=transport,
+        keyring=KEYS,
+        schedules=schedules_,
+        clock=clock,
+        worker_id=values.pop("worker_id", uuid7()),
+        user_agent=b"dispatcher/test",
+        url_policy=ANY_HOST,
+        may_post=values.pop("may_post", lambda: True),
+        **values,
+    )
+
+
+def rows(connection: Connection, sql: str, **values: Any) -> list[Any]:
+    return list(connection.execute(text(sql), values))
+
+
+def live(connection: Connection) -> list[Any]:
+    return rows(connection, "SELECT * FROM dispatcher.deliveries ORDER BY id")
+
+
+def ended(connection: Connection) -> list[Any]:
+    return rows(connection, "SELECT * FROM dispatcher.ended_deliveries ORDER BY id")
+
+
+def attempts(connection: Connection) -> list[Any]:
+    return rows(connection, "SELECT * FROM dispatcher.attempts ORDER BY delivery_id, claim_seq")
+
+
+def lane(connection: Connection, endpoint_id: UUID) -> Any:
+    return rows(
+        connection,
+        "SELECT cap, capped, ready_at = 'infinity' AS asleep, CASE WHEN ready_at <> 'infinity' THEN ready_at END AS ready_at"
+        " FROM dispatcher.lanes WHERE endpoint_id = :id",
+        id=endpoint_id,
+    )[0]
+
+
+def per_endpoint(claims: Iterable[Claim]) -> Counter[UUID]:
+    return Counter(claim.endpoint_id for claim in claims)
+
+
+def broken_promises(engine: Engine) -> list[str]:
+    """What the database itself says against the invariants: nothing, if all is well."""
+    checks = {
+        "an event whose deliveries are not its fanout": """
+            SELECT e.id FROM dispatcher.events e WHERE e.fanout <>
+              (SELECT count(*) FROM dispatcher.deliveries d WHERE d.event_id = e.id AND d.replay_of IS NULL)
+              + (SELECT count(*) FROM dispatcher.ended_deliveries d WHERE d.event_id = e.id AND d.replay_of IS NULL)""",
+        "a delivery both live and ended": """
+            SELECT id FROM dispatcher.deliveries JOIN dispatcher.ended_deliveries USING (id)""",
+        "delivered without a success": """
+            SELECT d.id FROM dispatcher.ended_deliveries d WHERE d.state = 'delivered' AND NOT EXISTS
+              (SELECT FROM dispatcher.attempts a WHERE a.delivery_id = d.id AND a.outcome = 'ok')""",
+        "more attempts charged than were logged": """
+            SELECT d.id FROM dispatcher.ended_deliveries d WHERE d.attempts + d.refunds >
+              (SELECT count(*) FROM dispatcher.attempts a WHERE a.delivery_id = d.id)
+              AND NOT (d.state = 'delivered' AND d.refunds > 0)""",
+        "an attempt beyond the claims": """
+            SELECT d.id FROM dispatcher.deliveries d JOIN dispatcher.attempts a ON a.delivery_id = d.id
+            WHERE a.claim_seq > d.claim_seq""",
+    }
+    with engine.connect() as connection:
+        return [f"{name}: {found}" for name, sql in checks.items() for found in connection.execute(text(sql)).scalars()]
+
+
+def terminate_backends(server: EmbeddedPostgres, url: str) -> int:
+    """Cuts every connection to the database; returns how many there were."""
+    name = url.partition("@/")[2].partition("?")[0]
+    with server.connect("postgres") as connection:
+        cut = connection.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s", [name]
+        ).fetchone()
+    assert cut is not None
+    return int(cut[0])
+
+
+def connect(url: str) -> psycopg.Connection:
+    return psycopg.connect(hot_url(url), autocommit=True)
