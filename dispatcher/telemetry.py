@@ -72,5 +72,5 @@ def set_up(*, log_format: str, log_level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(log_level.upper())
-    for noisy in ("celery", "kombu", "alembic", "uvicorn.access", "httpx"):
+    for noisy in ("celery", "kombu", "alembic", "uvicorn", "httpx"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))

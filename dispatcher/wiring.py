@@ -29,13 +29,16 @@ PLANS: Final = " ".join(
     for setting in (
         "plan_cache_mode=force_generic_plan",
         "enable_seqscan=off",
+        "enable_bitmapscan=off",
+        "enable_memoize=off",
         "enable_hashjoin=off",
         "enable_mergejoin=off",
         "jit=off",
     )
 )
 """For the hot path's few statements: planned once a connection, and by index whatever the statistics say, since a
-plan made while the tables are empty would otherwise scan them when they are full."""
+plan made while the tables are empty would otherwise scan them when they are full. By plain index scans, whose order
+lets a LIMIT stop early: a bitmap of all that is due is as large as the backlog."""
 
 
 def _database_url(settings: Settings) -> str:
@@ -143,7 +146,27 @@ def prepare_database(settings: Settings) -> None:
         built.dispose()
 
 
+def check_database(settings: Settings) -> None:
+    """Looks once whether the database answers and has this version's schema, before a process starts to serve.
+
+    Raises Unavailable with one sentence. What happens to the database later is survived, not refused.
+    """
+    built = engine(settings)
+    try:
+        with built.connect() as connection:
+            revision = migrate.current(connection)
+    except DBAPIError as error:
+        raise unavailable(error) from error
+    finally:
+        built.dispose()
+    if revision != migrate.head():
+        raise Unavailable(
+            f"the database's schema is at {revision or 'nothing'}, this version needs {migrate.head()}: "
+            "run `dispatcher migrate`"
+        )
+
+
 def unavailable(error: DBAPIError) -> Unavailable:
     """The driver's error as one sentence."""
-    first = str(error.orig).strip().splitlines()
-    return Unavailable(f"the database cannot be used: {first[-1].strip() if first else type(error.orig).__name__}")
+    lines = [line.strip() for line in str(error.orig).splitlines() if line.strip()]
+    return Unavailable(f"the database cannot be used: {lines[0] if lines else type(error.orig).__name__}")

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
+import redis
 from celery import Celery
+from kombu.exceptions import KombuError
+
+from dispatcher.errors import Unavailable
 
 QUEUE: Final = "dispatcher.bells"
 
@@ -39,6 +43,18 @@ def make_app(broker_url: str) -> Celery:
         worker_concurrency=1,
     )
     return app
+
+
+def check_broker(app: Celery) -> None:
+    """Looks once whether the broker answers, before a process starts to serve. Raises Unavailable.
+
+    What happens to the broker later is survived, not refused.
+    """
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=SOCKET_TIMEOUT_S)
+    except (OSError, KombuError, redis.RedisError) as error:
+        raise Unavailable(f"the broker cannot be used: {' '.join(str(error).split())}") from error
 
 
 def _transport_options(broker_url: str) -> dict[str, object]:

@@ -122,13 +122,20 @@ class WorkerLoop:
         async with self._claimed:
             await self._claimed.wait_for(lambda: self._claims >= wanted or self._stopping)
 
-    async def stop(self) -> None:
-        """Claims no more, lets deliveries in flight finish within the grace, records, releases the rest."""
+    def halt(self) -> None:
+        """Claims no more, and lets nobody wait for a claim."""
         self._stopping = True
         self._rung.set()
         self._room_made.set()
+        self._halting = asyncio.ensure_future(self._release_waiters())
+
+    async def _release_waiters(self) -> None:
         async with self._claimed:
             self._claimed.notify_all()
+
+    async def stop(self) -> None:
+        """Claims no more, lets deliveries in flight finish within the grace, records, releases the rest."""
+        self.halt()
         beat, claim, record = self._duties
         await _ended(claim)
         if self._in_flight:

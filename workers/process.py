@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import uvloop
-from celery.signals import worker_init, worker_shutdown
+from celery.signals import worker_shutting_down
 
 from dispatcher import config, telemetry, wiring
 from dispatcher.clock import SYSTEM
 from dispatcher.flow.deliver import Deliver
 from dispatcher.ids import uuid7
-from workers.app import make_app
+from workers.app import check_broker, make_app
 from workers.loop import CONNECTIONS, WorkerLoop
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ class Process:
     def ring(self) -> None:
         """One bell: waits until a claim has been made."""
         asyncio.run_coroutine_threadsafe(self.worker.ring(), self.loop).result()
+
+    def halt(self) -> None:
+        """Claims no more; returns at once."""
+        self.loop.call_soon_threadsafe(self.worker.halt)
 
     def stop(self) -> None:
         """Drains: see `WorkerLoop.stop`."""
@@ -99,22 +103,28 @@ def current() -> Process:
     return _current[0]
 
 
-WORKER_ARGUMENTS: Final = ("worker", "--pool=solo", "--without-gossip", "--without-mingle", "--without-heartbeat")
+ARGUMENTS: Final = ("--quiet", "worker", "--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
 def main(settings: Settings | None = None) -> None:
-    """Runs a Celery worker until SIGTERM; returns after the drain."""
+    """Runs a Celery worker until SIGTERM; returns after the drain.
+
+    Raises ConfigurationError where settings are missing, Unavailable where the database or the broker cannot be used.
+    """
     settings = settings or config.load()
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
     app = make_app(wiring.broker_url(settings))
+    check_broker(app)
+    wiring.check_database(settings)
+    process = Process.start(settings)
+    _current.append(process)
 
-    def start(**_: object) -> None:
-        _current.append(Process.start(settings))
+    def halt(**_: object) -> None:
+        process.halt()
 
-    def stop(**_: object) -> None:
-        while _current:
-            _current.pop().stop()
-
-    worker_init.connect(start, weak=False)
-    worker_shutdown.connect(stop, weak=False)
-    app.worker_main(["--quiet", *WORKER_ARGUMENTS, "--loglevel=WARNING", f"--hostname=dispatcher-{os.getpid()}@%h"])
+    # The task may be waiting for room: it must return before Celery's own shutdown goes on.
+    worker_shutting_down.connect(halt, weak=False)
+    try:
+        app.worker_main([*ARGUMENTS, "--loglevel=WARNING", f"--hostname=dispatcher-{os.getpid()}@%h"])
+    finally:
+        process.stop()

@@ -22,7 +22,7 @@ from dispatcher.flow import prune, replay, rescue
 from dispatcher.ids import uuid7
 from dispatcher.store import deliveries, workers
 from dispatcher.wakeup import CHANNEL
-from workers.app import QUEUE, make_app
+from workers.app import QUEUE, check_broker, make_app
 from workers.tasks import DELIVER
 
 if TYPE_CHECKING:
@@ -229,7 +229,12 @@ async def _main(settings: Settings) -> None:
 
 
 def main(settings: Settings | None = None) -> None:
-    """Runs a scheduler until SIGTERM."""
+    """Runs a scheduler until SIGTERM.
+
+    Raises ConfigurationError where settings are missing, Unavailable where the database or the broker cannot be used.
+    """
     settings = settings or config.load()
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
+    check_broker(make_app(wiring.broker_url(settings)))
+    wiring.check_database(settings)
     uvloop.run(_main(settings))

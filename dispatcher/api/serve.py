@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import logging
+import socket
+
 import uvicorn
 
-from dispatcher import config, telemetry
+from dispatcher import config, telemetry, wiring
 from dispatcher.api.app import make_app
+from dispatcher.errors import Unavailable
+
+_log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Serves until SIGTERM. Raises ConfigurationError where settings are missing."""
+    """Serves until SIGTERM.
+
+    Raises ConfigurationError where settings are missing, Unavailable where the database or the port cannot be used.
+    """
     settings = config.load()
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
-    uvicorn.run(
-        make_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=10,
-    )
+    app = make_app(settings)
+    wiring.check_database(settings)
+    with listen(settings.host, settings.port) as listener:
+        host, port = listener.getsockname()[:2]
+        _log.info("api.started address=%s:%d", host, port)
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10)
+        )
+        server.run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises Unavailable where the address cannot be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=1024)  # type: ignore[arg-type]
+    except OSError as error:
+        raise Unavailable(f"cannot listen on {host} port {port}: {error.strerror or error}") from error

@@ -1,11 +1,16 @@
 """One connection to one checked address, speaking HTTP/1.1.
 
-llhttp parses, with leniencies where receivers are sloppy but clear (bare LF, folded headers, Content-Length beside
-Transfer-Encoding); a connection that needed one of the dangerous ones is not used again. What llhttp lets through
-and we do not: versions other than 1.0 and 1.1, a status below 100, NUL in a header, a Transfer-Encoding whose last
-coding is not chunked.
+llhttp parses, with leniencies where receivers are sloppy but clear: bare LF, folded headers, a body after 204. What
+llhttp lets through and we do not: versions other than 1.0 and 1.1, a status below 100, NUL in a header, a
+Transfer-Encoding whose last coding is not chunked.
 
-The outcome is decided at the final status line and headers. Whatever goes wrong later only ends the body.
+The outcome is decided at the final status line and headers. Whatever goes wrong later only ends the body. Two
+choices follow from "a duplicate is worse than a sloppy answer":
+
+- Content-Length beside Transfer-Encoding: the status counts, the body is read as chunked (RFC 9112, section 6.3),
+  and the connection is closed.
+- Reason phrase and headers of at most 64 KiB together count, however they are divided; beyond that the outcome is
+  headers_too_large. Of them 200 bytes of reason and 256 headers are kept.
 """
 
 from __future__ import annotations

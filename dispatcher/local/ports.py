@@ -12,16 +12,21 @@ from dispatcher.errors import Unavailable
 _LOWEST, _HIGHEST = 20_000, 32_000
 
 
+def port_is_taken(host: str, port: int) -> bool:
+    """Tell whether the port cannot be listened on now."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port that nobody listens on now. Raises Unavailable when a hundred draws found none."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for _ in range(100):
         port = _LOWEST + secrets.randbelow(_HIGHEST - _LOWEST)
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
+        if not port_is_taken(host, port):
             return port
     raise Unavailable(f"No free port on {host}.")
