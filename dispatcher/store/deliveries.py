@@ -132,7 +132,7 @@ WITH clock AS MATERIALIZED (
 ), result AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(
         delivery_id uuid, claim_seq int, endpoint_id uuid, state text, reason text,
-        wait_s float8, from_first_attempt bool, not_before_s float8, charged bool, refunded bool,
+        wait_s float8, from_first_attempt bool, not_before_s float8, charged bool, refunded bool, first_began_s_ago float8,
         id uuid, worker_id uuid, started_at timestamptz, duration_ms real, number smallint, status_code int,
         outcome_known bool, outcome text, phase text, error text, peer_ip text, method text, url text,
         request_headers json, body_sha256 text, response_headers json, response_body text, body_end text,
@@ -152,7 +152,10 @@ WITH clock AS MATERIALIZED (
         phase = excluded.phase, error = excluded.error, peer_ip = excluded.peer_ip, url = excluded.url,
         request_headers = excluded.request_headers, body_sha256 = excluded.body_sha256,
         response_headers = excluded.response_headers, response_body = excluded.response_body,
-        body_end = excluded.body_end, retry_after_s = excluded.retry_after_s
+        body_end = excluded.body_end, retry_after_s = excluded.retry_after_s,
+        decision = CASE WHEN excluded.decision = 'delivered' AND EXISTS (
+                       SELECT FROM dispatcher.deliveries d WHERE d.id = a.delivery_id AND d.claim_seq = a.claim_seq)
+                   THEN 'delivered' ELSE a.decision END
     WHERE a.outcome = 'worker_lost' AND excluded.outcome <> 'worker_lost'
 ), gone AS (
     DELETE FROM dispatcher.deliveries d
@@ -172,9 +175,11 @@ WITH clock AS MATERIALIZED (
     UPDATE dispatcher.deliveries d
     SET state = 'waiting', claimed_by = NULL,
         attempts = d.attempts + r.charged::int, refunds = d.refunds + r.refunded::int,
+        first_attempt_at = coalesce(clock.now - make_interval(secs => r.first_began_s_ago), d.first_attempt_at),
         due_at = CASE WHEN r.wait_s IS NULL THEN d.due_at
-                      ELSE greatest(CASE WHEN r.from_first_attempt THEN d.first_attempt_at ELSE clock.now END
-                                    + make_interval(secs => r.wait_s),
+                      ELSE greatest(CASE WHEN r.from_first_attempt
+                                         THEN coalesce(clock.now - make_interval(secs => r.first_began_s_ago), d.first_attempt_at)
+                                         ELSE clock.now END + make_interval(secs => r.wait_s),
                                     clock.now + make_interval(secs => r.not_before_s)) END,
         reason = coalesce(r.reason, d.reason),
         last_outcome = coalesce(r.outcome, d.last_outcome),
@@ -395,7 +400,10 @@ def _row(result: Result, waited_s: float) -> dict[str, Any]:
             assert_never(change)
     if attempt is not None:
         outcome = attempt.outcome
-        row["refunded"] = outcome.kind is OutcomeClass.WORKER_LOST and not row["charged"]
+        lost = outcome.kind is OutcomeClass.WORKER_LOST
+        row["refunded"] = lost and not row["charged"]
+        if claim.number == 1 and not lost:  # offsets run from here: its claim was a little earlier
+            row["first_began_s_ago"] = waited_s + outcome.duration_ms / 1000
         row |= {
             "id": attempt.id,
             "worker_id": attempt.worker_id,
@@ -406,7 +414,7 @@ def _row(result: Result, waited_s: float) -> dict[str, Any]:
             "outcome_known": outcome.known,
             "outcome": outcome.kind,
             "phase": outcome.phase,
-            "error": None if outcome.error is None else outcome.error.replace("\0", "\ufffd"),
+            "error": None if outcome.error is None else _storable(outcome.error),
             "peer_ip": outcome.peer_ip,
             "method": attempt.method,
             "url": attempt.url,
@@ -421,6 +429,11 @@ def _row(result: Result, waited_s: float) -> dict[str, Any]:
             "decision": decision(change),
         }
     return row
+
+
+def _storable(line: str) -> str:
+    """The line without what PostgreSQL's text cannot hold: NUL, and surrogates from the names of files."""
+    return line.encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
 def decision(change: RetryAt | Stop | Released) -> str:

@@ -156,7 +156,9 @@ def search(
             (SELECT {_COLUMNS}, d.state, CAST(NULL AS timestamptz), d.ended_at, NULL
              FROM dispatcher.ended_deliveries d {_JOINS} WHERE {where} {page})""")
         values |= more
-    rows = connection.execute(text(" UNION ALL ".join(parts) + " ORDER BY id DESC LIMIT :limit"), values)
+    rows = connection.execute(
+        text(f"SELECT * FROM ({' UNION ALL '.join(parts)}) found ORDER BY id DESC LIMIT :limit"), values
+    )
     return [_delivery(row._mapping) for row in rows]  # noqa: SLF001 - the documented way to a row's names
 
 

@@ -139,7 +139,7 @@ CREATE TABLE dispatcher.deliveries (
     object_id text,
     reason text,                                -- of the last attempt, or of a hold
     last_outcome text,
-    last_status_code smallint,
+    last_status_code int,
     CONSTRAINT in_flight_has_a_claim CHECK ((state = 'in_flight') = (claimed_by IS NOT NULL)),
     CONSTRAINT an_attempt_has_a_claim CHECK (attempts + refunds <= claim_seq),
     CONSTRAINT a_replay_has_an_original CHECK (replay_of IS NOT NULL OR replay_id IS NULL)
@@ -169,7 +169,7 @@ CREATE TABLE dispatcher.ended_deliveries (
     object_id text,
     reason text NOT NULL,
     last_outcome text,
-    last_status_code smallint,
+    last_status_code int,
     CONSTRAINT delivered_has_an_attempt CHECK (state <> 'delivered' OR (attempts > 0 AND last_outcome = 'ok'))
 ) PARTITION BY RANGE (id);
 CREATE INDEX ended_event ON dispatcher.ended_deliveries (event_id);
