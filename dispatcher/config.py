@@ -161,9 +161,11 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         except ValueError as error:
             found = "***" if setting.metadata["secret"] else repr(raw)
             problems.append(Problem(variable, "", found, str(error)))
-    for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable not in known and variable not in _OTHERS:
-            problems.append(Problem(variable, "", "a setting that does not exist", ", ".join(sorted(known))))
+    problems += [
+        Problem(variable, "", "a setting that does not exist", ", ".join(sorted(known)))
+        for variable in sorted(environ)
+        if variable.startswith(PREFIX) and variable not in known and variable not in _OTHERS
+    ]
     if values.get("egress_proxy") is not None:
         problems.append(
             Problem(f"{PREFIX}EGRESS_PROXY", "", "***", "nothing yet: sending through a proxy is not built")

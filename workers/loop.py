@@ -7,6 +7,7 @@ they come, and the next claim takes whatever room there is by then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -94,8 +95,10 @@ class WorkerLoop:
 
     @property
     def room(self) -> int:
-        """How many more deliveries fit. Results that wait to be recorded take room: if recording falls behind,
-        claiming stops."""
+        """How many more deliveries fit.
+
+        Results that wait to be recorded take room: if recording falls behind, claiming stops.
+        """
         if self._stopping:
             return 0
         return max(0, self._max_in_flight - len(self._in_flight) - len(self._results) - self._recording)
@@ -240,10 +243,8 @@ class WorkerLoop:
         while True:
             await self._have_results.wait()
             if not self._flush_now.is_set():
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._flush_now.wait(), FLUSH_S)
-                except TimeoutError:
-                    pass
             self._have_results.clear()
             self._flush_now.clear()
             results, self._results = self._results, []
@@ -258,8 +259,10 @@ class WorkerLoop:
                 return
 
     async def _record(self, results: list[Result]) -> None:
-        """Records until it is done: results exist nowhere else. Running it again after a commit whose answer was
-        lost changes nothing."""
+        """Records until it is done: results exist nowhere else.
+
+        Running it again after a commit whose answer was lost changes nothing.
+        """
         pause_s = BACK_OFF_S[0]
         while results:
             try:

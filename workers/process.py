@@ -99,7 +99,7 @@ _current: list[Process] = []
 
 
 def current() -> Process:
-    """This process's loop. Raises IndexError outside of a worker."""
+    """The loop of the process. Raises IndexError outside of a worker."""
     return _current[0]
 
 

@@ -11,7 +11,7 @@ from workers import process
 DELIVER: Final = "dispatcher.deliver"
 
 
-@shared_task(name=DELIVER)
+@shared_task(name=DELIVER)  # type: ignore[untyped-decorator]  # Celery has no types
 def deliver() -> None:
     """Has this process claim what it has room for; returns when it has claimed."""
     process.current().ring()

@@ -98,7 +98,7 @@ def read_cursor(cursor: str | None) -> UUID | None:
 
 
 def page(found: list[Any], limit: int, form: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-    """A page of at most `limit` of the objects found, of which one more was asked for to know whether there are more."""
+    """A page of at most `limit` of the objects found; one more was asked for, to know whether there are more."""
     more = len(found) > limit
     last = found[limit - 1].id if more else None
     cursor = base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode() if last is not None else None

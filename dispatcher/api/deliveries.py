@@ -40,8 +40,10 @@ async def list_(
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> dict[str, Any]:
-    """The deliveries that all the given parameters choose, the newest first. `failed` is every end but delivered
-    and cancelled."""
+    """The deliveries that all the given parameters choose, the newest first.
+
+    `failed` is every end but delivered and cancelled.
+    """
     states = FAILED if status == "failed" else () if status is None else (DeliveryState(status),)
     chosen = log.Filter(
         states=states,

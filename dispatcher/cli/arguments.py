@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import click
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from dispatcher.ids import Prefix
 
 
-class Id(click.ParamType):
+class Id(click.ParamType[UUID]):
     """`<prefix>_<uuid>`, as a UUID."""
 
     def __init__(self, prefix: Prefix) -> None:
@@ -34,7 +35,7 @@ class Id(click.ParamType):
             self.fail(f"found {error.found}; allowed: {error.allowed}", param, ctx)
 
 
-class Since(click.ParamType):
+class Since(click.ParamType[datetime]):
     """An instant: RFC 3339 with a zone, or a duration before now such as `24h` or `7d`."""
 
     name = "time"

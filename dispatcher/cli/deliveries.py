@@ -158,7 +158,7 @@ def ago(seconds: float) -> str:
     '2h 3m'
     """
     rest = int(seconds)
-    parts = []
+    parts: list[str] = []
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
         count, rest = divmod(rest, length)
         if count or (unit == "s" and not parts):

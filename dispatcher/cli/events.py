@@ -11,7 +11,6 @@ import click
 import orjson
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dispatcher import wiring
 from dispatcher.api import forms
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
@@ -62,7 +61,7 @@ def send(
         try:
             payload = orjson.loads(source.read())
         except orjson.JSONDecodeError as error:
-            raise click.UsageError(f"{source.name}: found no JSON ({error}); allowed: any JSON value") from error
+            raise click.UsageError(f"SOURCE: found no JSON ({error}); allowed: any JSON value") from error
         values = {"type": event_type, "payload": payload, "object_id": object_id, "idempotency_key": idempotency_key}
         found: Iterator[Event] = iter([parse_event(values, tenant_id=tenant_id)])
     else:
@@ -89,9 +88,6 @@ def send(
 
 
 def _send(found: Iterator[Event]) -> list[Accepted]:
-    settings = target.settings()
-    engine = wiring.engine(settings)
-    wakeup = Wakeup(settings.broker_url)
     accepted: list[Accepted] = []
     progress = Progress(
         TextColumn("sending"),
@@ -102,14 +98,14 @@ def _send(found: Iterator[Event]) -> list[Accepted]:
         disable=not sys.stdout.isatty(),
         transient=True,
     )
-    with progress, engine.connect() as connection:
+    with target.opened() as (settings, engine), progress, engine.connect() as connection:
+        wakeup = Wakeup(settings.broker_url)
         task = progress.add_task("sending", total=None)
         while batch := list(islice(found, CHUNK)):
             with connection.begin():
                 accepted += enqueue(connection, batch)
             wakeup.ring()
             progress.update(task, completed=len(accepted))
-    engine.dispose()
     return accepted
 
 

@@ -79,13 +79,13 @@ def scheduler() -> None:
 @click.option("--grant-producer", metavar="ROLE", help="Also grant this SQL role what emit() needs, and no more.")
 def migrate(grant_producer: str | None) -> None:
     """Bring the database's schema up to date and publish the schedules."""
-    settings = target.settings()
-    wiring.prepare_database(settings)
-    if grant_producer is not None:
-        from dispatcher.store.grants import grant_producer as grant  # noqa: PLC0415
+    wiring.prepare_database(target.settings())
+    with target.database() as (_, connection):
+        if grant_producer is not None:
+            from dispatcher.store import grants
 
-        with wiring.engine(settings).begin() as connection:
-            grant(connection, grant_producer)
-    with wiring.engine(settings).connect() as connection:
+            grants.grant_producer(connection, grant_producer)
         version = connection.execute(text("SHOW server_version")).scalar_one()
     click.echo(f"schema {store_migrate.SCHEMA} is at {store_migrate.head()} on PostgreSQL {version}")
+    if grant_producer is not None:
+        click.echo(f"{grant_producer} may emit events, and nothing else")

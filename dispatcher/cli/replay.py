@@ -10,7 +10,6 @@ from uuid import UUID
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from dispatcher import wiring
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
 from dispatcher.cli.deliveries import filter_options
@@ -86,7 +85,6 @@ def _print(replay_id: UUID, output: Output) -> None:
 
 def _watch(replay_id: UUID, count: int) -> None:
     """Waits until the scheduler has made all the new deliveries."""
-    engine = wiring.engine(target.settings())
     progress = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -95,7 +93,7 @@ def _watch(replay_id: UUID, count: int) -> None:
         disable=not sys.stdout.isatty(),
         transient=True,
     )
-    with progress:
+    with target.opened() as (_, engine), progress:
         task = progress.add_task("replaying", total=count)
         while True:
             with engine.connect() as connection:
@@ -104,4 +102,3 @@ def _watch(replay_id: UUID, count: int) -> None:
                 break
             progress.update(task, description=f"{found.replayed} of {count} replayed")
             time.sleep(0.2)
-    engine.dispose()

@@ -13,7 +13,11 @@ from dispatcher.cli.output import output_option, print_json, print_table
 from dispatcher.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dispatcher.cli.output import Output
+    from dispatcher.config import Settings
+    from dispatcher.errors import Problem
 
 
 @click.group()
@@ -37,16 +41,12 @@ def show(output: Output) -> None:
 @config.command()
 def check() -> None:
     """Exit 0 if the settings and data files are right; else print every error at once."""
-    problems = []
-    settings = None
-    try:
-        settings = config_.load()
-    except ConfigurationError as error:
-        problems += error.problems
-    checks = [wiring.catalog]
-    if settings is not None and settings.secret_keys is not None:
-        checks.append(wiring.keyring)  # type: ignore[arg-type]
-    for one in checks if settings is not None else []:
+    settings = config_.load()
+    problems: list[Problem] = []
+    checks: list[Callable[[Settings], object]] = [wiring.catalog]
+    if settings.secret_keys is not None:
+        checks.append(wiring.keyring)
+    for one in checks:
         try:
             one(settings)
         except ConfigurationError as error:

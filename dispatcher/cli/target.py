@@ -15,7 +15,7 @@ from dispatcher.wakeup import Wakeup
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
     from dispatcher.config import Settings
 
@@ -32,7 +32,8 @@ def settings() -> Settings:
     running = find_running(data_dir)
     if running is None:
         raise Unavailable(
-            f"DISPATCHER_DATABASE_URL is not set, and no `dispatcher up` runs on {data_dir}: start one, or name a database"
+            f"DISPATCHER_DATABASE_URL is not set, and no `dispatcher up` runs on {data_dir}: "
+            "start one, or name a database"
         )
     return replace(
         found,
@@ -43,15 +44,21 @@ def settings() -> Settings:
 
 
 @contextmanager
-def database() -> Iterator[tuple[Settings, Connection]]:
-    """The settings and one transaction, committed at the end unless an error passes through."""
+def opened() -> Iterator[tuple[Settings, Engine]]:
+    """The settings, and an engine for several transactions."""
     found = settings()
     engine = wiring.engine(found)
     try:
-        with engine.begin() as connection:
-            yield found, connection
+        yield found, engine
     finally:
         engine.dispose()
+
+
+@contextmanager
+def database() -> Iterator[tuple[Settings, Connection]]:
+    """The settings and one transaction, committed at the end unless an error passes through."""
+    with opened() as (found, engine), engine.begin() as connection:
+        yield found, connection
 
 
 def ring(settings: Settings) -> None:

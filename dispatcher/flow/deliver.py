@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dispatcher.retry import RetrySchedule
     from dispatcher.signing import Keyring, Scheme
 
-SECRET_PURPOSE: Final = "signing"
+SECRET_PURPOSE: Final = "signing"  # noqa: S105 - a label
 """What a signing secret is sealed for: part of the associated data, so that a sealed value fits one place only."""
 
 DEADLINE_S: Final = 15.0

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 import orjson
 
 from dispatcher.errors import InvalidInput
 from dispatcher.ids import DEFAULT_TENANT, parse_id
-from dispatcher.model.event import Event, Mode
+from dispatcher.model.event import Event, Mode, validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
 
 FIELDS: Final = (
     "type",
@@ -57,7 +57,9 @@ def parse_line(line: bytes, number: int, *, tenant_id: UUID = DEFAULT_TENANT) ->
         values = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"line {number}", f"no JSON ({error})", "one JSON object a line") from error
-    return parse_event(values, pointer=f"line {number}: ", tenant_id=tenant_id)
+    event = parse_event(values, pointer=f"line {number}: ", tenant_id=tenant_id)
+    validate(event, pointer=f"line {number}: ")  # again when it is accepted, but there the line is not known
+    return event
 
 
 def _string(values: Mapping[str, Any], name: str, pointer: str) -> str | None:

@@ -131,7 +131,10 @@ def enable(connection: Connection, endpoint_id: UUID, *, tenant_id: UUID | None 
 
 
 def disable(connection: Connection, endpoint_id: UUID, reason: str, *, tenant_id: UUID | None = None) -> Endpoint:
-    """Holds its deliveries from now on: waiting, with the reason, until it is enabled or they expire. Raises NotFound."""
+    """Holds its deliveries from now on: they wait, with the reason, until it is enabled or they expire.
+
+    Raises NotFound.
+    """
     find(connection, endpoint_id, tenant_id=tenant_id)
     endpoints.set_status(connection, endpoint_id, EndpointStatus.DISABLED, reason)
     return find(connection, endpoint_id)

@@ -67,7 +67,8 @@ class Attempt:
     """One POST as the log keeps it.
 
     `started_at` is stamped by the worker's clock; headers are raw pairs;
-    `body_sha256` is None where the attempt was lost with its worker."""
+    `body_sha256` is None where the attempt was lost with its worker.
+    """
 
     id: UUID
     worker_id: UUID

@@ -69,10 +69,10 @@ def validate_event_types(patterns: Sequence[str] | None) -> tuple[str, ...] | No
 
 
 def like_patterns(patterns: Sequence[str] | None) -> list[str] | None:
-    """The SQL LIKE patterns that match the same types; None for all.
+    r"""The SQL LIKE patterns that match the same types; None for all.
 
     >>> like_patterns(["payment.*", "payout_sent"])
-    ['payment.%', 'payout\\\\_sent']
+    ['payment.%', 'payout\\_sent']
     """
     if patterns is None or "*" in patterns:
         return None

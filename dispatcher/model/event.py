@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any, Final
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from dispatcher.errors import InvalidInput
 from dispatcher.ids import DEFAULT_TENANT, format_id
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 MAX_PAYLOAD_BYTES: Final = 256 * 1024
 _TYPE = re.compile(r"[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*")

@@ -364,7 +364,7 @@ def record(
     moved: int = connection.execute(
         _RECORD,
         {
-            "rows": orjson.dumps(rows).decode(),
+            "rows": _rows_json(rows),
             "disable": orjson.dumps(disable).decode(),
             "worker": worker_id,
             "room": room,
@@ -429,6 +429,18 @@ def _row(result: Result, waited_s: float) -> dict[str, Any]:
             "decision": decision(change),
         }
     return row
+
+
+def _rows_json(rows: list[dict[str, Any]]) -> str:
+    """The rows as JSON without NUL in headers, which the server refuses in json too. It is looked for in the whole
+    and not in each value, since this is the hot path."""
+    dumped = orjson.dumps(rows)
+    if b"\\u0000" in dumped:
+        for row in rows:
+            for name in ("request_headers", "response_headers"):
+                row[name] = [[part.replace("\0", "\ufffd") for part in pair] for pair in row.get(name, ())]
+        dumped = orjson.dumps(rows)
+    return dumped.decode()
 
 
 def _storable(line: str) -> str:

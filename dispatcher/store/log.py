@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
-from uuid import UUID
 
 from sqlalchemy import text
 
@@ -13,6 +12,7 @@ from dispatcher.model.delivery import LIVE, DeliveryState
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from uuid import UUID
 
     from sqlalchemy import Connection
 
@@ -153,7 +153,7 @@ def search(
     if not chosen.states or any(state not in LIVE for state in chosen.states):
         where, more = _where(chosen, "ended_deliveries")
         parts.append(f"""
-            (SELECT {_COLUMNS}, d.state, CAST(NULL AS timestamptz), d.ended_at, NULL
+            (SELECT {_COLUMNS}, d.state, CAST(NULL AS timestamptz) AS due_at, d.ended_at, CAST(NULL AS text) AS held
              FROM dispatcher.ended_deliveries d {_JOINS} WHERE {where} {page})""")
         values |= more
     rows = connection.execute(

@@ -49,9 +49,9 @@ def migrate(engine: Engine) -> None:
     Waits at most 10 s for any lock. Raises Unavailable for a server older than 15.
     """
     with engine.begin() as connection:
-        version = connection.dialect.server_version_info or (0,)
-        if version[0] < OLDEST_SERVER:
-            raise Unavailable(f"PostgreSQL {version[0]} is too old; {OLDEST_SERVER} or later is needed")
+        version = int((connection.dialect.server_version_info or (0,))[0])
+        if version < OLDEST_SERVER:
+            raise Unavailable(f"PostgreSQL {version} is too old; {OLDEST_SERVER} or later is needed")
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         connection.execute(text("SET LOCAL lock_timeout = '10s'"))
         connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
