@@ -81,8 +81,6 @@ def migrated_database_url(postgres: EmbeddedPostgres, migrated_template: str) ->
 @pytest.fixture
 def engine(migrated_database_url: str) -> Iterator[Engine]:
     """Synchronous, with the plans that the workers' connections have."""
-    engine = create_engine(
-        migrated_database_url, pool_size=16, connect_args={"options": PLANS, "prepare_threshold": 0}
-    )
+    engine = create_engine(migrated_database_url, pool_size=16, connect_args={"options": PLANS, "prepare_threshold": 0})
     yield engine
     engine.dispose()

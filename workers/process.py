@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import threading
@@ -118,6 +119,10 @@ def main(settings: Settings | None = None) -> None:
     wiring.check_database(settings)
     process = Process.start(settings)
     _current.append(process)
+    # What is loaded by now stays; a delivery makes no cycles, so a collection every 700 objects found nothing and
+    # took 14 % of the worker's time.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
     def halt(**_: object) -> None:
         process.halt()

@@ -7,6 +7,7 @@ it passes 192.0.0.8, ::ffff:100.64.0.1, 64:ff9b::/96, 2002::/16, 3fff::/20, 5f00
 from __future__ import annotations
 
 import tomllib
+from functools import lru_cache
 from importlib.resources import files
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ def _load() -> tuple[tuple[IPv4Network, ...], tuple[IPv6Network, ...], tuple[IPv
 IPV4_DENIED, IPV6_ALLOWED, IPV6_DENIED = _load()
 
 
+@lru_cache(maxsize=4096)  # parsing takes 5 µs, and every attempt at an IP literal asks
 def plain_address(text: str) -> IPv4Address | IPv6Address:
     """Return the address that a dial to `text` reaches: an IPv4-mapped IPv6 address is its IPv4 address.
 

@@ -29,7 +29,12 @@ class Pool:
     """
 
     def __init__(
-        self, *, max_connections: int = 2_048, max_idle: int = 512, max_idle_per_origin: int = 256, idle_s: float = 15.0
+        self,
+        *,
+        max_connections: int = 4_096,
+        max_idle: int = 1_024,
+        max_idle_per_origin: int = 512,
+        idle_s: float = 15.0,
     ) -> None:
         self.max_connections = max_connections
         self.max_idle = max_idle

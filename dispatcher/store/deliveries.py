@@ -9,12 +9,12 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, assert_never
 
-import orjson
 from sqlalchemy import text
 
 from dispatcher.model.delivery import Claim, DeliveryState, Released, RetryAt, Stop
 from dispatcher.model.event import StoredEvent
 from dispatcher.model.outcome import OutcomeClass
+from dispatcher.store.rows import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,7 +132,7 @@ WITH clock AS MATERIALIZED (
 ), result AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(
         delivery_id uuid, claim_seq int, endpoint_id uuid, state text, reason text,
-        wait_s float8, from_first_attempt bool, not_before_s float8, charged bool, refunded bool, first_began_s_ago float8,
+        wait_s float8, from_first_attempt bool, not_before_s float8, began_s_ago float8, charged bool, refunded bool,
         id uuid, worker_id uuid, started_at timestamptz, duration_ms real, number smallint, status_code int,
         outcome_known bool, outcome text, phase text, error text, peer_ip text, method text, url text,
         request_headers json, body_sha256 text, response_headers json, response_body text, body_end text,
@@ -175,12 +175,13 @@ WITH clock AS MATERIALIZED (
     UPDATE dispatcher.deliveries d
     SET state = 'waiting', claimed_by = NULL,
         attempts = d.attempts + r.charged::int, refunds = d.refunds + r.refunded::int,
-        first_attempt_at = coalesce(clock.now - make_interval(secs => r.first_began_s_ago), d.first_attempt_at),
+        first_attempt_at = coalesce(clock.now - make_interval(secs => r.began_s_ago), d.first_attempt_at),
         due_at = CASE WHEN r.wait_s IS NULL THEN d.due_at
-                      ELSE greatest(CASE WHEN r.from_first_attempt
-                                         THEN coalesce(clock.now - make_interval(secs => r.first_began_s_ago), d.first_attempt_at)
-                                         ELSE clock.now END + make_interval(secs => r.wait_s),
-                                    clock.now + make_interval(secs => r.not_before_s)) END,
+                      WHEN r.from_first_attempt
+                      THEN greatest(coalesce(clock.now - make_interval(secs => r.began_s_ago), d.first_attempt_at)
+                                    + make_interval(secs => r.wait_s),
+                                    clock.now + make_interval(secs => r.not_before_s))
+                      ELSE clock.now + make_interval(secs => greatest(r.wait_s, r.not_before_s)) END,
         reason = coalesce(r.reason, d.reason),
         last_outcome = coalesce(r.outcome, d.last_outcome),
         last_status_code = CASE WHEN r.outcome IS NULL THEN d.last_status_code ELSE r.status_code END
@@ -189,10 +190,12 @@ WITH clock AS MATERIALIZED (
     RETURNING d.endpoint_id, d.due_at
 ), woken AS (
     INSERT INTO dispatcher.wakes (endpoint_id, due_at, succeeded, failed)
-    SELECT endpoint_id, -- Sixty seconds: a wake that only reports successes is folded at the latest then, or at once if capped.
+    SELECT endpoint_id, -- Sixty seconds: a wake that only reports successes is folded then, or at once if capped.
            least(min(due_at), max(clock.now) + interval '60 seconds'), sum(succeeded), sum(failed)
-    FROM clock, (SELECT endpoint_id, CAST(NULL AS timestamptz) AS due_at, coalesce(outcome = 'ok', false)::int AS succeeded,
-                        coalesce(outcome NOT IN ('ok', 'internal', 'worker_lost'), false)::int AS failed FROM result
+    FROM clock, (SELECT endpoint_id, CAST(NULL AS timestamptz) AS due_at,
+                        coalesce(outcome = 'ok', false)::int AS succeeded,
+                        coalesce(outcome NOT IN ('ok', 'internal', 'worker_lost'), false)::int AS failed
+                 FROM result
                  UNION ALL SELECT endpoint_id, due_at, 0, 0 FROM kept) x
     GROUP BY endpoint_id
 ), disabled AS (
@@ -323,7 +326,7 @@ def claim(connection: Connection, *, worker_id: UUID, room: int, batch: int, now
     rows = connection.execute(
         _CLAIM,
         {
-            "lanes": orjson.dumps(lanes).decode(),
+            "lanes": to_json(lanes),
             "quantum": max(1, -(-2 * limit // len(lanes))),
             "batch": limit,
             "worker": worker_id,
@@ -365,7 +368,7 @@ def record(
         _RECORD,
         {
             "rows": _rows_json(rows),
-            "disable": orjson.dumps(disable).decode(),
+            "disable": to_json(disable),
             "worker": worker_id,
             "room": room,
             "now": now,
@@ -403,7 +406,7 @@ def _row(result: Result, waited_s: float) -> dict[str, Any]:
         lost = outcome.kind is OutcomeClass.WORKER_LOST
         row["refunded"] = lost and not row["charged"]
         if claim.number == 1 and not lost:  # offsets run from here: its claim was a little earlier
-            row["first_began_s_ago"] = waited_s + outcome.duration_ms / 1000
+            row["began_s_ago"] = waited_s + outcome.duration_ms / 1000
         row |= {
             "id": attempt.id,
             "worker_id": attempt.worker_id,
@@ -433,14 +436,15 @@ def _row(result: Result, waited_s: float) -> dict[str, Any]:
 
 def _rows_json(rows: list[dict[str, Any]]) -> str:
     """The rows as JSON without NUL in headers, which the server refuses in json too. It is looked for in the whole
-    and not in each value, since this is the hot path."""
-    dumped = orjson.dumps(rows)
-    if b"\\u0000" in dumped:
+    and not in each value, since this is the hot path.
+    """
+    dumped = to_json(rows)
+    if "\\u0000" in dumped:
         for row in rows:
             for name in ("request_headers", "response_headers"):
                 row[name] = [[part.replace("\0", "\ufffd") for part in pair] for pair in row.get(name, ())]
-        dumped = orjson.dumps(rows)
-    return dumped.decode()
+        dumped = to_json(rows)
+    return dumped
 
 
 def _storable(line: str) -> str:

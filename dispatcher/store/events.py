@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-import orjson
 from sqlalchemy import text
+
+from dispatcher.store.rows import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +107,7 @@ def targets(connection: Connection, asked: Sequence[tuple[UUID, str]]) -> list[l
     only columns that producers are granted, by the index endpoints_tenant. Locks nothing.
     """
     found: list[list[Target] | None] = [None] * len(asked)
-    rows = _json([{"n": n, "tenant_id": tenant_id, "type": kind} for n, (tenant_id, kind) in enumerate(asked)])
+    rows = to_json([{"n": n, "tenant_id": tenant_id, "type": kind} for n, (tenant_id, kind) in enumerate(asked)])
     for n, endpoint_id, schedule_id, first_wait_s in connection.execute(_TARGETS, {"rows": rows}):
         targets = found[n] = found[n] or []
         if endpoint_id is not None:
@@ -134,12 +135,12 @@ def remember(connection: Connection, asked: Sequence[Remembered], *, now: dateti
         {"tenant_id": r.tenant_id, "key": r.key, "event_id": r.event_id, "body_sha256": r.body_sha256.hex()}
         for r in asked
     ]
-    return {UUID(taken) for taken in connection.execute(_REMEMBER, {"rows": _json(rows), "now": now}).scalars()}
+    return {UUID(taken) for taken in connection.execute(_REMEMBER, {"rows": to_json(rows), "now": now}).scalars()}
 
 
 def recall(connection: Connection, keys: Sequence[tuple[UUID, str]]) -> list[Remembered]:
     """What the keys stand for. Run it after `remember` refused them, as a statement of its own: it then sees them."""
-    rows = _json([{"tenant_id": tenant_id, "key": key} for tenant_id, key in keys])
+    rows = to_json([{"tenant_id": tenant_id, "key": key} for tenant_id, key in keys])
     return [
         Remembered(UUID(tenant_id), key, UUID(event_id), bytes(body_sha256))
         for tenant_id, key, event_id, body_sha256 in connection.execute(_RECALL, {"rows": rows})
@@ -191,13 +192,9 @@ def accept(
 
     A replay passes deliveries alone. Locks nothing but the new rows.
     """
-    connection.execute(_ACCEPT, {"events": _json(events), "deliveries": _json(deliveries), "now": now})
+    connection.execute(_ACCEPT, {"events": to_json(events), "deliveries": to_json(deliveries), "now": now})
 
 
 def forget(connection: Connection, *, batch: int, now: datetime | None = None) -> None:
     """Deletes up to `batch` idempotency keys whose time has passed."""
     connection.execute(_FORGET, {"batch": batch, "now": now})
-
-
-def _json(rows: object) -> str:
-    return orjson.dumps(rows).decode()

@@ -137,7 +137,12 @@ def test_a_claim_never_waits_for_another_or_for_a_producer(engine: Engine) -> No
         endpoint = walk.add_endpoint(connection)
         walk.emit(connection, 5)
         first, second = walk.add_worker(connection), walk.add_worker(connection)
-    with engine.connect() as claimer, engine.connect() as producer, engine.connect() as operator, engine.begin() as other:
+    with (
+        engine.connect() as claimer,
+        engine.connect() as producer,
+        engine.connect() as operator,
+        engine.begin() as other,
+    ):
         assert len(walk.claim(claimer, first, room=2)) == 2
         walk.emit(producer)
         endpoints.set_status(operator, endpoint.id, EndpointStatus.DISABLED, "by hand")
@@ -197,19 +202,12 @@ def test_a_lane_whose_only_candidate_is_cancelled_under_the_claim_is_not_put_to_
     with engine.connect() as claimer, engine.connect() as operator, ThreadPoolExecutor(1) as pool:
         assert deliveries.cancel(operator, oldest, "by hand", now=NOW)
         claiming = pool.submit(walk.claim, claimer, worker_id)  # finds it, and waits for its row
-        _wait_until_somebody_waits(engine)
+        walk.wait_until_blocked(engine)
         operator.commit()
         assert claiming.result() == []
         claimer.commit()
         assert not walk.lane(claimer, endpoint.id).asleep
         assert len(walk.claim(claimer, worker_id)) == 1
-
-
-def _wait_until_somebody_waits(engine: Engine) -> None:
-    with engine.connect() as connection:
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        while not walk.rows(connection, waiting)[0].count:
-            connection.rollback()
 
 
 def test_a_future_due_at_parks_the_lane_until_then(engine: Engine) -> None:

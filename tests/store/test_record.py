@@ -234,9 +234,7 @@ def test_a_late_success_ends_the_delivery_if_nobody_has_claimed_since(
     assert walk.broken_promises(engine) == []
 
 
-def test_a_late_success_is_evidence_only_once_another_has_claimed(
-    engine: Engine, claimed: tuple[UUID, Claim]
-) -> None:
+def test_a_late_success_is_evidence_only_once_another_has_claimed(engine: Engine, claimed: tuple[UUID, Claim]) -> None:
     _, claim = claimed
     with engine.begin() as connection:
         lose(connection)
@@ -302,10 +300,7 @@ def test_a_worker_that_records_while_it_is_rescued_waits_and_neither_deadlocks(
     with engine.connect() as rescuer, engine.connect() as worker, ThreadPoolExecutor(1) as pool:
         found = deliveries.lost(rescuer, batch=10, now=later(31))
         recording = pool.submit(walk.record, worker, [result], now=later(31))
-        with engine.connect() as watcher:
-            sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            while not walk.rows(watcher, sql)[0].count:
-                watcher.rollback()
+        walk.wait_until_blocked(engine)
         lost = Outcome(OutcomeClass.WORKER_LOST, known=False)
         walk.record(rescuer, [walk.result(item.claim, walk.retry(0, charged=False), lost) for item in found])
         rescuer.commit()
@@ -342,7 +337,7 @@ def test_a_rejection_that_disables_the_endpoint_holds_its_other_deliveries_and_s
         gone = Outcome(OutcomeClass.GONE, status_code=410)
         stop = Stop("rejected", "gone 410", disable_endpoint=True)
         walk.record(connection, [walk.result(claim, stop, gone) for claim in claims], now=later(3))
-        statuses = walk.rows(connection, "SELECT id, status, status_reason, version FROM dispatcher.endpoints ORDER BY id")
+        statuses = walk.rows(connection, "SELECT status, status_reason, version FROM dispatcher.endpoints ORDER BY id")
         assert [(row.status, row.status_reason, row.version) for row in statuses] == [
             ("disabled", "gone 410", 2),
             ("active", None, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -78,7 +79,12 @@ def add_endpoint(connection: Connection, **values: Any) -> Endpoint:
 
 
 def emit(
-    connection: Connection, count: int = 1, *, now: datetime | None = NOW, type_: str = "payment.completed", **values: Any
+    connection: Connection,
+    count: int = 1,
+    *,
+    now: datetime | None = NOW,
+    type_: str = "payment.completed",
+    **values: Any,
 ) -> list[Accepted]:
     events = [Event(type=type_, payload={"n": n}, **values) for n in range(count)]
     return enqueue(connection, events, now=now)
@@ -142,9 +148,7 @@ def result(
     } | attempt
     return Result(
         claim,
-        Attempt(
-            id=uuid7(started_at), worker_id=worker_id or uuid7(), started_at=started_at, outcome=outcome, **values
-        ),
+        Attempt(id=uuid7(started_at), worker_id=worker_id or uuid7(), started_at=started_at, outcome=outcome, **values),
         change,
         ended_monotonic_s,
     )
@@ -189,8 +193,8 @@ def attempts(connection: Connection) -> list[Any]:
 def lane(connection: Connection, endpoint_id: UUID) -> Any:
     return rows(
         connection,
-        "SELECT cap, capped, ready_at = 'infinity' AS asleep, CASE WHEN ready_at <> 'infinity' THEN ready_at END AS ready_at"
-        " FROM dispatcher.lanes WHERE endpoint_id = :id",
+        """SELECT cap, capped, ready_at = 'infinity' AS asleep, nullif(ready_at, 'infinity') AS ready_at
+        FROM dispatcher.lanes WHERE endpoint_id = :id""",
         id=endpoint_id,
     )[0]
 
@@ -232,6 +236,15 @@ def terminate_backends(server: EmbeddedPostgres, url: str) -> int:
         ).fetchone()
     assert cut is not None
     return int(cut[0])
+
+
+def wait_until_blocked(engine: Engine) -> None:
+    """Returns once some connection to the database waits for a lock."""
+    blocked = """SELECT count(*) FROM pg_stat_activity
+                 WHERE wait_event_type = 'Lock' AND datname = current_database()"""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.execute(text(blocked)).scalar_one():
+            threading.Event().wait(0.002)
 
 
 def connect(url: str) -> psycopg.Connection:
