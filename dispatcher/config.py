@@ -1,7 +1,7 @@
 """The settings: read once, at the edge, from environment variables that start with DISPATCHER_.
 
-Each field's metadata says what it means, in which unit, and why its default is what it is; `docs/configuration.md`
-holds the same table, and a test compares the two.
+Each field's metadata says what it means; `docs/configuration.md` holds the same table, with each setting's unit and
+the reason for its default, and a test compares the two.
 """
 
 from __future__ import annotations

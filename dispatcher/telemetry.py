@@ -10,18 +10,21 @@ from typing import Final
 import orjson
 
 EVENTS: Final = {
+    "api.failed": "the database did not answer a request, which got 503; nothing was accepted",
     "api.started": "the HTTP API listens",
+    "attempt.failed_internally": "a defect of ours ended an attempt; the delivery is not charged for it",
     "bell.failed": "the broker did not take a bell; the next tick rings again",
+    "claims.given_up": "a worker gave back claims that it never heard of: a commit's answer had been lost",
     "claim.failed": "the database did not answer a claim; it is tried again",
-    "delivery.attempted": "one attempt is over (debug level: the attempts table is the log)",
-    "endpoint.disabled": "an answer disabled an endpoint",
     "heartbeat.failed": "a worker could not show that it lives",
     "leader.elected": "this scheduler now rescues, prunes and makes partitions",
     "process.exited": "a child of the supervisor ended by itself",
+    "process.killed": "a child outlived its grace",
+    "process.leftover_stopped": "what a killed supervisor had left running was stopped",
     "process.restarted": "the supervisor started it again",
+    "process.start_failed": "a child could not be started again; it is tried later",
     "process.started": "the supervisor started a child",
     "process.stopped": "the supervisor stopped a child",
-    "process.killed": "a child outlived its grace",
     "record.failed": "results could not be written; they are kept and tried again",
     "rescue.done": "claims of dead workers went back to waiting",
     "rescue.failed": "a duty of the scheduler failed; it is tried again",
@@ -29,6 +32,7 @@ EVENTS: Final = {
     "scheduler.stopped": "a scheduler has ended",
     "tick.failed": "the scheduler could not ask the database what is due; it is tried again",
     "wakeup.failed": "the broker did not take a wake-up; the scheduler polls anyway",
+    "worker.failed": "a defect of ours ended a worker's duty, and with it the process; its claims are rescued",
     "worker.started": "a worker may claim",
     "worker.stopped": "a worker has recorded or released all that it had",
 }

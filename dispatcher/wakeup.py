@@ -6,12 +6,18 @@ thread of its own, so a producer neither waits for Redis nor notices that Redis 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
+import time
+import weakref
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl, urlencode
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,50 +27,132 @@ CHANNEL: Final = "dispatcher.wakeup"
 COALESCE_S: Final = 0.005
 """At most one wake-up in this time and process: under load the scheduler has one to hear anyway."""
 
+RETRY_S: Final = 1.0
+"""How long a broker that did not take a wake-up is left alone."""
+
+TIMEOUT_S: Final = 1.0
+"""For connecting to the broker, and for each answer of it."""
+
+EXIT_S: Final = 0.1
+"""How long the interpreter's exit waits for the last wake-up, which it would otherwise cut off."""
+
 _log = logging.getLogger(__name__)
 
 
-class Wakeup:
-    """Publishes wake-ups to the broker at `url`; without one, or with one that is no Redis, does nothing.
+def redis_url(broker_url: str | None) -> str | None:
+    """The URL by which redis-py knows a Celery broker, the first one of several; None where it is no Redis.
 
-    Safe to call from any thread and from a forked child.
+    >>> redis_url("redis+socket:///run/redis.sock?virtual_host=2")
+    'unix:///run/redis.sock?db=2'
+    >>> redis_url("rediss://cache:6380/0?ssl_cert_reqs=CERT_REQUIRED;rediss://other:6380/0")
+    'rediss://cache:6380/0?ssl_cert_reqs=required'
+    >>> redis_url("amqp://rabbit")
+    """
+    scheme, separator, rest = (broker_url or "").partition(";")[0].partition("://")
+    if not separator or scheme not in ("redis", "rediss", "unix", "redis+socket"):
+        return None
+    place, _, query = rest.partition("?")
+    options = [
+        (
+            "db" if name == "virtual_host" else name,
+            value.removeprefix("CERT_").lower() if "cert_reqs" in name else value,
+        )
+        for name, value in parse_qsl(query)
+    ]
+    return f"{scheme.replace('redis+socket', 'unix')}://{place}" + (f"?{urlencode(options)}" if options else "")
+
+
+class Wakeup:
+    """Publishes wake-ups to the Redis at `url`, in Celery's notation or redis-py's; does nothing for any other broker.
+
+    Make one for a process: it keeps a thread and a connection. Safe to call from any thread and from a forked
+    child; never blocks and never raises. `publish` stands in for the broker in tests.
     """
 
     def __init__(self, url: str | None, *, publish: Callable[[], object] | None = None) -> None:
-        self._url = url if url is not None and url.startswith(("redis", "unix")) else None
+        self._url = redis_url(url)
         self._publish = publish
+        self._after_fork()
+        _all.add(self)
+
+    def _after_fork(self) -> None:
+        """Threads do not follow into a forked child, and a lock that one of them held stays held there for ever."""
         self._wanted = threading.Event()
-        self._lock = threading.Lock()
-        self._pid: int | None = None
+        self._starting = threading.Lock()
+        self._started = False
+        self._publishing = False
+        self._failing = False
 
     def ring(self) -> None:
         """Asks for a wake-up and returns at once."""
         if self._url is None and self._publish is None:
             return
-        if self._pid != os.getpid():
-            self._start()
         self._wanted.set()
+        if not self._started:
+            self._start()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Waits until what was asked for is published; False where the time did not suffice or the broker is away."""
+        until = time.monotonic() + timeout_s
+        while self._started and (self._wanted.is_set() or self._publishing):
+            if self._failing or time.monotonic() > until:
+                return False
+            time.sleep(0.001)
+        return not self._failing
 
     def _start(self) -> None:
-        with self._lock:
-            if self._pid == os.getpid():
+        with self._starting:
+            if self._started:
                 return
-            self._wanted = threading.Event()
-            threading.Thread(target=self._run, args=(self._wanted,), name="dispatcher-wakeup", daemon=True).start()
-            self._pid = os.getpid()
-
-    def _run(self, wanted: threading.Event) -> None:
-        publish = self._publish or self._publisher()
-        while True:
-            wanted.wait()
-            wanted.clear()
             try:
-                publish()
-            except redis.RedisError as error:
-                _log.warning("wakeup.failed error=%s", error)
-            threading.Event().wait(COALESCE_S)
+                threading.Thread(target=self._run, name="dispatcher-wakeup", daemon=True).start()
+            except RuntimeError:  # no more threads, or the interpreter is leaving: the scheduler polls
+                return
+            self._started = True
 
-    def _publisher(self) -> Callable[[], object]:
+    def _run(self) -> None:
+        publish = self._publish
+        while True:
+            self._wanted.wait()
+            self._publishing = True  # before `clear`: one of the two says so at any time
+            self._wanted.clear()
+            try:
+                publish = publish or self._connect()
+                publish()
+            except Exception as error:  # noqa: BLE001 - the thread's edge: whatever it is, the next wake-up may pass
+                if not self._failing:
+                    said = " ".join(str(error).split()) if isinstance(error, redis.RedisError) else type(error).__name__
+                    _log.warning("wakeup.failed error=%s", said)
+                self._failing = True
+            else:
+                self._failing = False
+            self._publishing = False
+            time.sleep(RETRY_S if self._failing else COALESCE_S)
+
+    def _connect(self) -> Callable[[], object]:
         assert self._url is not None
-        client = redis.Redis.from_url(self._url, socket_timeout=1, socket_connect_timeout=1)
+        client = redis.Redis.from_url(
+            self._url,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), 1),  # once: the server may have dropped a connection that was idle
+        )
         return lambda: client.publish(CHANNEL, b"")
+
+
+_all: weakref.WeakSet[Wakeup] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for wakeup in list(_all):
+        wakeup._after_fork()  # noqa: SLF001 - of this module
+
+
+def _at_exit() -> None:
+    until = time.monotonic() + EXIT_S
+    for wakeup in list(_all):
+        wakeup.flush(max(0.0, until - time.monotonic()))
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

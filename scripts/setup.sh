@@ -41,7 +41,7 @@ PROBE
 }
 
 # A moved checkout needs a new environment: the path is part of what must not have changed.
-stamp() { { cat requirements.lock pyproject.toml scripts/setup.sh; echo "$root"; } | cksum; }
+stamp() { { cat requirements.lock tests/requirements-sqlalchemy20.txt pyproject.toml scripts/setup.sh; echo "$root"; } | cksum; }
 
 ready() {
     [ -f .venv/stamp ] && [ "$(cat .venv/stamp)" = "$(stamp)" ] && fits .venv/bin/python
@@ -95,5 +95,9 @@ if ! fits .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/null 2>&
 fi
 .venv/bin/python -m pip install --quiet --only-binary :all: --no-deps -r "$requirements"
 .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+# An older SQLAlchemy, aside: only the test that producers may have it looks there.
+rm -rf .venv/sqlalchemy20
+.venv/bin/python -m pip install --quiet --only-binary :all: --no-deps --target .venv/sqlalchemy20 \
+    -r tests/requirements-sqlalchemy20.txt
 stamp >.venv/stamp.new
 mv .venv/stamp.new .venv/stamp

@@ -32,6 +32,8 @@ def make_app(broker_url: str) -> Celery:
         task_store_errors_even_if_ignored=False,
         task_publish_retry=False,  # a bell that cannot be rung is rung by the next tick
         task_acks_late=False,
+        task_serializer="json",
+        accept_content=["json"],
         worker_prefetch_multiplier=1,
         worker_enable_remote_control=False,
         worker_send_task_events=False,

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from dispatcher.model.delivery import Released, Result
+from dispatcher.ids import uuid7
+from dispatcher.model.delivery import Attempt, Result, RetryAt
+from dispatcher.model.outcome import Outcome, OutcomeClass
 from dispatcher.store import deliveries, endpoints, workers
 from dispatcher.wiring import read_schedules
 
@@ -44,6 +46,9 @@ ROUTES: Final = 50_000
 
 CONNECTIONS: Final = 3
 """To the database: one claims, one records, one shows that the worker lives."""
+
+DEFECT_WAIT_S: Final = 60.0
+"""Before an attempt that met a defect of ours is made again: the longest wait that is not charged."""
 
 BACK_OFF_S: Final = (0.1, 2.0)
 """The first and the longest pause between tries while the database is away."""
@@ -80,9 +85,10 @@ class WorkerLoop:
         self._term_s = term_s
         self._grace_s = grace_s
         self._alive_until_s = 0.0  # on the monotonic clock
-        self._in_flight: dict[asyncio.Task[Result], Claim] = {}
+        self._in_flight: dict[asyncio.Task[Result], tuple[Claim, Route]] = {}
         self._results: list[Result] = []
-        self._recording = 0
+        self._recording: list[Result] = []
+        self._claiming = asyncio.Lock()
         self._rung = asyncio.Event()
         self._claimed = asyncio.Condition()
         self._claims = 0
@@ -101,7 +107,7 @@ class WorkerLoop:
         """
         if self._stopping:
             return 0
-        return max(0, self._max_in_flight - len(self._in_flight) - len(self._results) - self._recording)
+        return max(0, self._max_in_flight - len(self._in_flight) - len(self._results) - len(self._recording))
 
     async def start(self) -> None:
         """Registers the worker and begins. Raises SQLAlchemyError where the database does not answer."""
@@ -119,7 +125,7 @@ class WorkerLoop:
         _log.info("worker.started worker=%s max_in_flight=%d", self.worker_id, self._max_in_flight)
 
     async def ring(self) -> None:
-        """Asks for a claim; returns when one that began later has been made, or the loop is stopping."""
+        """Asks for a claim; returns when a round of claims has ended, or the loop is stopping."""
         wanted = self._claims + 1
         self._rung.set()
         async with self._claimed:
@@ -153,8 +159,11 @@ class WorkerLoop:
         await _ended(record)
         beat.cancel()
         await _ended(beat)
-        async with self._engine.begin() as connection:
-            await connection.run_sync(workers.retire, self.worker_id)
+        try:
+            async with self._engine.begin() as connection:
+                await connection.run_sync(workers.retire, self.worker_id)
+        except SQLAlchemyError as error:  # its claims die when its heartbeat's term ends, a little later
+            _log.warning("heartbeat.failed worker=%s error=%s", self.worker_id, _one_line(error))
         await self._engine.dispose()
         _log.info("worker.stopped worker=%s unfinished=%d", self.worker_id, len(unfinished))
 
@@ -196,13 +205,25 @@ class WorkerLoop:
                     return
 
     async def _claim(self) -> bool:
-        async with self._engine.begin() as connection:
-            claimed = await connection.run_sync(self._claim_on)
-        for claim in claimed.claims:
-            task = asyncio.create_task(self._deliver(claim, self._routes[claim.endpoint_id]))
-            self._in_flight[task] = claim
-            task.add_done_callback(self._done)
+        async with self._claiming:
+            async with self._engine.begin() as connection:
+                claimed = await connection.run_sync(self._claim_on)
+            for claim in claimed.claims:
+                route = self._routes[claim.endpoint_id]
+                task = asyncio.create_task(self._deliver(claim, route))
+                self._in_flight[task] = (claim, route)
+                task.add_done_callback(self._done)
         return claimed.more
+
+    async def _give_up(self) -> None:
+        """Gives back what the database says we claimed and we do not hold: a commit's answer may have been lost."""
+        async with self._claiming:
+            held = [claim.delivery_id for claim, _ in self._in_flight.values()]
+            held += [result.claim.delivery_id for result in (*self._results, *self._recording)]
+            async with self._engine.begin() as connection:
+                given_up = await connection.run_sync(deliveries.give_up, self.worker_id, held)
+        if given_up:
+            _log.warning("claims.given_up worker=%s deliveries=%d", self.worker_id, given_up)
 
     def _claim_on(self, connection: Connection) -> Claimed:
         claimed = deliveries.claim(connection, worker_id=self.worker_id, room=self.room, batch=self._batch)
@@ -222,7 +243,7 @@ class WorkerLoop:
         return claimed
 
     def _done(self, task: asyncio.Task[Result]) -> None:
-        claim = self._in_flight.pop(task)
+        claim, route = self._in_flight.pop(task)
         if task.cancelled():
             # Stopped in mid-flight: the POST may have been made. The claim dies with the worker's row, and the
             # rescue logs it as lost.
@@ -230,12 +251,29 @@ class WorkerLoop:
         error = task.exception()
         if error is not None:
             _log.error("attempt.failed_internally delivery=%s", claim.delivery_id, exc_info=error)
-            self._results.append(Result(claim, None, Released(), self._clock.monotonic()))
+            self._results.append(self._defect(claim, route, error))
         else:
             self._results.append(task.result())
         self._have_results.set()
         if len(self._results) >= FLUSH_RESULTS:
             self._flush_now.set()
+
+    def _defect(self, claim: Claim, route: Route, error: BaseException) -> Result:
+        """What a defect of ours does to an attempt: it may have been made, is not charged, and comes again later."""
+        at = self._clock.now()
+        outcome = Outcome(OutcomeClass.INTERNAL, known=False, error=f"a defect of ours: {type(error).__name__}")
+        attempt = Attempt(
+            id=uuid7(at),
+            worker_id=self.worker_id,
+            started_at=at,
+            method=route.endpoint.method,
+            url=route.endpoint.url,
+            request_headers=[],
+            body_sha256=None,
+            outcome=outcome,
+        )
+        again = RetryAt(DEFECT_WAIT_S, charged=False, from_first_attempt=False, reason=str(OutcomeClass.INTERNAL))
+        return Result(claim, attempt, again, self._clock.monotonic())
 
     # --- recording
 
@@ -248,11 +286,11 @@ class WorkerLoop:
             self._have_results.clear()
             self._flush_now.clear()
             results, self._results = self._results, []
-            self._recording = len(results)
+            self._recording = results
             try:
                 await self._record(results)
             finally:
-                self._recording = 0
+                self._recording = []
             self._room_made.set()
             self._rung.set()  # what was recorded may have freed a lane at its cap
             if self._drained and not self._results:
@@ -297,6 +335,9 @@ class WorkerLoop:
             try:
                 async with asyncio.timeout(self._term_s / 2):
                     await self._beat()
+                    # What a stopping worker no longer holds it may have sent: that is the rescue's, which says so.
+                    if not self._stopping:
+                        await self._give_up()
             except (SQLAlchemyError, TimeoutError) as error:
                 _log.warning("heartbeat.failed worker=%s error=%s", self.worker_id, _one_line(error))
 

@@ -7,10 +7,12 @@ import gc
 import logging
 import os
 import threading
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import uvloop
+from celery.platforms import SecurityWarning
 from celery.signals import worker_shutting_down
 
 from dispatcher import config, telemetry, wiring
@@ -127,6 +129,8 @@ def main(settings: Settings | None = None) -> None:
     def halt(**_: object) -> None:
         process.halt()
 
+    # Celery warns of root because of pickled messages; ours are JSON, and the only task takes no argument.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     # The task may be waiting for room: it must return before Celery's own shutdown goes on.
     worker_shutting_down.connect(halt, weak=False)
     try:

@@ -125,18 +125,17 @@ def list_(chosen: log.Filter, limit: int, output: Output) -> None:
         print_json([forms.delivery(one) for one in found])
         return
     print_table(
-        ["created", "delivery", "status", "attempts", "event type", "object", "why", "next attempt", "url"],
+        ["delivery", "age", "status", "tries", "event type", "object", "why", "next try"],
         [
             (
-                one.created_at.replace(microsecond=0),
                 format_id("dlv", one.id),
+                ago((SYSTEM.now() - one.created_at).total_seconds()),
                 _status(one),
                 one.attempts,
                 one.event_type,
                 one.object_id,
                 _why(one),
                 _next(one),
-                one.url,
             )
             for one in found
         ],

@@ -36,6 +36,8 @@ def _print(endpoint: Endpoint, output: Output, **more: object) -> None:
         return
     if values["event_types"] is None:
         values["event_types"] = "all"
+    else:
+        values["event_types"] = ", ".join(values["event_types"])
     print_fields([(name, value) for name, value in values.items() if value not in (None, {})])
 
 
@@ -96,15 +98,14 @@ def list_(tenant_id: UUID | None, limit: int, output: Output) -> None:
         print_json([forms.endpoint(endpoint) for endpoint in found])
         return
     print_table(
-        ["id", "status", "url", "event types", "schedule", "created"],
+        ["id", "status", "event types", "schedule", "url"],
         [
             (
                 format_id("ep", one.id),
                 one.status if one.status_reason is None else f"{one.status}: {one.status_reason}",
-                one.url,
                 ", ".join(one.event_types) if one.event_types else "all",
                 one.schedule,
-                one.created_at,
+                one.url,
             )
             for one in found
         ],

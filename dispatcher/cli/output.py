@@ -25,8 +25,10 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 
 # C0 but tab and newline, DEL, C1, and what turns the direction of text: a receiver's answer must not steer a terminal.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_WHOLE: Final = re.compile(r"[a-z]{2,3}_[0-9a-f-]{36}|\d{4}-\d\d-\d\dT[\d:.]+Z")  # an id, an instant
 _PIPE_WIDTH: Final = 1_000_000
-_SHORT: Final = len("2026-01-31T12:00:00.000Z")
+_SHORT: Final = 12
+_WORDS: Final = 18
 
 
 def output_option(command: Command) -> Command:
@@ -51,13 +53,21 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, cap
     values = [list(row) for row in rows]
     cells = [[_cell(value) for value in row] for row in values]
     out = console()
-    heads = box.SIMPLE_HEAD if out.is_terminal else None
-    table = Table(box=heads, pad_edge=False, show_edge=False, header_style="bold")
+    widths = [_least_width(column, [row[index] for row in cells]) for index, column in enumerate(columns)]
+    if out.is_terminal and cells and sum(widths) + 3 * (len(widths) - 1) > out.width:
+        # Columns cut in two are unreadable: on a narrow terminal each row becomes a block of lines instead.
+        for row in cells:
+            print_fields([(column, cell) for column, cell in zip(columns, row, strict=True) if cell.plain])
+            print_line("")
+        if caption:
+            print_line(caption)
+        return
+    table = Table(
+        box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False, show_edge=False, header_style="bold"
+    )
     for index, column in enumerate(columns):
         numeric = bool(values) and all(_is_number(row[index]) for row in values)
-        # A number or an instant cut in two is unreadable: on a narrow terminal the long texts give way.
-        short = all(row[index].cell_len <= _SHORT for row in cells)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=short)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", min_width=widths[index])
     for row in cells:
         table.add_row(*row)
     _print(out, table)
@@ -105,6 +115,13 @@ def visible(text: str) -> str:
     '\\x1b[2J'
     """
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _least_width(column: str, cells: Sequence[Text]) -> int:
+    """What a column must have: an id, a number or an instant in one piece, long texts a word or two."""
+    widest = max((cell.cell_len for cell in cells), default=0)
+    whole = widest <= _SHORT or any(_WHOLE.fullmatch(cell.plain) for cell in cells)
+    return max(len(column), widest if whole else _WORDS)
 
 
 def _print(out: Console, table: Table) -> None:

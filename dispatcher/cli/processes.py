@@ -11,6 +11,7 @@ from dispatcher.errors import Unavailable
 from dispatcher.local import Stack
 from dispatcher.local.bootstrap import bootstrap_key
 from dispatcher.local.ports import port_is_taken
+from dispatcher.store import grants
 from dispatcher.store import migrate as store_migrate
 
 
@@ -82,8 +83,6 @@ def migrate(grant_producer: str | None) -> None:
     wiring.prepare_database(target.settings())
     with target.database() as (_, connection):
         if grant_producer is not None:
-            from dispatcher.store import grants
-
             grants.grant_producer(connection, grant_producer)
         version = connection.execute(text("SHOW server_version")).scalar_one()
     click.echo(f"schema {store_migrate.SCHEMA} is at {store_migrate.head()} on PostgreSQL {version}")

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from enum import StrEnum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from math import isfinite
+from typing import Any, Final
+from uuid import UUID
 
 import orjson
 
 from dispatcher.errors import InvalidInput
 from dispatcher.ids import DEFAULT_TENANT, format_id
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 MAX_PAYLOAD_BYTES: Final = 256 * 1024
 _TYPE = re.compile(r"[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*")
@@ -70,8 +69,8 @@ class StoredEvent:
 def validate(event: Event, *, pointer: str = "") -> bytes:
     """The payload's bytes, if the event can be accepted.
 
-    Raises InvalidInput for a type that is not dotted words of at most 128 characters, a payload that is not JSON
-    or is over 256 KiB, an empty or over-long key or object id, a naive instant.
+    Raises InvalidInput, naming the field, for a type that is not dotted words of at most 128 characters, a payload
+    that is not JSON or is over 256 KiB, an empty or over-long key or object id, a naive instant, ids that are none.
     """
     if not isinstance(event.type, str) or len(event.type) > 128 or _TYPE.fullmatch(event.type) is None:
         raise InvalidInput(
@@ -85,8 +84,12 @@ def validate(event: Event, *, pointer: str = "") -> bytes:
             raise InvalidInput(f"{pointer}/{name}", repr(value)[:80], f"1 to {limit} printable characters")
     for name in ("not_before", "expires_at"):
         instant = getattr(event, name)
-        if instant is not None and instant.tzinfo is None:
-            raise InvalidInput(f"{pointer}/{name}", repr(instant), "an instant with a time zone")
+        if instant is not None and (not isinstance(instant, datetime) or not _is_aware(instant)):
+            raise InvalidInput(f"{pointer}/{name}", repr(instant)[:80], "an instant with a time zone")
+    if not isinstance(event.tenant_id, UUID):
+        raise InvalidInput(f"{pointer}/tenant_id", repr(event.tenant_id)[:80], "a UUID")
+    if event.id is not None and not isinstance(event.id, UUID):
+        raise InvalidInput(f"{pointer}/id", repr(event.id)[:80], "a UUID")
     if event.mode not in tuple(Mode):
         raise InvalidInput(f"{pointer}/mode", repr(event.mode)[:80], "live or test")
     payload = _payload_bytes(event.payload, f"{pointer}/payload")
@@ -95,23 +98,64 @@ def validate(event: Event, *, pointer: str = "") -> bytes:
     return payload
 
 
+def _is_aware(instant: datetime) -> bool:
+    """Whether it is an instant that UTC can express; year 1 and year 9999 reach beyond it in some time zones."""
+    try:
+        return instant.utcoffset() is not None and instant.astimezone(UTC) is not None
+    except OverflowError:
+        return False
+
+
 def _payload_bytes(payload: Any, pointer: str) -> bytes:
     if isinstance(payload, bytes):
-        try:
-            orjson.loads(payload)
-        except orjson.JSONDecodeError as error:
-            raise InvalidInput(pointer, f"bytes that are not JSON ({error})", "JSON text in UTF-8") from error
+        if len(payload) <= MAX_PAYLOAD_BYTES:  # the caller says so of longer ones; do not parse them first
+            try:
+                orjson.loads(payload)
+            except orjson.JSONDecodeError as error:
+                raise InvalidInput(pointer, f"bytes that are not JSON ({error})", "JSON text in UTF-8") from error
         return payload
     try:
-        return orjson.dumps(payload)
+        text = orjson.dumps(payload, _as_text, orjson.OPT_PASSTHROUGH_DATETIME)
     except TypeError as error:  # orjson.JSONEncodeError is a TypeError
-        raise InvalidInput(pointer, f"{type(payload).__name__} ({error})", "any JSON value") from error
+        said = error.__cause__ or error
+        raise InvalidInput(pointer, f"{type(payload).__name__} ({said})", "any JSON value") from error
+    if b"null" in text:  # which orjson also writes for numbers that JSON does not have
+        _refuse_non_finite(payload, pointer)
+    return text
+
+
+def _as_text(value: object) -> str:
+    """Dates and instants as RFC 3339 writes them; a naive one would mean another instant to each reader."""
+    if isinstance(value, datetime) and value.utcoffset() is None:
+        raise TypeError("a datetime without a time zone")
+    if isinstance(value, date | time):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _refuse_non_finite(value: object, pointer: str) -> None:
+    if isinstance(value, float) and not isfinite(value):
+        raise InvalidInput(pointer, str(value), "a finite number: JSON has no other")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_non_finite(item, f"{pointer}/{key}")
+    elif isinstance(value, list | tuple):
+        for n, item in enumerate(value):
+            _refuse_non_finite(item, f"{pointer}/{n}")
 
 
 def body_hash(event: Event, payload: bytes) -> bytes:
-    """SHA-256 over all that a repeat under one idempotency key must have in common."""
-    parts = (event.type, event.mode, event.object_id, event.not_before, event.expires_at)
-    return sha256(repr(tuple(str(part) for part in parts)).encode() + b"\0" + payload).digest()
+    """SHA-256 over all that a repeat under one idempotency key must have in common.
+
+    Of the payload, its bytes as they are stored: the same values in another order of keys are another body.
+    """
+    parts = (
+        str(event.type),
+        str(event.mode),
+        event.object_id,
+        *(None if at is None else at.astimezone(UTC).isoformat() for at in (event.not_before, event.expires_at)),
+    )
+    return sha256(repr(parts).encode() + b"\0" + payload).digest()
 
 
 def body(event: StoredEvent, form: BodyForm) -> bytes:

@@ -25,7 +25,7 @@ WITH RECURSIVE asked AS (
     SELECT * FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(n int, tenant_id uuid, type text)
 ), owner AS (
     SELECT a.n, t.id, t.parent_id, a.type FROM asked a JOIN dispatcher.tenants t ON t.id = a.tenant_id
-    UNION ALL
+    UNION -- not ALL: it also ends where parents form a ring
     SELECT o.n, t.id, t.parent_id, o.type FROM owner o JOIN dispatcher.tenants t ON t.id = o.parent_id
 )
 SELECT o.n, CAST(e.id AS text), v.id, v.first_wait_s
@@ -41,9 +41,9 @@ ORDER BY o.n, e.id
 _REMEMBER = text("""
 INSERT INTO dispatcher.idempotency AS i (tenant_id, key, event_id, body_sha256, expires_at)
 SELECT tenant_id, key, event_id, decode(body_sha256, 'hex'),
-       coalesce(CAST(:now AS timestamptz), statement_timestamp()) + interval '24 hours'
+       coalesce(CAST(:now AS timestamptz), statement_timestamp()) + make_interval(secs => lifetime_s)
 FROM json_to_recordset(CAST(CAST(:rows AS text) AS json))
-     AS x(tenant_id uuid, key text, event_id uuid, body_sha256 text)
+     AS x(tenant_id uuid, key text, event_id uuid, body_sha256 text, lifetime_s float8)
 ORDER BY tenant_id, key
 ON CONFLICT (tenant_id, key) DO UPDATE
 SET event_id = excluded.event_id, body_sha256 = excluded.body_sha256, expires_at = excluded.expires_at
@@ -117,22 +117,33 @@ def targets(connection: Connection, asked: Sequence[tuple[UUID, str]]) -> list[l
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What an idempotency key stands for: the event, and the SHA-256 of what was asked under it."""
+    """What an idempotency key stands for: the event, and the SHA-256 of what was asked under it.
+
+    It is kept for `lifetime_s`, which is 0 where it was read.
+    """
 
     tenant_id: UUID
     key: str
     event_id: UUID
     body_sha256: bytes
+    lifetime_s: float = 0.0
 
 
 def remember(connection: Connection, asked: Sequence[Remembered], *, now: datetime | None = None) -> set[UUID]:
-    """Takes the keys for 24 hours; returns the event ids of those that were free.
+    """Takes the keys; returns the event ids of those that were free, or whose time has passed.
 
-    Waits for any transaction that has taken the same key and is still open, in the order of (tenant, key), so two
-    batches with the same keys do not deadlock. A key whose time has passed is free.
+    Waits for any transaction that has taken or repeated the same key and is still open, in the order of (tenant,
+    key), so two batches with the same keys do not deadlock. Locks the rows of the keys, repeated ones too, until the
+    transaction ends.
     """
     rows = [
-        {"tenant_id": r.tenant_id, "key": r.key, "event_id": r.event_id, "body_sha256": r.body_sha256.hex()}
+        {
+            "tenant_id": r.tenant_id,
+            "key": r.key,
+            "event_id": r.event_id,
+            "body_sha256": r.body_sha256.hex(),
+            "lifetime_s": r.lifetime_s,
+        }
         for r in asked
     ]
     return {UUID(taken) for taken in connection.execute(_REMEMBER, {"rows": to_json(rows), "now": now}).scalars()}

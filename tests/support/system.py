@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -25,11 +26,12 @@ from dispatcher.flow import audit
 from dispatcher.flow.enqueue import enqueue
 from dispatcher.flow.register import NewEndpoint, Register
 from dispatcher.ids import first_id, format_id, uuid7
-from dispatcher.local import Stack
+from dispatcher.local import Stack, find_running
 from dispatcher.local.accounts import server_account
 from dispatcher.local.paths import remove_data_dir
 from dispatcher.local.secret_keys import secret_keys
 from dispatcher.model.event import Event
+from dispatcher.signing import Keyring
 from dispatcher.wakeup import Wakeup
 from tests.support.ledger import Ledger, Post
 
@@ -91,8 +93,12 @@ class System:
 
     def start(self) -> None:
         self.stack.start()
-        self.engine = create_engine(self.stack.database_url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
-        self.wakeup = Wakeup(self.stack.broker_url)
+        self._reach(self.stack.database_url, self.stack.broker_url)
+
+    def _reach(self, database_url: str, broker_url: str) -> None:
+        self.database_url, self.broker_url = database_url, broker_url
+        self.engine = create_engine(database_url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        self.wakeup = Wakeup(broker_url)
 
     def stop(self) -> None:
         self.engine.dispose()
@@ -105,7 +111,6 @@ class System:
         try:
             self.start()
         except BaseException:
-            self.stack.stop()
             self.remove()
             raise
         return self
@@ -121,9 +126,11 @@ class System:
         return [name for name in self.stack.supervisor.children if name.startswith(kind)]
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Signals a process once it runs; the supervisor starts it again."""
-        until(lambda: self.stack.supervisor.children[name].pid is not None, 15, f"{name} runs")
-        self.stack.supervisor.kill(name, number)
+        """Signals a process once it runs and returns when it is gone; the supervisor starts it again."""
+        child = self.stack.supervisor.children[name]
+        until(lambda: child.pid is not None, 15, f"{name} runs")
+        killed = self.stack.supervisor.kill(name, number)
+        until(lambda: child.pid != killed, 15, f"{name} is gone")
 
     def await_worker(self, name: str) -> None:
         """Until that worker has a heartbeat, so that a kill hits work and not a start."""
@@ -135,7 +142,7 @@ class System:
         )
 
     def redis(self) -> redis.Redis:
-        return redis.Redis.from_url(self.stack.broker_url, socket_timeout=5)
+        return redis.Redis.from_url(self.broker_url, socket_timeout=5)
 
     def flush_redis(self) -> None:
         with self.redis() as client:
@@ -166,17 +173,61 @@ class System:
 
     def register(self, ledger: Ledger, paths: dict[str, list[str]]) -> None:
         """Registers an endpoint for each path, with its event types, and tells the ledger their secrets."""
-        settings = self._settings(self.stack.database_url)
+        settings = self._settings(self.database_url)
         register = Register(
-            keyring=wiring.Keyring.parse(secret_keys(self.data_dir)), url_policy=wiring.url_policy(settings)
+            keyring=Keyring.parse(secret_keys(self.data_dir)), url_policy=wiring.url_policy(settings)
         )
         secrets = {}
         with self.engine.begin() as connection:
             for path, types in paths.items():
                 asked = NewEndpoint(url=ledger.url + path, schedule=SCHEDULE[0], event_types=types)
                 _, secret = register.create(connection, asked)
-                secrets[path] = secret.reveal() if isinstance(secret.reveal(), str) else str(secret)
+                secrets[path] = secret.reveal_whsec()
         ledger.know(secrets)
+
+
+class UpSystem(System):
+    """The same through `python -m dispatcher up`: its supervisor is a process of its own, which can be killed."""
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dispatcher", "up", "--port", "0", "--workers", "2"],
+            env={**os.environ, **self._env, "DISPATCHER_DATA_DIR": str(self.data_dir)},
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        ready = threading.Event()
+        self._reader = threading.Thread(target=self._read, args=(self._process, ready))
+        self._reader.start()
+        if not ready.wait(60) or (running := find_running(self.data_dir)) is None:
+            self._process.kill()
+            raise AssertionError("\n".join(self.lines))
+        self._reach(running.database_url, running.broker_url)
+
+    def _read(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                self._note("up", line.rstrip())
+                if line.startswith("ready "):
+                    ready.set()
+        ready.set()
+
+    def kill_supervisor(self) -> None:
+        """As the kernel would: no handler runs. Returns when its guard has stopped what it had started."""
+        self.engine.dispose()
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+
+    def stop(self) -> None:
+        self.engine.dispose()
+        self._process.terminate()
+        self._process.wait(60)
+        self._reader.join()
 
 
 def until(holds: Callable[[], object], patience_s: float, what: str) -> float:
@@ -188,14 +239,20 @@ def until(holds: Callable[[], object], patience_s: float, what: str) -> float:
     return time.monotonic() - began
 
 
-TYPES = [f"load.t{n:02}" for n in range(20)]
+KINDS = ["ok"] * 14 + ["fail-1", "fail-1", "fail-2", "slow-150", "slow-150", "down"]
+TYPES = [f"load.t{n:02}" for n in range(len(KINDS))]
 
 
 def standard_paths() -> dict[str, list[str]]:
     """Twenty-four endpoints: one a type, four of them in trouble at first or for ever, and four that want two types."""
-    kinds = ["ok"] * 14 + ["fail-1", "fail-1", "fail-2", "slow-150", "slow-150", "down"]
-    paths = {f"/{kind}/{n}": [TYPES[n]] for n, kind in enumerate(kinds)}
+    paths = {f"/{kind}/{n}": [TYPES[n]] for n, kind in enumerate(KINDS)}
     return paths | {f"/ok/two-{n}": [TYPES[n], TYPES[n + 4]] for n in range(4)}
+
+
+def type_of(n: int) -> str:
+    """The type of the n-th event. What fails is sent to one at a time for a while, so it is asked for less."""
+    place = n % len(TYPES)
+    return TYPES[place if KINDS[place] in ("ok", "slow-150") or n // len(TYPES) % 5 == 0 else n % KINDS.count("ok")]
 
 
 @dataclass
@@ -238,7 +295,7 @@ class Load:
                 self._emit(
                     [
                         Event(
-                            type=TYPES[n % len(TYPES)],
+                            type=type_of(n),
                             payload={"n": n, "amount": 1000 + n, "note": "x" * 200},
                             id=uuid7(),
                             object_id=f"pay_{n}",

@@ -1,0 +1,67 @@
+"""What is done to a running system. Each fault returns once it has happened; the supervisor repairs what died."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from tests.support.system import System, until
+from workers.app import QUEUE, make_app
+from workers.tasks import DELIVER
+
+Fault = Callable[[System, random.Random], None]
+
+
+def kill_worker(system: System, rng: random.Random) -> None:
+    """SIGKILL in the middle of its work: what it has in flight or unrecorded has an unknown outcome."""
+    name = rng.choice(system.names("worker"))
+    system.await_worker(name)
+    system.kill(name)
+
+
+def kill_scheduler(system: System, rng: random.Random) -> None:
+    system.kill(rng.choice(system.names("scheduler")))
+
+
+def flush_redis(system: System, rng: random.Random) -> None:
+    system.flush_redis()
+
+
+def kill_redis(system: System, rng: random.Random) -> None:
+    """Gone with all its bells; the supervisor starts an empty one."""
+    system.kill("redis")
+    until(lambda: system.stack.supervisor.children["redis"].pid is not None, 30, "redis runs again")
+
+
+def restart_postgres(system: System, rng: random.Random) -> None:
+    system.restart_postgres()
+
+
+def stop_worker(system: System, rng: random.Random) -> None:
+    """SIGTERM: it lets what it has in flight finish, then leaves, and another takes its place."""
+    name = rng.choice(system.names("worker"))
+    system.await_worker(name)
+    system.stack.supervisor.restart(name)
+
+
+def ring_falsely(system: System, rng: random.Random, times: int = 500) -> None:
+    """Bells that nobody asked for, half of them copies of one another with the same message id."""
+    app = make_app(system.broker_url)
+    with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
+        for _ in range(times // 2):
+            app.send_task(DELIVER, queue=QUEUE, producer=producer, retry=False)
+    app.close()
+    with system.redis() as client:
+        waiting = client.lrange(QUEUE, 0, times // 2 - 1)
+        for n in range(times - times // 2):
+            if waiting:
+                client.lpush(QUEUE, waiting[n % len(waiting)])
+
+
+def spread(system: System, rng: random.Random, faults: list[Fault], *, over_s: float) -> None:
+    """One after another, about evenly over that time."""
+    began = time.monotonic()
+    for n, fault in enumerate(faults):
+        time.sleep(max(0.0, began + over_s * (n + rng.uniform(0.2, 0.8)) / len(faults) - time.monotonic()))
+        fault(system, rng)

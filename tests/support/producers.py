@@ -1,0 +1,57 @@
+"""Producers' own sessions, over each driver that they may have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from dispatcher import Wakeup
+
+SYNC_DRIVERS = ("psycopg", "psycopg2")
+ASYNC_DRIVERS = ("psycopg_async", "asyncpg")
+
+
+class Bell(Wakeup):
+    """Notes each time that it is rung, and what `seen` finds at that moment."""
+
+    def __init__(self, seen: Callable[[], object] = lambda: None) -> None:
+        super().__init__(None)
+        self._seen = seen
+        self.rung: list[object] = []
+
+    def ring(self) -> None:
+        self.rung.append(self._seen())
+
+
+def with_driver(url: str, driver: str) -> str:
+    return url.replace("postgresql+psycopg://", f"postgresql+{driver}://", 1)
+
+
+def run(url: str, driver: str, scenario: Callable[[Session], Any]) -> Any:
+    """Runs the scenario on a session of this driver; under asyncio it runs inside `AsyncSession.run_sync`."""
+    if driver in SYNC_DRIVERS:
+        engine = create_engine(with_driver(url, driver), poolclass=NullPool)
+        with Session(engine) as session:
+            return scenario(session)
+
+    async def main() -> Any:
+        engine = create_async_engine(with_driver(url, driver), poolclass=NullPool)
+        async with AsyncSession(engine) as session:
+            return await session.run_sync(scenario)
+
+    return asyncio.run(main())
+
+
+def producer_engine(url: str, **values: Any) -> Engine:
+    """An engine as a producer has it: none of our settings."""
+    return create_engine(url, **values)
+
+
+def count(connection: Connection, table: str) -> int:
+    found: int = connection.execute(text(f"SELECT count(*) FROM dispatcher.{table}")).scalar_one()
+    return found
