@@ -97,7 +97,7 @@ def _networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def _setting(parse: Callable[[str], Any], about: str, default: Any = None, *, secret: bool = False) -> Any:
-    return field(default=default, metadata={"parse": parse, "about": about, "secret": secret})
+    return field(default=default, repr=not secret, metadata={"parse": parse, "about": about, "secret": secret})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ WEAKENED = {
     "recording whatever the state": (Rules(fenced_by_state=False), Size(lost_answers=1), "a POST after the end"),
     "a row for each record": (Rules(one_row_a_claim=False), Size(lost_answers=1), "two attempts for one claim"),
     "keeping claims that were never heard of": (
-        Rules(gives_up_unknown_claims=False),
+        Rules(disowns_unknown_claims=False),
         Size(lost_answers=1),
         "no end is reachable",
     ),

@@ -1,0 +1,66 @@
+"""Settings: read once, refused all at once, never shown when secret."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from dispatcher import config
+from dispatcher.errors import ConfigurationError
+
+GOOD = {
+    "DISPATCHER_DATABASE_URL": "postgres://user:secret-word@db.example.com:5433/app?sslmode=require",
+    "DISPATCHER_BROKER_URL": "amqp://guest@mq.example.com//",
+    "DISPATCHER_PORT": "8080",
+    "DISPATCHER_ALLOW_NETWORKS": "10.0.0.0/8, ::1/128",
+    "DISPATCHER_WORKER_TERM_S": "12.5",
+    "DISPATCHER_EGRESS_ADDRESSES": "192.0.2.1,192.0.2.2",
+    "DISPATCHER_LOG_FORMAT": "JSON",
+    "DISPATCHER_BOOTSTRAP_KEY": "",
+}
+
+
+def test_good_settings_are_read_with_their_types() -> None:
+    found = config.load(GOOD)
+    assert found.database_url == "postgresql+psycopg://user:secret-word@db.example.com:5433/app?sslmode=require"
+    assert found.port == 8080
+    assert found.allow_networks == (ip_network("10.0.0.0/8"), ip_network("::1/128"))
+    assert found.worker_term_s == 12.5
+    assert found.egress_addresses == ("192.0.2.1", "192.0.2.2")
+    assert found.log_format == "json"
+    assert "secret-word" not in repr(found)
+    assert found.bootstrap_key is None, "an empty variable is an absent one"
+
+
+def test_every_error_is_reported_at_once_and_no_secret_with_it() -> None:
+    bad = {
+        "DISPATCHER_DATABASE_URL": "mysql://user:secret-word@db/app",
+        "DISPATCHER_BROKER_URL": "kafka://user:secret-word@mq",
+        "DISPATCHER_PORT": "-1",
+        "DISPATCHER_WORKERS": "²",
+        "DISPATCHER_MAX_IN_FLIGHT": "many",
+        "DISPATCHER_WORKER_TERM_S": "nan",
+        "DISPATCHER_ALLOW_NETWORKS": "10.0.0.1/8",
+        "DISPATCHER_SCHEDULES_DIR": "/does/not/exist",
+        "DISPATCHER_LOG_LEVEL": "loud",
+        "DISPATCHER_EGRESS_PROXY": "http://proxy:secret-word@3128",
+        "DISPATCHER_COLOUR": "red",
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(bad)
+    assert {problem.where for problem in caught.value.problems} == set(bad)
+    assert "secret-word" not in str(caught.value)
+    assert all("allowed: " in line for line in str(caught.value).splitlines())
+
+
+def test_what_is_shown_masks_secrets_and_names_the_source() -> None:
+    shown = {one.variable: one for one in config.show(config.load(GOOD), GOOD)}
+    assert shown["DISPATCHER_DATABASE_URL"].value == "***"
+    assert shown["DISPATCHER_PORT"].source == "environment"
+    assert shown["DISPATCHER_BOOTSTRAP_KEY"].source == "default"
+    assert "secret-word" not in repr(shown)
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert all(one.about for one in config.show(config.load({}), {}))

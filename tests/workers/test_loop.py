@@ -1,0 +1,290 @@
+"""The worker's loop: what it takes, what it lets pass, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dispatcher.clock import SYSTEM, Clock
+from dispatcher.flow import rescue
+from dispatcher.local.postgres import EmbeddedPostgres
+from dispatcher.store import deliveries
+from dispatcher.store.deliveries import Claimed
+from dispatcher.wiring import read_schedules
+from tests.support import walk
+from tests.workers.conftest import Receiver, until
+from workers.loop import WorkerLoop
+
+MakeWorker = Callable[..., WorkerLoop]
+
+
+def given(engine: Engine, count: int = 1, *, lanes: int = 1) -> list[str]:
+    """So many events for each of so many endpoints; the endpoints' hosts."""
+    with engine.begin() as connection:
+        names = [f"r{n}.example.com" for n in range(lanes)]
+        for n, name in enumerate(names):
+            walk.add_endpoint(connection, event_types=(f"t{n}",), url=f"https://{name}/hook")
+            walk.emit(connection, count, type_=f"t{n}", now=None)
+    return names
+
+
+def count(engine: Engine, sql: str) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text(sql)).scalar_one())
+
+
+def delivered(engine: Engine) -> int:
+    return count(engine, "SELECT count(*) FROM dispatcher.ended_deliveries WHERE state = 'delivered'")
+
+
+async def test_what_is_due_is_delivered_once_at_a_bell(
+    engine: Engine, make_worker: MakeWorker, receiver: Receiver
+) -> None:
+    given(engine, 30, lanes=5)
+    worker = make_worker()
+    await worker.start()
+    await worker.ring()
+    await until(lambda: delivered(engine) == 150)
+    assert len(receiver.posts) == len(set(receiver.posts)) == 150
+    assert walk.broken_promises(engine) == []
+
+
+async def test_a_batch_never_waits_for_its_slowest_member(
+    engine: Engine, make_worker: MakeWorker, receiver: Receiver
+) -> None:
+    hosts = given(engine, 3, lanes=10)
+    receiver.hanging = {hosts[0]}
+    worker = make_worker()
+    await worker.start()
+    await worker.ring()
+    await until(lambda: delivered(engine) == 27)
+    assert worker.room == 97
+    with engine.begin() as connection:
+        walk.emit(connection, 5, type_="t1", now=None)
+    await worker.ring()
+    await until(lambda: delivered(engine) == 32)
+    receiver.let_go.set()
+    await until(lambda: delivered(engine) == 35)
+
+
+async def test_claiming_stops_while_recording_falls_behind(
+    engine: Engine, make_worker: MakeWorker, receiver: Receiver
+) -> None:
+    given(engine, 60)
+    worker = make_worker(max_in_flight=20)
+    await worker.start()
+    with engine.connect() as other:
+        other.execute(text("LOCK TABLE dispatcher.attempts IN SHARE MODE"))
+        bell = asyncio.create_task(worker.ring())
+        await until(lambda: len(receiver.posts) == 20)
+        await asyncio.sleep(0.2)  # long enough for many more claims
+        assert (len(receiver.posts), worker.room) == (20, 0)
+        assert not bell.done()
+        other.rollback()
+    await until(lambda: delivered(engine) == 60)
+    await bell
+    assert len(receiver.posts) == 60
+
+
+async def test_no_post_starts_once_the_heartbeat_is_too_old(
+    engine: Engine, make_worker: MakeWorker, receiver: Receiver
+) -> None:
+    given(engine, 3)
+    monotonic_s = 1000.0
+    worker = make_worker(clock=Clock(monotonic=lambda: monotonic_s), term_s=30.0)
+    await worker._beat()
+    monotonic_s += 24.0
+    await worker._claim()
+    await until(lambda: len(worker._results) == 3)
+    assert receiver.posts == []
+    await worker._record(worker._results)
+    with engine.connect() as connection:
+        assert [(row.state, row.attempts) for row in walk.live(connection)] == [("waiting", 0)] * 3
+        assert walk.attempts(connection) == []
+
+
+async def test_a_worker_with_an_old_heartbeat_claims_nothing(
+    engine: Engine, make_worker: MakeWorker, receiver: Receiver
+) -> None:
+    given(engine)
+    monotonic_s = 1000.0
+    worker = make_worker(clock=Clock(monotonic=lambda: monotonic_s))
+    await worker.start()
+    monotonic_s += 24.0
+    await worker.ring()
+    assert count(engine, "SELECT sum(claim_seq) FROM dispatcher.deliveries") == 0
+    await worker._beat()
+    await worker.ring()
+    await until(lambda: delivered(engine) == 1)
+
+
+async def test_stopping_lets_finish_what_can_within_the_grace_and_leaves_the_rest_to_the_rescue(
+    engine: Engine, make_worker: MakeWorker, receiver: Receiver
+) -> None:
+    hosts = given(engine, 4, lanes=2)
+    receiver.hanging = {hosts[0]}
+    worker = make_worker()
+    await worker.start()
+    await worker.ring()
+    await until(lambda: len(receiver.posts) == 8)
+    await worker.stop()
+    assert delivered(engine) == 4
+    assert count(engine, "SELECT count(*) FROM dispatcher.workers") == 0
+    with engine.begin() as connection:
+        assert rescue.rescue(connection, read_schedules(connection), clock=SYSTEM) == 4
+        assert [(row.state, row.refunds) for row in walk.live(connection)] == [("waiting", 1)] * 4
+        lost = [attempt for attempt in walk.attempts(connection) if attempt.outcome == "worker_lost"]
+        assert [attempt.outcome_known for attempt in lost] == [False] * 4
+    assert walk.broken_promises(engine) == []
+
+
+async def test_what_finishes_within_the_grace_is_recorded_before_the_worker_leaves(
+    engine: Engine, make_worker: MakeWorker, receiver: Receiver
+) -> None:
+    hosts = given(engine, 4)
+    receiver.hanging = set(hosts)
+    worker = make_worker(grace_s=20.0)
+    await worker.start()
+    await worker.ring()
+    await until(lambda: len(receiver.posts) == 4)
+    stopping = asyncio.create_task(worker.stop())
+    await asyncio.sleep(0.05)
+    assert not stopping.done()
+    receiver.let_go.set()
+    await stopping
+    assert delivered(engine) == 4
+
+
+async def test_a_record_whose_connection_is_cut_is_made_again_and_counts_once(
+    engine: Engine,
+    postgres: EmbeddedPostgres,
+    migrated_database_url: str,
+    make_worker: MakeWorker,
+    receiver: Receiver,
+) -> None:
+    given(engine, 5)
+    worker = make_worker()
+    await worker.start()
+    with engine.connect() as other:
+        other.execute(text("LOCK TABLE dispatcher.attempts IN SHARE MODE"))
+        await worker.ring()
+        await asyncio.to_thread(walk.wait_until_blocked, engine)
+        assert walk.terminate_backends(postgres, migrated_database_url) >= 2
+        other.invalidate()
+    engine.dispose()
+    await until(lambda: delivered(engine) == 5)
+    assert len(receiver.posts) == 5
+    assert count(engine, "SELECT count(*) FROM dispatcher.attempts") == 5
+    assert walk.broken_promises(engine) == []
+
+
+async def test_connections_that_were_cut_while_idle_cost_nothing_but_a_moment(
+    engine: Engine,
+    postgres: EmbeddedPostgres,
+    migrated_database_url: str,
+    make_worker: MakeWorker,
+    receiver: Receiver,
+) -> None:
+    hosts = given(engine, 5)
+    receiver.hanging = set(hosts)
+    worker = make_worker()
+    await worker.start()
+    await worker.ring()
+    await until(lambda: len(receiver.posts) == 5)
+    walk.terminate_backends(postgres, migrated_database_url)
+    engine.dispose()
+    receiver.let_go.set()
+    await until(lambda: delivered(engine) == 5)
+    walk.terminate_backends(postgres, migrated_database_url)
+    engine.dispose()
+    with engine.begin() as connection:
+        walk.emit(connection, 2, type_="t0", now=None)
+    await worker.ring()
+    await worker.ring()
+    await until(lambda: delivered(engine) == 7)
+    assert len(receiver.posts) == 7
+
+
+async def test_a_claim_whose_commit_was_never_answered_is_given_back(
+    engine: Engine, make_worker: MakeWorker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(engine, 5)
+    worker = make_worker()
+    await worker._beat()
+    claim_on = WorkerLoop._claim_on
+
+    def unheard(worker: WorkerLoop, connection: Connection) -> Claimed:
+        claim_on(worker, connection)
+        connection.commit()
+        raise OperationalError("COMMIT", {}, Exception("the connection was lost"))
+
+    monkeypatch.setattr(WorkerLoop, "_claim_on", unheard)
+    with pytest.raises(OperationalError):
+        await worker._claim()
+    monkeypatch.undo()
+    with engine.begin() as connection:
+        walk.emit(connection, type_="t0", now=None)
+    in_flight = "SELECT count(*) FROM dispatcher.deliveries WHERE state = 'in_flight'"
+    assert count(engine, in_flight) == 5
+    await worker._claim()  # these it holds, and keeps
+    held = len(worker._in_flight)
+    await worker._disown()
+    assert count(engine, in_flight) == held == 1
+    assert deliveries_demand(engine)
+    await worker.start()
+    await worker.ring()
+    await until(lambda: delivered(engine) == 6)
+    assert len(receiver.posts) == 6
+
+
+def deliveries_demand(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return deliveries.demand(connection).due
+
+
+async def test_a_defect_of_ours_is_neither_charged_nor_tried_again_at_once(
+    engine: Engine, make_worker: MakeWorker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(engine)
+    worker = make_worker()
+    monkeypatch.setattr(type(worker._deliver), "prepare", lambda *_: 1 / 0)
+    await worker.start()
+    await worker.ring()
+    await until(lambda: count(engine, "SELECT count(*) FROM dispatcher.attempts"))
+    with engine.connect() as connection:
+        (row,), (attempt,) = walk.live(connection), walk.attempts(connection)
+    assert (row.state, row.attempts, row.reason, attempt.outcome) == ("waiting", 0, "internal", "internal")
+    assert row.due_at - row.created_at >= timedelta(seconds=5)
+
+
+async def test_an_endpoints_change_reaches_the_next_claim(
+    engine: Engine, make_worker: MakeWorker, receiver: Receiver
+) -> None:
+    given(engine)
+    worker = make_worker()
+    await worker.start()
+    await worker.ring()
+    await until(lambda: delivered(engine) == 1)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE dispatcher.endpoints SET url = 'https://new.example.com/', version = version + 1"))
+        walk.emit(connection, type_="t0", now=None)
+    await worker.ring()
+    await until(lambda: delivered(engine) == 2)
+    with engine.connect() as connection:
+        assert walk.attempts(connection)[-1].url == "https://new.example.com/"
+
+
+async def test_the_heartbeat_reports_life_and_room(engine: Engine, hot: AsyncEngine, make_worker: MakeWorker) -> None:
+    worker = make_worker(max_in_flight=77)
+    await worker._beat()
+    with engine.connect() as connection:
+        (row,) = walk.rows(connection, "SELECT *, heartbeat_until - statement_timestamp() AS left FROM dispatcher.workers")
+    assert (row.id, row.room) == (worker.worker_id, 77)
+    assert timedelta(seconds=20) < row.left <= timedelta(seconds=30)
+    assert worker._may_post()
