@@ -67,8 +67,8 @@ class Scheduler:
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._term: int | None = None
-        # Heartbeats could not be renewed while the database was away from us, or before we looked: rescue only
-        # after one whole term of good connection.
+        # Heartbeats could not be renewed while the database was away from us, or stood still, or before we looked:
+        # rescue only after one whole term of good connection.
         self._connected_since_s = clock.monotonic()
 
     def wake(self) -> None:
@@ -115,9 +115,11 @@ class Scheduler:
 
     async def tick(self) -> bool:
         """Looks once and rings for what is due; whether anything was."""
+        asked_at_s = self._clock.monotonic()
         async with self._engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             demand = await connection.run_sync(deliveries.demand)
+        self._stood_still(asked_at_s)
         if demand.due and demand.workers_with_room:
             try:
                 await asyncio.to_thread(self._ring, demand.workers_with_room)
@@ -171,10 +173,21 @@ class Scheduler:
         return rescued
 
     def _rescue_on(self, connection: Connection) -> int:
-        if workers.server_up_for_s(connection) < self._term_s:
+        asked_at_s = self._clock.monotonic()
+        server = workers.server_clock(connection)
+        if self._stood_still(asked_at_s) or server.up_for_s < self._term_s:
             return 0
         self._schedules = wiring.read_schedules(connection)
-        return rescue.rescue(connection, self._schedules, clock=self._clock)
+        # Who is dead is judged by the time just read: if the database stands still from here on, nobody dies of it.
+        return rescue.rescue(connection, self._schedules, clock=self._clock, now=server.now)
+
+    def _stood_still(self, asked_at_s: float) -> bool:
+        """Whether a small statement took so long that heartbeats, which waited too, may be old without fault."""
+        now_s = self._clock.monotonic()
+        if now_s - asked_at_s < self._term_s / 4:
+            return False
+        self._connected_since_s = now_s
+        return True
 
     async def _replay(self) -> None:
         while not self._stopping.is_set():

@@ -17,7 +17,7 @@ from dispatcher.model.outcome import OutcomeClass
 from dispatcher.store.rows import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -214,17 +214,33 @@ WITH clock AS MATERIALIZED (
 SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM kept)
 """)
 
+_GIVE_UP = text("""
+WITH given_up AS (
+    UPDATE dispatcher.deliveries d
+    SET state = 'waiting', claimed_by = NULL
+    WHERE d.claimed_by = :worker AND d.state = 'in_flight' AND d.id NOT IN (
+        SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(CAST(:held AS text) AS json)))
+    RETURNING d.endpoint_id, d.due_at
+), woken AS (
+    INSERT INTO dispatcher.wakes (endpoint_id, due_at)
+    SELECT endpoint_id, min(due_at) FROM given_up GROUP BY endpoint_id
+)
+SELECT count(*) FROM given_up
+""")
+
 _LOST = text("""
+WITH lost AS MATERIALIZED (  -- or the planner may begin with all endpoints and read everything that waits for them
+    SELECT d.* FROM dispatcher.deliveries d
+    WHERE d.claimed_by IS NOT NULL AND NOT EXISTS (
+        SELECT FROM dispatcher.workers w
+        WHERE w.id = d.claimed_by
+          AND w.heartbeat_until > coalesce(CAST(:now AS timestamptz), statement_timestamp()))
+    LIMIT :batch
+    FOR NO KEY UPDATE SKIP LOCKED
+)
 SELECT d.id, d.endpoint_id, e.version, d.claim_seq, d.attempts, d.refunds, d.schedule_id, false,
        d.event_id, d.event_type, d.mode, CAST('' AS bytea), d.created_at, d.claimed_by, e.method, e.url
-FROM dispatcher.deliveries d
-JOIN dispatcher.endpoints e ON e.id = d.endpoint_id
-WHERE d.state = 'in_flight' AND NOT EXISTS (
-    SELECT FROM dispatcher.workers w
-    WHERE w.id = d.claimed_by
-      AND w.heartbeat_until > coalesce(CAST(:now AS timestamptz), statement_timestamp()))
-LIMIT :batch
-FOR NO KEY UPDATE OF d SKIP LOCKED
+FROM lost d JOIN dispatcher.endpoints e ON e.id = d.endpoint_id
 """)
 
 _HURRY = text("""
@@ -467,6 +483,16 @@ def decision(change: RetryAt | Stop | Released) -> str:
             return "released"
         case _:  # pragma: no cover
             assert_never(change)
+
+
+def give_up(connection: Connection, worker_id: UUID, held: Collection[UUID]) -> int:
+    """Returns to `waiting` what the worker has claimed beside the deliveries that it knows it holds; how many.
+
+    For a worker whose claim may have been committed although the answer was lost: as long as it lives nobody rescues
+    what it has never heard of. Nothing was sent, so nothing is logged. Reads by the index deliveries_claimed.
+    """
+    given_up: int = connection.execute(_GIVE_UP, {"worker": worker_id, "held": to_json(list(held))}).scalar_one()
+    return given_up
 
 
 @dataclass(frozen=True, slots=True)

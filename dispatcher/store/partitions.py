@@ -25,7 +25,9 @@ def ensure(connection: Connection, now: datetime | None = None) -> list[str]:
     """Makes the partitions from two days ago to a week ahead that are missing; returns their names.
 
     Rows of any other day fall into the default partition, so nothing is ever refused for its date. A day of which
-    the default partition holds rows already is left to it. Takes a SHARE UPDATE EXCLUSIVE lock on the parents.
+    the default partition holds rows already is left to it. Takes a SHARE UPDATE EXCLUSIVE lock on the
+    parents, for which nobody waits who reads or writes them, and, where it makes any, an ACCESS EXCLUSIVE one on
+    their default partitions: it waits for who reads those, as a claim does for a moment, and claims then for it.
     """
     at = now or connection.execute(text("SELECT statement_timestamp()")).scalar_one()
     midnight = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -45,9 +47,12 @@ def ensure(connection: Connection, now: datetime | None = None) -> list[str]:
             empty = text(_DEFAULT_IS_EMPTY.format(table=table, column=column))
             if not connection.execute(empty, {"low": low, "high": high}).scalar_one():
                 continue
+            # Made apart and then attached: PARTITION OF would lock the parent against everybody, so it would wait for
+            # every open producer, and every other one behind it.
+            connection.execute(text(f"CREATE TABLE dispatcher.{name} (LIKE dispatcher.{table} INCLUDING ALL)"))
             connection.execute(
                 text(
-                    f"CREATE TABLE dispatcher.{name} PARTITION OF dispatcher.{table} "
+                    f"ALTER TABLE dispatcher.{table} ATTACH PARTITION dispatcher.{name} "
                     f"FOR VALUES FROM ('{low}') TO ('{high}')"
                 )
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -37,7 +38,9 @@ WHERE l.owner = excluded.owner OR l.expires_at <= coalesce(CAST(:now AS timestam
 RETURNING term
 """)
 
-_UP_FOR = text("SELECT extract(epoch FROM statement_timestamp() - pg_postmaster_start_time())::float8")
+_SERVER_CLOCK = text("""
+SELECT statement_timestamp(), extract(epoch FROM statement_timestamp() - pg_postmaster_start_time())::float8
+""")
 
 
 def heartbeat(
@@ -71,7 +74,14 @@ def lead(connection: Connection, name: str, owner: UUID, *, term_s: float, now: 
     return connection.execute(_LEAD, {"name": name, "owner": owner, "term_s": term_s, "now": now}).scalar_one_or_none()
 
 
-def server_up_for_s(connection: Connection) -> float:
-    """Seconds since the database server started: heartbeats cannot have been renewed before."""
-    up_for_s: float = connection.execute(_UP_FOR).scalar_one()
-    return up_for_s
+@dataclass(frozen=True, slots=True)
+class ServerClock:
+    """The database's time, and the seconds since its server started: heartbeats cannot have been renewed before."""
+
+    now: datetime
+    up_for_s: float
+
+
+def server_clock(connection: Connection) -> ServerClock:
+    """Reads the clock by which claims live and die."""
+    return ServerClock(*connection.execute(_SERVER_CLOCK).one())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Callable
 
@@ -15,9 +16,7 @@ Fault = Callable[[System, random.Random], None]
 
 def kill_worker(system: System, rng: random.Random) -> None:
     """SIGKILL in the middle of its work: what it has in flight or unrecorded has an unknown outcome."""
-    name = rng.choice(system.names("worker"))
-    system.await_worker(name)
-    system.kill(name)
+    system.kill(rng.choice(system.beating()))
 
 
 def kill_scheduler(system: System, rng: random.Random) -> None:
@@ -34,15 +33,20 @@ def kill_redis(system: System, rng: random.Random) -> None:
     until(lambda: system.stack.supervisor.children["redis"].pid is not None, 30, "redis runs again")
 
 
+def hang_redis(system: System, rng: random.Random) -> None:
+    """Accepts connections and answers nothing for longer than a socket's time-out, then goes on as if nothing was."""
+    system.kill("redis", signal.SIGSTOP)
+    time.sleep(7)
+    system.kill("redis", signal.SIGCONT)
+
+
 def restart_postgres(system: System, rng: random.Random) -> None:
     system.restart_postgres()
 
 
 def stop_worker(system: System, rng: random.Random) -> None:
     """SIGTERM: it lets what it has in flight finish, then leaves, and another takes its place."""
-    name = rng.choice(system.names("worker"))
-    system.await_worker(name)
-    system.stack.supervisor.restart(name)
+    system.stack.supervisor.restart(rng.choice(system.beating()))
 
 
 def ring_falsely(system: System, rng: random.Random, times: int = 500) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from uuid import UUID
 
@@ -17,9 +18,8 @@ from sqlalchemy.orm import Session
 from dispatcher import Accepted, Event, emit_many
 from dispatcher.errors import IdempotencyConflict
 from dispatcher.flow.enqueue import enqueue
-from dispatcher.store import partitions
-from tests.support import walk
-from tests.support import producers
+from dispatcher.store import events, partitions
+from tests.support import producers, walk
 from tests.support.producers import producer_engine
 
 NO_WAITING = "-c lock_timeout=1000 -c deadlock_timeout=20"
@@ -150,7 +150,7 @@ def test_batches_with_the_same_keys_in_opposite_orders_wait_and_never_deadlock(i
 
     for round_ in range(5):
         keys = [f"{round_} {n}" for n in range(40)]
-        answers = together(*(lambda order=order: emit_all(keys[::order]) for order in (1, -1, 1, -1)))
+        answers = together(*(partial(emit_all, keys[::order]) for order in (1, -1, 1, -1)))
         assert sum(not one.duplicate for answer in answers for one in answer) == 40
         forward = [answer[:: 1 if n % 2 == 0 else -1] for n, answer in enumerate(answers)]
         assert len({tuple(one.id for one in answer) for answer in forward}) == 1
@@ -242,8 +242,6 @@ def test_a_key_that_a_stricter_transaction_cannot_see_is_an_error_to_run_again(e
 
 
 def test_pruning_keys_skips_those_in_use(impatient: Engine) -> None:
-    from dispatcher.store import events
-
     later = walk.NOW + timedelta(hours=24)
     with impatient.connect() as producer, impatient.connect() as pruner:
         enqueue(producer, keyed("k"), now=walk.NOW)

@@ -85,9 +85,7 @@ class TestEveryDriver:
         assert str(accepted) == f"evt_{event.id}"
         assert (delivery.event_id, delivery.state, delivery.object_id) == (event.id, "waiting", "pay_1")
 
-    def test_it_rolls_back_with_the_callers_row_and_rings_nobody(
-        self, url: str, producer: Engine, driver: str
-    ) -> None:
+    def test_it_rolls_back_with_the_callers_row_and_rings_nobody(self, url: str, producer: Engine, driver: str) -> None:
         bell = Bell()
 
         def scenario(session: Session) -> None:

@@ -26,7 +26,7 @@ def test_the_protocol_keeps_its_promises_in_every_order_of_events(size: Size, st
 
 
 WEAKENED = {
-    "claiming what is in flight": (Rules(claims_only_waiting=False), Size(), "exhausted before N attempts"),
+    "claiming what is in flight": (Rules(claims_only_waiting=False), Size(), "a POST after the end"),
     "claims without numbers": (Rules(claim_raises_seq=False), Size(lapses=1), "two claims with one number"),
     "counting attempts at the claim": (
         Rules(charges_at_record=False),
@@ -34,10 +34,10 @@ WEAKENED = {
         "exhausted before N attempts",
     ),
     "no fence": (Rules(fenced_by_seq=False), Size(lapses=1), "a POST after the end"),
-    "recording whatever the state": (Rules(fenced_by_state=False), Size(lost_answers=1), "a POST after the end"),
+    "recording whatever the state": (Rules(fenced_by_state=False), Size(lost_answers=1), "exhausted before N attempts"),
     "a row for each record": (Rules(one_row_a_claim=False), Size(lost_answers=1), "two attempts for one claim"),
     "keeping claims that were never heard of": (
-        Rules(disowns_unknown_claims=False),
+        Rules(gives_up_unknown_claims=False),
         Size(lost_answers=1),
         "no end is reachable",
     ),

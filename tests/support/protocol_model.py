@@ -39,7 +39,7 @@ class Rules:
     fenced_by_state: bool = True  # a failure counts only while in flight
     late_success_counts: bool = True
     one_row_a_claim: bool = True
-    disowns_unknown_claims: bool = True
+    gives_up_unknown_claims: bool = True
     refunds: int = 3
     bounded_refunds: bool = True
 
@@ -190,8 +190,10 @@ class Model:
             if d.owner == DEAD or not worker.fresh:
                 rescued = self.record(d, claim, "lost")._replace(rescues=d.rescues + 1)
                 yield Step("rescue", False, self._set(s, n, rescued))
-            elif self.rules.disowns_unknown_claims and not any((t.delivery, t.seq) == (n, d.seq) for t in worker.tasks):
-                yield Step("disown", False, self._set(s, n, self.record(d, claim, "released")))
+            elif self.rules.gives_up_unknown_claims and not any(
+                (t.delivery, t.seq) == (n, d.seq) for t in worker.tasks
+            ):
+                yield Step("give up", False, self._set(s, n, self.record(d, claim, "released")))
 
     def _claims(self, s: State, w: int, worker: Worker) -> Iterator[Step]:
         if not worker.fresh:

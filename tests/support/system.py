@@ -126,20 +126,25 @@ class System:
         return [name for name in self.stack.supervisor.children if name.startswith(kind)]
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Signals a process once it runs and returns when it is gone; the supervisor starts it again."""
+        """Signals a process once it runs and, for SIGKILL, waits until it is gone; the supervisor restarts it."""
         child = self.stack.supervisor.children[name]
         until(lambda: child.pid is not None, 15, f"{name} runs")
         killed = self.stack.supervisor.kill(name, number)
-        until(lambda: child.pid != killed, 15, f"{name} is gone")
+        if number == signal.SIGKILL:
+            until(lambda: child.pid != killed, 15, f"{name} is gone")
 
-    def await_worker(self, name: str) -> None:
-        """Until that worker has a heartbeat, so that a kill hits work and not a start."""
-        until(lambda: (pid := self.stack.supervisor.children[name].pid) and self.is_beating(pid), 30, f"{name} beats")
+    def beating(self) -> list[str]:
+        """The workers that live and have a heartbeat, so that a kill hits work and not a start; waits for one."""
+        found: list[str] = []
 
-    def is_beating(self, pid: int) -> bool:
-        return bool(
-            self.rows("SELECT FROM dispatcher.workers WHERE pid = :pid AND heartbeat_until > now()", pid=pid)
-        )
+        def look() -> bool:
+            pids = {name: self.stack.supervisor.children[name].pid for name in self.names("worker")}
+            alive = {pid for (pid,) in self.rows("SELECT pid FROM dispatcher.workers WHERE heartbeat_until > now()")}
+            found[:] = [name for name, pid in pids.items() if pid in alive]
+            return bool(found)
+
+        until(look, 30, "a worker lives")
+        return found
 
     def redis(self) -> redis.Redis:
         return redis.Redis.from_url(self.broker_url, socket_timeout=5)

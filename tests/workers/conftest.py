@@ -22,7 +22,7 @@ from workers.loop import WorkerLoop
 async def until(condition: Callable[[], object], *, within_s: float = 20.0) -> None:
     """Lets the loop run until the condition holds."""
     async with asyncio.timeout(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for is in the database
             await asyncio.sleep(0.005)
 
 

@@ -234,7 +234,7 @@ async def test_a_claim_whose_commit_was_never_answered_is_given_back(
     assert count(engine, in_flight) == 5
     await worker._claim()  # these it holds, and keeps
     held = len(worker._in_flight)
-    await worker._disown()
+    await worker._give_up()
     assert count(engine, in_flight) == held == 1
     assert deliveries_demand(engine)
     await worker.start()
@@ -272,7 +272,9 @@ async def test_an_endpoints_change_reaches_the_next_claim(
     await worker.ring()
     await until(lambda: delivered(engine) == 1)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE dispatcher.endpoints SET url = 'https://new.example.com/', version = version + 1"))
+        connection.execute(
+            text("UPDATE dispatcher.endpoints SET url = 'https://new.example.com/', version = version + 1")
+        )
         walk.emit(connection, type_="t0", now=None)
     await worker.ring()
     await until(lambda: delivered(engine) == 2)
@@ -284,7 +286,9 @@ async def test_the_heartbeat_reports_life_and_room(engine: Engine, hot: AsyncEng
     worker = make_worker(max_in_flight=77)
     await worker._beat()
     with engine.connect() as connection:
-        (row,) = walk.rows(connection, "SELECT *, heartbeat_until - statement_timestamp() AS left FROM dispatcher.workers")
+        (row,) = walk.rows(
+            connection, "SELECT *, heartbeat_until - statement_timestamp() AS left FROM dispatcher.workers"
+        )
     assert (row.id, row.room) == (worker.worker_id, 77)
     assert timedelta(seconds=20) < row.left <= timedelta(seconds=30)
     assert worker._may_post()

@@ -146,7 +146,7 @@ CREATE TABLE dispatcher.deliveries (
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX deliveries_due ON dispatcher.deliveries (endpoint_id, state, due_at, id);
-CREATE INDEX deliveries_claimed ON dispatcher.deliveries (claimed_by) WHERE state = 'in_flight';
+CREATE INDEX deliveries_claimed ON dispatcher.deliveries (claimed_by) WHERE claimed_by IS NOT NULL;
 CREATE INDEX deliveries_event ON dispatcher.deliveries (event_id);
 
 CREATE TABLE dispatcher.ended_deliveries (

@@ -1,0 +1,53 @@
+"""Three workers and two schedulers at once, and what is done to them and to Redis."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tests.crash import scenarios
+from tests.crash.scenarios import run
+from tests.support.ledger import Ledger
+from tests.support.system import System, standard_paths
+
+pytestmark = pytest.mark.crash
+
+
+@pytest.fixture(scope="module")
+def system(ledger: Ledger) -> Iterator[System]:
+    with System(workers=3, schedulers=2, term_s=3) as found:
+        found.register(ledger, standard_paths())
+        yield found
+
+
+def test_killed_workers_lose_nothing_and_every_duplicate_is_admitted(
+    system: System, ledger: Ledger, rng: random.Random
+) -> None:
+    done = run(scenarios.WORKERS_KILLED, system, ledger, rng)
+    print(done)
+    assert done.verdict.sound, done
+    assert done.verdict.events >= 2000
+    assert done.verdict.duplicates <= done.verdict.unknown, done
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        scenarios.SCHEDULERS_KILLED,
+        scenarios.REDIS_WIPED,
+        scenarios.FALSE_BELLS,
+        scenarios.WORKERS_STOPPED,
+    ],
+    ids=lambda scenario: scenario.name.replace(" ", "_"),
+)
+def test_without_a_killed_worker_nothing_is_lost_or_sent_twice(
+    scenario: scenarios.Scenario, system: System, ledger: Ledger, rng: random.Random
+) -> None:
+    done = run(scenario, system, ledger, rng)
+    print(done)
+    assert done.verdict.events >= 2000
+    assert done.verdict.unknown == 0, done
+    assert done.verdict.duplicates == 0, done
+    assert done.acceptable, done

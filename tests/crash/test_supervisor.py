@@ -1,0 +1,34 @@
+"""`dispatcher up` killed in the middle of its work: the next start finds everything and goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.ledger import Ledger
+from tests.support.system import Load, UpSystem, judge, standard_paths, until
+
+pytestmark = pytest.mark.crash
+
+
+@pytest.fixture
+def system() -> Iterator[UpSystem]:
+    with UpSystem(term_s=3) as found:
+        yield found
+
+
+def test_a_killed_system_goes_on_where_it_was(system: UpSystem, ledger: Ledger) -> None:
+    system.register(ledger, standard_paths())
+    with Load(system, seconds=2.5) as load:
+        until(lambda: ledger.count() > 500, 30, "it is busy")
+        system.kill_supervisor()
+        time.sleep(0.3)
+        system.start()
+    load.drain()
+    verdict = judge(system, ledger, load)
+    print(verdict)
+    assert verdict.sound, verdict
+    assert verdict.events >= 2000
+    assert verdict.duplicates <= verdict.unknown

@@ -1,0 +1,217 @@
+"""The scheduler's steps, taken one by one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from kombu.exceptions import OperationalError as BrokerAway
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dispatcher.clock import Clock
+from dispatcher.local.postgres import EmbeddedPostgres
+from dispatcher.store import workers
+from tests.support import walk
+from tests.workers.conftest import until
+from workers.scheduler import Scheduler
+
+TERM_S = 30.0
+
+
+class Time:
+    """A monotonic clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.at_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.at_s
+
+
+def server_up_for(seconds: float) -> Callable[[Any], workers.ServerClock]:
+    return lambda _: workers.ServerClock(datetime.now(UTC), seconds)
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def rung() -> list[int]:
+    return []
+
+
+@pytest.fixture
+async def make_scheduler(
+    hot: AsyncEngine, rung: list[int], time: Time, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Scheduler]:
+    # The server of the tests has not been up for a whole term yet; a test of its own looks at that.
+    monkeypatch.setattr(workers, "server_clock", server_up_for(1e9))
+    return lambda ring=rung.append: Scheduler(hot, ring, term_s=TERM_S, clock=Clock(monotonic=time))
+
+
+@pytest.fixture
+async def scheduler(make_scheduler: Callable[..., Scheduler]) -> Scheduler:
+    return make_scheduler()
+
+
+def lost_claim(engine: Engine) -> None:
+    """A delivery in flight at a worker whose row is gone."""
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        walk.emit(connection, now=None)
+        worker_id = walk.add_worker(connection, now=None)
+        assert len(walk.claim(connection, worker_id, now=None)) == 1
+        workers.retire(connection, worker_id)
+
+
+async def test_a_tick_rings_only_when_something_is_due_and_once_for_each_worker_with_room(
+    engine: Engine, scheduler: Scheduler, rung: list[int]
+) -> None:
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        walk.add_worker(connection, now=None)
+        walk.add_worker(connection, now=None)
+        walk.add_worker(connection, now=None, room=0)
+        walk.add_worker(connection, now=None, term_s=-1)
+    assert not await scheduler.tick()
+    assert rung == []
+    with engine.begin() as connection:
+        walk.emit(connection, now=None)
+    assert await scheduler.tick()
+    assert rung == [2]
+
+
+async def test_nobody_is_rung_for_while_no_worker_has_room(
+    engine: Engine, scheduler: Scheduler, rung: list[int]
+) -> None:
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        walk.emit(connection, now=None)
+        walk.add_worker(connection, now=None, room=0)
+    assert await scheduler.tick()
+    assert rung == []
+
+
+@pytest.mark.parametrize("error", [OSError("refused"), BrokerAway("away")], ids=lambda error: type(error).__name__)
+async def test_a_broker_that_is_away_is_survived(
+    engine: Engine, make_scheduler: Callable[..., Scheduler], error: Exception
+) -> None:
+    def ring(times: int) -> None:
+        raise error
+
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        walk.emit(connection, now=None)
+        walk.add_worker(connection, now=None)
+    assert await make_scheduler(ring).tick()
+
+
+async def test_of_two_schedulers_one_leads_until_its_term_has_passed(
+    engine: Engine, make_scheduler: Callable[..., Scheduler]
+) -> None:
+    one, other = make_scheduler(), make_scheduler()
+    assert await one._lead()
+    assert not await other._lead()
+    assert await one._lead()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE dispatcher.leader SET expires_at = statement_timestamp()"))
+    assert await other._lead()
+    assert not await one._lead()
+    with engine.connect() as connection:
+        assert walk.rows(connection, "SELECT term FROM dispatcher.leader")[0].term == 2
+
+
+async def test_the_dead_are_rescued_only_after_a_whole_term_of_good_connection(
+    engine: Engine, scheduler: Scheduler, time: Time
+) -> None:
+    lost_claim(engine)
+    time.at_s += TERM_S - 0.1
+    assert await scheduler.rescue() == 0
+    time.at_s += 0.1
+    assert await scheduler.rescue() == 1
+    assert await scheduler.rescue() == 0
+
+
+async def test_a_lost_connection_starts_the_term_anew(
+    engine: Engine,
+    postgres: EmbeddedPostgres,
+    migrated_database_url: str,
+    scheduler: Scheduler,
+    time: Time,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost_claim(engine)
+    ticked = asyncio.Event()
+    tick = scheduler.tick
+
+    async def watched() -> bool:
+        try:
+            return await tick()
+        except OperationalError:
+            ticked.set()
+            raise
+
+    monkeypatch.setattr(scheduler, "tick", watched)
+    ticking = asyncio.create_task(scheduler._keep_ticking())
+    await asyncio.sleep(0.05)
+    time.at_s += TERM_S + 1
+    while not ticked.is_set():
+        walk.terminate_backends(postgres, migrated_database_url)
+        await asyncio.sleep(0.02)
+    scheduler.stop()
+    await ticking
+    scheduler._stopping.clear()
+    engine.dispose()
+    assert await scheduler.rescue() == 0
+    time.at_s += TERM_S
+    assert await scheduler.rescue() == 1
+
+
+async def test_a_server_that_started_less_than_a_term_ago_rescues_nobody(
+    engine: Engine, scheduler: Scheduler, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost_claim(engine)
+    time.at_s += TERM_S
+    monkeypatch.setattr(workers, "server_clock", server_up_for(TERM_S - 1))
+    assert await scheduler.rescue() == 0
+
+
+async def test_a_database_that_stood_still_rescues_nobody_until_heartbeats_could_be_renewed(
+    engine: Engine, scheduler: Scheduler, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No error tells of it: a statement took very long, and when it went on the heartbeats were old."""
+    lost_claim(engine)
+    time.at_s += TERM_S
+
+    def stand_still(_: Any) -> workers.ServerClock:
+        time.at_s += 60
+        return workers.ServerClock(datetime.now(UTC), 1e9)
+
+    monkeypatch.setattr(workers, "server_clock", stand_still)
+    assert await scheduler.rescue() == 0
+    monkeypatch.setattr(workers, "server_clock", server_up_for(1e9))
+    assert await scheduler.rescue() == 0
+    time.at_s += TERM_S
+    assert await scheduler.rescue() == 1
+
+
+async def test_it_runs_until_it_is_stopped_and_keeps_house_meanwhile(
+    engine: Engine, scheduler: Scheduler, time: Time, rung: list[int]
+) -> None:
+    lost_claim(engine)
+    with engine.begin() as connection:
+        walk.add_worker(connection, now=None)
+    time.at_s += TERM_S
+    running = asyncio.create_task(scheduler.run())
+    await until(lambda: rung)
+    scheduler.stop()
+    await running
+    with engine.connect() as connection:
+        assert [row.refunds for row in walk.live(connection)] == [1]
