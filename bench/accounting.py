@@ -32,9 +32,9 @@ def _stat(pid: int) -> list[str] | None:
 def tree(roots: Iterable[int]) -> set[int]:
     """The processes and all their living descendants."""
     children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (fields := _stat(int(entry))) is not None:
-            children.setdefault(int(fields[1]), []).append(int(entry))
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))) is not None:
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
     found: set[int] = set()
     open_ = list(roots)
     while open_:

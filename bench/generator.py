@@ -100,10 +100,15 @@ class _Generator:
 
 def _run(pipe: Connection, *arguments: Any) -> None:
     generator = _Generator(*arguments)
+    emitted = None
     try:
         while True:
             what, values = pipe.recv()
-            pipe.send(getattr(generator, what)(*values))
+            if what == "tell":
+                pipe.send(emitted)
+            else:
+                emitted = getattr(generator, what)(*values)
+                pipe.send(None)  # what was emitted is told later: to say it costs CPU that no producer has
     except EOFError:  # whoever started us is gone
         return
 
@@ -132,13 +137,15 @@ class Generator:
         """Begins to emit `count` events, so many a second."""
         self._pipe.send(("open_loop", (count, per_s)))
 
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether `emitted` would not wait."""
         return self._pipe.poll()
 
     def emitted(self) -> Emitted:
         """Waits for what was begun. Raises RuntimeError where the process died of it."""
         try:
+            self._pipe.recv()
+            self._pipe.send(("tell", ()))
             found: Emitted = self._pipe.recv()
         except EOFError as error:
             raise RuntimeError("the generator failed: its traceback stands above") from error

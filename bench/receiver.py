@@ -9,9 +9,11 @@ on the monotonic clock that all processes of the machine share.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import multiprocessing
 import os
+import resource
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -134,6 +136,9 @@ def _serve(pipe: Connection) -> None:
         await asyncio.Event().wait()
 
     gc.disable()  # the ledger makes no cycles
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems call a limit unlimited and refuse it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 65_536) if most > 0 else 65_536, most))
     uvloop.run(serve())
 
 

@@ -23,7 +23,7 @@ DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 They are read back from the server and stand in the result."""
 
-_LOGGED = '[ "$1" ]; exec "$@" >>"$0" 2>&1'
+_LOGGED = 'exec "$@" >>"$0" 2>&1'
 
 
 def logging_to(path: Path, program: Program) -> Program:
@@ -82,10 +82,10 @@ class System:
 
     def pids(self) -> dict[str, list[int]]:
         """Whose CPU counts, by name."""
-        found: dict[str, list[int]] = {"postgres": [], "redis": [], "scheduler": [], "worker": []}
+        found: dict[str, list[int]] = {}
         for name, service in self.stack.supervisor.children.items():
             if service.pid is not None:
-                found[name.split("-", 1)[0]].append(service.pid)
+                found.setdefault(name.split("-", 1)[0], []).append(service.pid)
         return found
 
     def add_endpoints(

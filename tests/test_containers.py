@@ -95,7 +95,9 @@ def test_every_secret_comes_from_the_env_file_and_the_example_names_each() -> No
     assert ".env" in (ROOT / ".gitignore").read_text().split()
     # A variable without a value stops `up` instead of starting with an empty secret.
     assert len(re.findall(r"\$\{\w+:\?", text)) == len(re.findall(r"\$\{", text))
-    secrets = {config.PREFIX + setting.name.upper() for setting in fields(config.Settings) if setting.metadata["secret"]}
+    secrets = {
+        config.PREFIX + setting.name.upper() for setting in fields(config.Settings) if setting.metadata["secret"]
+    }
     for name, service in OURS.items():
         for key, value in service.get("environment", {}).items():
             # Redis has no password: only the network between the services reaches it.
@@ -108,7 +110,8 @@ def test_a_process_runs_with_no_more_rights_than_it_needs(name: str) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
-    assert "privileged" not in service and "user" not in service  # the image's, which is not root
+    assert "privileged" not in service
+    assert "user" not in service, "the image's is not root"
 
 
 def test_processes_wait_for_what_they_need_and_come_back() -> None:

@@ -113,8 +113,8 @@ def logged() -> Iterator[tuple[str, str]]:
             ):
                 where = f"{path.relative_to(ROOT)}:{node.lineno}"
                 message = next((one for one in node.args if isinstance(one, ast.Constant)), None)
-                assert message is not None and isinstance(message.value, str), f"{where}: no literal message"
-                yield where, message.value.partition(" ")[0]
+                assert message is not None, f"{where}: no literal message"
+                yield where, str(message.value).partition(" ")[0]
 
 
 def test_every_log_line_has_a_declared_name_and_every_name_a_line() -> None:
@@ -143,7 +143,9 @@ def test_every_state_and_check_is_in_the_document_of_states() -> None:
     declared: set[str] = set()
     for migration in (ROOT / "dispatcher/store/migrations/versions").glob("*.py"):
         for body in re.findall(
-            r"CREATE TABLE dispatcher\.(?:deliveries|ended_deliveries|attempts) \((.*?)\n\)", migration.read_text(), re.S
+            r"CREATE TABLE dispatcher\.(?:deliveries|ended_deliveries|attempts) \((.*?)\n\)",
+            migration.read_text(),
+            re.DOTALL,
         ):
             declared |= set(re.findall(r"CONSTRAINT (\w+) CHECK", body))
     documented = {row[0] for row in table(path, "CHECK") if not row[0].startswith("the ")}
@@ -190,9 +192,9 @@ def test_the_shipped_schedules_are_documented_as_they_are() -> None:
 def test_invariants_are_numbered_and_the_audit_checks_only_numbered_ones() -> None:
     from dispatcher.store import audit
 
-    numbers = [int(row[0]) for row in table(ROOT / "docs/invariants.md", "#")]
-    assert numbers == list(range(1, 11))
-    by_audit = {int(row[0]) for row in table(ROOT / "docs/invariants.md", "#") if "dispatcher.flow.audit.verify" in row[3]}
+    rows = table(ROOT / "docs/invariants.md", "#")
+    assert [int(row[0]) for row in rows] == list(range(1, 11))
+    by_audit = {int(row[0]) for row in rows if "dispatcher.flow.audit.verify" in row[3]}
     assert by_audit == {check.invariant for check in audit.CHECKS}
 
 
@@ -300,7 +302,22 @@ def test_every_command_explains_itself(words: tuple[str, ...]) -> None:
     answer = CliRunner().invoke(cli, [*words, "--help"])
     assert answer.exit_code == 0
     explained = answer.output.partition("\n\n")[2].partition("\n\n")[0].strip()
-    assert explained and not explained.startswith("Options:"), "no sentence says what it does"
+    assert explained, "no sentence says what it does"
+    assert not explained.startswith("Options:"), "no sentence says what it does"
+
+
+def test_the_readmes_session_has_the_columns_that_the_command_prints() -> None:
+    source = ast.parse((ROOT / "dispatcher/cli/deliveries.py").read_text())
+    printed = [
+        [one.value for one in node.elts if isinstance(one, ast.Constant)]
+        for node in ast.walk(source)
+        if isinstance(node, ast.List)
+    ]
+    text = "\n".join(block.text for block in blocks(ROOT / "README.md"))
+    heads = re.findall(r"^(?:delivery +age|#  started) .*", text, re.MULTILINE)
+    assert len(heads) == 3
+    for head in heads:
+        assert re.split(r" {2,}", head.strip()) in printed
 
 
 # Examples
@@ -332,7 +349,8 @@ def test_the_example_of_a_schedule_file_is_one(tmp_path: Path) -> None:
     (example,) = [block.text for block in blocks(ROOT / "docs/retries.md") if block.language == "toml"]
     (tmp_path / "example.toml").write_text(example)
     report = lint(tmp_path / "example.toml")
-    assert not report.problems and not report.warnings
+    assert not report.problems
+    assert not report.warnings
 
 
 @documents

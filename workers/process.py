@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 from celery.platforms import SecurityWarning
-from celery.signals import worker_shutting_down
+from celery.signals import setup_logging, worker_shutting_down
 
 from dispatcher import config, telemetry, wiring
 from dispatcher.clock import SYSTEM
@@ -106,6 +106,10 @@ def current() -> Process:
     return _current[0]
 
 
+def _keep_logging(**_: object) -> None:
+    """Logging is set up already: see `telemetry.set_up`."""
+
+
 ARGUMENTS: Final = ("--quiet", "worker", "--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
@@ -131,6 +135,8 @@ def main(settings: Settings | None = None) -> None:
 
     # Celery warns of root because of pickled messages; ours are JSON, and the only task takes no argument.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    # Celery would raise the root logger's level to its own; with somebody listening it leaves logging alone.
+    setup_logging.connect(_keep_logging, weak=False)
     # The task may be waiting for room: it must return before Celery's own shutdown goes on.
     worker_shutting_down.connect(halt, weak=False)
     try:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session, scoped_session
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.errors import IdempotencyConflict, InvalidInput
 from dispatcher.flow.fanout import fan_out
-from dispatcher.ids import created_at, format_id, uuid7
+from dispatcher.ids import first_id, format_id, uuid7
 from dispatcher.model.event import Event, body_hash, validate
 from dispatcher.store import events as store
 from dispatcher.wakeup import Wakeup
@@ -162,7 +162,8 @@ def _check(event: Event, pointer: str, at: datetime) -> _Checked:
         return _Checked(event, payload, uuid7(at), event.idempotency_key, body_hash(event, payload))
     if event.idempotency_key is not None:
         raise InvalidInput(f"{pointer}/idempotency_key", "an id and an idempotency key", "one of the two")
-    if event.id.version != 7 or abs(created_at(event.id) - at) > timedelta(days=1):
+    day = timedelta(days=1)  # compared as ids: the years of a UUIDv7 go beyond a datetime's
+    if event.id.version != 7 or not first_id(at - day) <= event.id < first_id(at + day):
         raise InvalidInput(f"{pointer}/id", format_id("evt", event.id), "evt_ and a UUIDv7 within a day of now")
     return _Checked(event, payload, event.id, format_id("evt", event.id), body_hash(event, payload))
 

@@ -24,16 +24,16 @@ def fan_out(event: Event, stored: NewEvent, targets: Iterable[Target], *, at: da
         NewDelivery(
             id=uuid7(at),
             endpoint_id=target.endpoint_id,
-            event_id=stored.id,
-            tenant_id=stored.tenant_id,
+            event_id=stored["id"],
+            tenant_id=stored["tenant_id"],
             created_at=at,
             not_before=event.not_before,
             first_wait_s=target.first_wait_s,
             expires_at=event.expires_at,
             schedule_id=target.schedule_id,
-            event_type=stored.type,
-            mode=stored.mode,
-            object_id=stored.object_id,
+            event_type=stored["type"],
+            mode=stored["mode"],
+            object_id=stored["object_id"],
         )
         for target in targets
     ]

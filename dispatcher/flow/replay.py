@@ -114,7 +114,7 @@ def _replay(
     ]
     if new:
         events.accept(connection, [], new, now=now)
-    return [delivery.id for delivery in new]
+    return [delivery["id"] for delivery in new]
 
 
 def _to_json(chosen: Filter) -> dict[str, Any]:

@@ -7,7 +7,7 @@ another, unless they use the same idempotency key.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 from uuid import UUID
 
 from sqlalchemy import text
@@ -158,8 +158,7 @@ def recall(connection: Connection, keys: Sequence[tuple[UUID, str]]) -> list[Rem
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(TypedDict):
     """A row of `events`. `payload` is base64."""
 
     id: UUID
@@ -172,8 +171,7 @@ class NewEvent:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class NewDelivery:
+class NewDelivery(TypedDict):
     """A row of `deliveries`, first due `first_wait_s` seconds from now, and not before `not_before`."""
 
     id: UUID
@@ -188,8 +186,8 @@ class NewDelivery:
     event_type: str
     mode: str
     object_id: str | None
-    replay_id: UUID | None = None
-    replay_of: UUID | None = None
+    replay_id: NotRequired[UUID | None]
+    replay_of: NotRequired[UUID | None]
 
 
 def accept(

@@ -16,7 +16,7 @@ Fault = Callable[[System, random.Random], None]
 
 def kill_worker(system: System, rng: random.Random) -> None:
     """SIGKILL in the middle of its work: what it has in flight or unrecorded has an unknown outcome."""
-    system.kill(rng.choice(system.beating()))
+    system.kill(rng.choice(system.busy_workers()))
 
 
 def kill_scheduler(system: System, rng: random.Random) -> None:
@@ -46,7 +46,7 @@ def restart_postgres(system: System, rng: random.Random) -> None:
 
 def stop_worker(system: System, rng: random.Random) -> None:
     """SIGTERM: it lets what it has in flight finish, then leaves, and another takes its place."""
-    system.stack.supervisor.restart(rng.choice(system.beating()))
+    system.stack.supervisor.restart(rng.choice(system.busy_workers()))
 
 
 def ring_falsely(system: System, rng: random.Random, times: int = 500) -> None:

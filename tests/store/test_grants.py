@@ -20,26 +20,7 @@ from tests.support import walk
 from tests.support.producers import count
 
 ROLE = 'we"ird %s :x Ünïque'
-TABLES = set("events deliveries ended_deliveries attempts endpoints api_keys wakes lanes alembic_version".split())
-    "tenants",
-    "api_keys",
-    "endpoints",
-    "endpoint_history",
-    "schedules",
-    "schedule_versions",
-    "events",
-    "idempotency",
-    "lanes",
-    "wakes",
-    "deliveries",
-    "ended_deliveries",
-    "attempts",
-    "workers",
-    "replays",
-    "leader",
-    "events_default",
-    "alembic_version",
-]
+TABLES = {"events", "deliveries", "ended_deliveries", "attempts", "endpoints", "api_keys", "wakes", "lanes"}
 
 
 @dataclass
@@ -51,7 +32,8 @@ class Producer:
 
     def session(self) -> Session:
         session = Session(self.engine)
-        session.execute(text(f"SET LOCAL ROLE {self.engine.dialect.identifier_preparer.quote_identifier(self.role)}"))
+        quoted = self.engine.dialect.identifier_preparer.quote_identifier(self.role)
+        session.connection().exec_driver_sql(f"SET LOCAL ROLE {quoted}")
         return session
 
 
@@ -119,7 +101,7 @@ def test_it_may_do_nothing_else(producer: Producer, owner: Engine) -> None:
                WHERE c.relnamespace = 'dispatcher'::regnamespace AND c.relkind IN ('r', 'p')""",
             role=ROLE,
         )
-    assert TABLES <= {row.relname for row in columns}
+    assert {row.relname for row in columns} >= TABLES
     for row in columns:
         assert row.reads == (row.attname in readable.get(row.relname, ())), row
         assert row.updates == (
@@ -132,34 +114,36 @@ def test_it_may_do_nothing_else(producer: Producer, owner: Engine) -> None:
     assert not decided_later & {row.attname for row in columns if row.relname == "deliveries" and row.inserts}
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "SELECT payload FROM dispatcher.events",
-        "SELECT secrets FROM dispatcher.endpoints",
-        "SELECT url FROM dispatcher.endpoints",
-        "SELECT * FROM dispatcher.deliveries",
-        "SELECT body FROM dispatcher.schedule_versions",
-        "SELECT key_sha256 FROM dispatcher.api_keys",
-        "UPDATE dispatcher.endpoints SET url = 'https://elsewhere.example.com/'",
-        "UPDATE dispatcher.idempotency SET key = 'x'",
-        "DELETE FROM dispatcher.idempotency",
-        "DELETE FROM dispatcher.wakes",
-        "INSERT INTO dispatcher.deliveries (id, state) VALUES (gen_random_uuid(), 'in_flight')",
-        "INSERT INTO dispatcher.events_default (id) VALUES (gen_random_uuid())",
-        "CREATE TABLE dispatcher.mine (id int)",
-        "TRUNCATE dispatcher.events",
-    ],
-)
-def test_the_server_refuses_it_the_rest(producer: Producer, statement: str) -> None:
-    with producer.session() as session, pytest.raises(ProgrammingError, match="permission denied"):
-        session.execute(text(statement))
+REFUSED = [
+    "SELECT payload FROM dispatcher.events",
+    "SELECT secrets FROM dispatcher.endpoints",
+    "SELECT url FROM dispatcher.endpoints",
+    "SELECT * FROM dispatcher.deliveries",
+    "SELECT body FROM dispatcher.schedule_versions",
+    "SELECT key_sha256 FROM dispatcher.api_keys",
+    "UPDATE dispatcher.endpoints SET url = 'https://elsewhere.example.com/'",
+    "UPDATE dispatcher.idempotency SET key = 'x'",
+    "DELETE FROM dispatcher.idempotency",
+    "DELETE FROM dispatcher.wakes",
+    "INSERT INTO dispatcher.deliveries (id, state) VALUES (gen_random_uuid(), 'in_flight')",
+    "INSERT INTO dispatcher.events_default (id) VALUES (gen_random_uuid())",
+    "CREATE TABLE dispatcher.mine (id int)",
+    "TRUNCATE dispatcher.events",
+]
 
 
-@pytest.mark.parametrize("role", ["nobody there", "PUBLIC", "", 'x"; DROP SCHEMA dispatcher CASCADE; --', "a\0b"])
-def test_a_role_that_does_not_exist_is_named(owner: Engine, role: str) -> None:
-    with owner.begin() as connection, pytest.raises(NotFound, match="there is no role"):
-        grant_producer(connection, role)
+def test_the_server_refuses_it_the_rest(producer: Producer) -> None:
+    with producer.session() as session:
+        for statement in REFUSED:
+            with pytest.raises(ProgrammingError, match="permission denied"), session.begin_nested():
+                session.execute(text(statement))
+
+
+def test_a_role_that_does_not_exist_is_named(owner: Engine) -> None:
+    with owner.begin() as connection:
+        for role in ("nobody there", "PUBLIC", "", 'x"; DROP SCHEMA dispatcher CASCADE; --', "a\0b"):
+            with pytest.raises(NotFound, match="there is no role"):
+                grant_producer(connection, role)
 
 
 def test_the_owner_keeps_what_it_has(owner: Engine) -> None:

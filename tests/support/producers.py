@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
+from redis.client import PubSub
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -55,3 +57,13 @@ def producer_engine(url: str, **values: Any) -> Engine:
 def count(connection: Connection, table: str) -> int:
     found: int = connection.execute(text(f"SELECT count(*) FROM dispatcher.{table}")).scalar_one()
     return found
+
+
+def hears(subscription: PubSub, timeout_s: float = 10.0) -> bool:
+    """Whether a wake-up arrives."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        message = subscription.get_message(timeout=0.1)
+        if message is not None and message["type"] == "message":
+            return True
+    return False

@@ -18,7 +18,7 @@ from typing import Any, Self
 from uuid import UUID
 
 import redis
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher import config, wiring
@@ -36,7 +36,7 @@ from dispatcher.wakeup import Wakeup
 from tests.support.ledger import Ledger, Post
 
 REPOSITORY = Path(__file__).parents[2]
-SCHEDULE = ("crash", 'description = "Short."\nwaits = ["0s", "1s", "1s", "2s"]\n')
+SCHEDULE = ("crash", 'description = "Short."\nwaits = ["0s", "500ms", "500ms", "1s"]\n')
 DRAIN_S = 75.0
 """How long after the last fault everything must have ended."""
 
@@ -63,7 +63,7 @@ class System:
         schedules_dir.mkdir()
         (schedules_dir / f"{SCHEDULE[0]}.toml").write_text(SCHEDULE[1])
         self.data_dir = data_dir or self._top / "data"
-        self.term_s = term_s
+        self._engine: Engine | None = None
         self.lines: deque[str] = deque(maxlen=20_000)
         self._env = {
             "DISPATCHER_ALLOW_NETWORKS": "127.0.0.0/8",
@@ -97,8 +97,14 @@ class System:
 
     def _reach(self, database_url: str, broker_url: str) -> None:
         self.database_url, self.broker_url = database_url, broker_url
-        self.engine = create_engine(database_url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        if self._engine is None:  # the database's URL stays; a producer may be using it
+            self._engine = create_engine(database_url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
         self.wakeup = Wakeup(broker_url)
+
+    @property
+    def engine(self) -> Engine:
+        assert self._engine is not None
+        return self._engine
 
     def stop(self) -> None:
         self.engine.dispose()
@@ -133,24 +139,27 @@ class System:
         if number == signal.SIGKILL:
             until(lambda: child.pid != killed, 15, f"{name} is gone")
 
-    def beating(self) -> list[str]:
-        """The workers that live and have a heartbeat, so that a kill hits work and not a start; waits for one."""
-        found: list[str] = []
-
-        def look() -> bool:
-            pids = {name: self.stack.supervisor.children[name].pid for name in self.names("worker")}
-            alive = {pid for (pid,) in self.rows("SELECT pid FROM dispatcher.workers WHERE heartbeat_until > now()")}
-            found[:] = [name for name, pid in pids.items() if pid in alive]
-            return bool(found)
-
-        until(look, 30, "a worker lives")
+    def busy_workers(self, patience_s: float = 2.0) -> list[str]:
+        """The workers that hold deliveries right now; those with a heartbeat where none gets any in that time."""
+        deadline = time.monotonic() + patience_s
+        while not (found := self._workers("EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.claimed_by = w.id)")):
+            if time.monotonic() > deadline and (found := self._workers("true")):
+                break
+            assert time.monotonic() < deadline + 30, "no worker lives"
+            time.sleep(0.02)
         return found
+
+    def _workers(self, condition: str) -> list[str]:
+        pids = {self.stack.supervisor.children[name].pid: name for name in self.names("worker")}
+        rows = self.rows(f"SELECT pid FROM dispatcher.workers w WHERE heartbeat_until > now() AND {condition}")
+        return [pids[pid] for (pid,) in rows if pid in pids]
 
     def redis(self) -> redis.Redis:
         return redis.Redis.from_url(self.broker_url, socket_timeout=5)
 
     def flush_redis(self) -> None:
         with self.redis() as client:
+            until(lambda: _answers(client), 15, "Redis answers")
             client.flushall()
 
     def restart_postgres(self) -> None:
@@ -191,6 +200,13 @@ class System:
         ledger.know(secrets)
 
 
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
 class UpSystem(System):
     """The same through `python -m dispatcher up`: its supervisor is a process of its own, which can be killed."""
 
@@ -222,8 +238,7 @@ class UpSystem(System):
         ready.set()
 
     def kill_supervisor(self) -> None:
-        """As the kernel would: no handler runs. Returns when its guard has stopped what it had started."""
-        self.engine.dispose()
+        """As the kernel would: no handler runs. Its guard may still be stopping the others when this returns."""
         self._process.kill()
         self._process.wait()
         self._reader.join()
