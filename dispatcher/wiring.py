@@ -159,7 +159,7 @@ def check_database(settings: Settings) -> None:
         raise unavailable(error) from error
     finally:
         built.dispose()
-    if revision != migrate.head():
+    if not migrate.serves(revision):
         raise Unavailable(
             f"the database's schema is at {revision or 'nothing'}, this version needs {migrate.head()}: "
             "run `dispatcher migrate`"

@@ -12,7 +12,7 @@ from dispatcher import wiring
 from dispatcher.api import forms
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
-from dispatcher.cli.output import output_option, print_fields, print_json, print_line, print_table
+from dispatcher.cli.output import counted, output_option, print_fields, print_json, print_line, print_table
 from dispatcher.flow import register
 from dispatcher.ids import DEFAULT_TENANT, format_id
 from dispatcher.retry import parse_duration
@@ -152,7 +152,7 @@ def delete(endpoint_id: UUID, yes: bool) -> None:
         click.confirm(f"Delete {format_id('ep', endpoint_id)} and cancel what waits for it?", abort=True)
     with target.database() as (_, connection):
         cancelled = register.delete(connection, endpoint_id)
-    print_line(f"deleted; {cancelled} waiting deliveries cancelled")
+    print_line(f"deleted; {counted(cancelled, 'waiting delivery', 'waiting deliveries')} cancelled")
 
 
 @endpoints.command("rotate-secret")

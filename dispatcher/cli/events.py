@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dispatcher.api import forms
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
-from dispatcher.cli.output import console, output_option, print_fields, print_json, print_line, print_table
+from dispatcher.cli.output import console, counted, output_option, print_fields, print_json, print_line, print_table
 from dispatcher.errors import NotFound
 from dispatcher.flow.enqueue import CHUNK, Accepted, enqueue
 from dispatcher.flow.parse import parse_event, parse_line
@@ -71,7 +71,7 @@ def send(
         found = (parse_line(line, n, tenant_id=tenant_id) for n, line in lines)
     if dry_run:
         checked = sum(1 for _ in found)
-        print_line(f"{checked} events are right; nothing was sent")
+        print_line(f"checked {counted(checked, 'event')}, all right; nothing was sent")
         return
     accepted = _send(found)
     if output == "json":
@@ -80,7 +80,8 @@ def send(
     new = [one for one in accepted if not one.duplicate]
     unmatched = sum(1 for one in new if one.fanout == 0)
     print_line(
-        f"{len(new)} events accepted, {sum(one.fanout or 0 for one in new)} deliveries, "
+        f"{counted(len(new), 'event')} accepted, "
+        f"{counted(sum(one.fanout or 0 for one in new), 'delivery', 'deliveries')}, "
         f"{len(accepted) - len(new)} sent before, {unmatched} that no endpoint wants"
     )
     if len(accepted) == 1:

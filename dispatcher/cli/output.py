@@ -98,6 +98,15 @@ def print_json(value: object) -> None:
     sys.stdout.write(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "delivery", "deliveries"), counted(2, "event")
+    ('1 delivery', '2 events')
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def instant(at: datetime) -> str:
     """An aware instant as RFC 3339 in UTC, with the digits of a second that it needs: none, three or six.
 

@@ -13,7 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
 from dispatcher.cli.deliveries import filter_options
-from dispatcher.cli.output import console, output_option, print_fields, print_json, print_line
+from dispatcher.cli.output import console, counted, output_option, print_fields, print_json, print_line
 from dispatcher.errors import NotFound
 from dispatcher.flow import replay as flow
 from dispatcher.ids import format_id
@@ -43,10 +43,10 @@ def start(chosen: log.Filter, dry_run: bool, yes: bool, no_wait: bool, output: O
     with target.database() as (_, connection):
         count = flow.count(connection, chosen)
     if dry_run:
-        print_line(f"{count} deliveries would be replayed")
+        print_line(f"{counted(count, 'delivery', 'deliveries')} would be replayed")
         return
     if not yes and count:
-        click.confirm(f"Replay {count} deliveries?", abort=True)
+        click.confirm(f"Replay {counted(count, 'delivery', 'deliveries')}?", abort=True)
     with target.database() as (settings, connection):
         replay_id = flow.start(connection, chosen)
     target.ring(settings)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def prune(connection: Connection, *, batch: int = 1000, now: datetime | None = None) -> None:
     """One round, bounded by `batch` rows of each kind; what is left is the next round's."""
     partitions.ensure(connection, now)
-    deliveries.expire_held(connection, batch=batch, now=now)
+    deliveries.expire(connection, batch=batch, now=now)
     deliveries.cancel_deleted(connection, batch=batch, now=now)
     events.forget(connection, batch=batch, now=now)
     workers.bury(connection, now=now)

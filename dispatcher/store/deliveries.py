@@ -294,9 +294,17 @@ _EXPIRE_HELD = text(
         which="""
         SELECT w.id FROM dispatcher.endpoints e
         JOIN dispatcher.deliveries w ON w.endpoint_id = e.id AND w.state = 'waiting'
-        WHERE e.status = 'disabled'
-          AND coalesce(w.expires_at, w.created_at + interval '7 days')
-              <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
+        WHERE e.status = 'disabled' AND w.expires_at IS NULL
+          AND w.created_at + interval '7 days' <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
+        LIMIT :batch"""
+    )
+)
+
+_EXPIRE = text(
+    _MOVE.format(
+        which="""
+        SELECT w.id FROM dispatcher.deliveries w
+        WHERE w.state = 'waiting' AND w.expires_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
         LIMIT :batch"""
     )
 )
@@ -557,13 +565,18 @@ def cancel_deleted(connection: Connection, *, batch: int, now: datetime | None =
     return len(done.all())
 
 
-def expire_held(connection: Connection, *, batch: int, now: datetime | None = None) -> int:
-    """Ends up to `batch` deliveries held for a disabled endpoint whose expiry (7 days by default) has passed."""
-    done = connection.execute(
-        _EXPIRE_HELD,
-        {"batch": batch, "state": DeliveryState.EXPIRED, "reason": "held until it expired", "now": now},
-    )
-    return len(done.all())
+def expire(connection: Connection, *, batch: int, now: datetime | None = None) -> int:
+    """Ends up to `batch` of each: waiting deliveries whose `expires_at` has passed (index deliveries_expiry), and those
+    without one that have been held for a disabled endpoint for 7 days since they were created; returns how many.
+    """
+    expired = 0
+    for statement, reason in (
+        (_EXPIRE, "expired before it was delivered"),
+        (_EXPIRE_HELD, "held for 7 days, until it expired"),
+    ):
+        values = {"batch": batch, "state": DeliveryState.EXPIRED, "reason": reason, "now": now}
+        expired += len(connection.execute(statement, values).all())
+    return expired
 
 
 def wake(connection: Connection, endpoint_id: UUID, *, now: datetime | None = None) -> None:

@@ -37,6 +37,15 @@ def head() -> str:
     return revision
 
 
+def serves(revision: str | None) -> bool:
+    """Whether this version of the code can run on that schema: its own, or a newer one that it does not know.
+
+    Migrations stay compatible with the version that is running, so an upgrade may migrate first and restart later.
+    """
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return revision == head() or (revision is not None and revision not in known)
+
+
 def current(connection: Connection) -> str | None:
     """The revision that the database has, None before the first migration."""
     context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})

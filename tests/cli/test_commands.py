@@ -141,7 +141,7 @@ def test_an_endpoint_is_disabled_enabled_rotated_and_deleted(run: Run) -> None:
     listed = run("endpoints", "list")
     assert made["secret"] not in listed.out
     assert rotated["secret"] not in listed.out
-    assert "1 waiting deliveries cancelled" in run("endpoints", "delete", made["id"], "--yes").out
+    assert "1 waiting delivery cancelled" in run("endpoints", "delete", made["id"], "--yes").out
     assert run("endpoints", "show", made["id"]).code == 1
     assert run("endpoints", "list", "--output", "json").json == []
 
@@ -203,7 +203,7 @@ def test_a_file_with_one_bad_line_sends_nothing_of_its_batch(run: Run) -> None:
 
 def test_a_dry_run_checks_and_sends_nothing(run: Run) -> None:
     run("endpoints", "create", "https://shop.example.com/")
-    assert "5 events are right" in run("events", "send", "--dry-run", stdin=line() * 5).out
+    assert "checked 5 events" in run("events", "send", "--dry-run", stdin=line() * 5).out
     assert run("deliveries", "list", "--output", "json").json == []
 
 

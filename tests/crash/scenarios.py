@@ -43,7 +43,9 @@ class Run:
         return self.scenario.acceptable(self.verdict)
 
     def __str__(self) -> str:
-        return f"{self.scenario.name}: drained in {self.drain_s:.1f} s, {self.repeated} emits repeated\n  {self.verdict}"
+        return (
+            f"{self.scenario.name}: drained in {self.drain_s:.1f} s, {self.repeated} emits repeated\n  {self.verdict}"
+        )
 
 
 WORKERS_KILLED = Scenario("workers killed", (faults.kill_worker,) * 6)

@@ -18,11 +18,22 @@ from sqlalchemy.orm import Session
 from dispatcher import Accepted, Event, emit_many
 from dispatcher.errors import IdempotencyConflict
 from dispatcher.flow.enqueue import enqueue
+from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.store import events, partitions
 from tests.support import producers, walk
-from tests.support.producers import producer_engine
+from tests.support.producers import producer_engine, shared_database, wipe
 
 NO_WAITING = "-c lock_timeout=1000 -c deadlock_timeout=20"
+
+
+@pytest.fixture(scope="module")
+def shared(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    yield from shared_database(postgres, migrated_template)
+
+
+@pytest.fixture
+def migrated_database_url(shared: str) -> str:
+    return wipe(shared)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,12 +16,23 @@ from dispatcher import Event
 from dispatcher.errors import IdempotencyConflict, InvalidInput
 from dispatcher.flow.enqueue import ID_LIFETIME, KEY_LIFETIME, enqueue
 from dispatcher.ids import uuid7
+from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.model.event import body_hash, validate
 from tests.support import walk
-from tests.support.producers import count
+from tests.support.producers import count, shared_database, wipe
 from tests.support.walk import NOW
 
 HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def shared(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    yield from shared_database(postgres, migrated_template)
+
+
+@pytest.fixture
+def migrated_database_url(shared: str) -> str:
+    return wipe(shared)
 
 
 def event(key: str | None = "k", payload: Any = 1, **values: Any) -> Event:

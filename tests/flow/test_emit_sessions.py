@@ -20,10 +20,31 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from dispatcher import Accepted, Event, emit, emit_many
 from dispatcher.errors import IdempotencyConflict, InvalidInput
+from dispatcher.local.postgres import EmbeddedPostgres
 from tests.support import walk
-from tests.support.producers import ASYNC_DRIVERS, SYNC_DRIVERS, Bell, count, producer_engine, run, with_driver
+from tests.support.producers import (
+    ASYNC_DRIVERS,
+    SYNC_DRIVERS,
+    Bell,
+    count,
+    producer_engine,
+    run,
+    shared_database,
+    wipe,
+    with_driver,
+)
 
 PAID = Event(type="payment.completed", payload={"amount": 1250, "note": 'é "\n'}, object_id="pay_1")
+
+
+@pytest.fixture(scope="module")
+def shared(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    yield from shared_database(postgres, migrated_template)
+
+
+@pytest.fixture
+def migrated_database_url(shared: str) -> str:
+    return wipe(shared)
 
 
 @pytest.fixture

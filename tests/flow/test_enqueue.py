@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -17,10 +18,21 @@ from dispatcher import Event
 from dispatcher.errors import InvalidInput
 from dispatcher.flow.enqueue import CHUNK, enqueue
 from dispatcher.ids import created_at, uuid7
+from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.model.event import MAX_PAYLOAD_BYTES
 from tests.support import walk
-from tests.support.producers import count
+from tests.support.producers import count, shared_database, wipe
 from tests.support.walk import NOW
+
+
+@pytest.fixture(scope="module")
+def shared(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    yield from shared_database(postgres, migrated_template)
+
+
+@pytest.fixture
+def migrated_database_url(shared: str) -> str:
+    return wipe(shared)
 
 
 def emit(connection: Connection, type_: str = "payment.completed", payload: Any = 1, **values: Any) -> UUID:

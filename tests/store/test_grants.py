@@ -15,9 +15,10 @@ from dispatcher import Event, emit, emit_many
 from dispatcher.errors import IdempotencyConflict, InvalidInput, NotFound
 from dispatcher.flow.enqueue import enqueue
 from dispatcher.ids import uuid7
+from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.store.grants import grant_producer
 from tests.support import walk
-from tests.support.producers import count
+from tests.support.producers import count, shared_database, wipe
 
 ROLE = 'we"ird %s :x Ünïque'
 TABLES = {"events", "deliveries", "ended_deliveries", "attempts", "endpoints", "api_keys", "wakes", "lanes"}
@@ -35,6 +36,16 @@ class Producer:
         quoted = self.engine.dialect.identifier_preparer.quote_identifier(self.role)
         session.connection().exec_driver_sql(f"SET LOCAL ROLE {quoted}")
         return session
+
+
+@pytest.fixture(scope="module")
+def shared(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    yield from shared_database(postgres, migrated_template)
+
+
+@pytest.fixture
+def migrated_database_url(shared: str) -> str:
+    return wipe(shared)
 
 
 @pytest.fixture

@@ -141,9 +141,7 @@ async def _serve() -> None:
         if entry.path.startswith("/_"):
             return control(entry)
         delay_s, status = behave(entry)
-        posts.append(
-            Post(entry.webhook_id, entry.path, entry.received_at, entry.body_sha256, status, verified(entry))
-        )
+        posts.append(Post(entry.webhook_id, entry.path, entry.received_at, entry.body_sha256, status, verified(entry)))
         return delay_s, _answer(status)
 
     async with LedgerReceiver(answer=answer) as receiver:

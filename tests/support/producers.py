@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from redis.client import PubSub
@@ -13,6 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from dispatcher import Wakeup
+from dispatcher.local.postgres import EmbeddedPostgres
+from tests.support import walk
+from tests.support.servers import drop_database, fresh_database
 
 SYNC_DRIVERS = ("psycopg", "psycopg2")
 ASYNC_DRIVERS = ("psycopg_async", "asyncpg")
@@ -67,3 +70,23 @@ def hears(subscription: PubSub, timeout_s: float = 10.0) -> bool:
         if message is not None and message["type"] == "message":
             return True
     return False
+
+
+_WRITTEN = """deliveries ended_deliveries attempts events idempotency wakes lanes endpoint_history endpoints workers"""
+
+
+def shared_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """The URL of a database for a whole module of tests; call `wipe` before each of them."""
+    url = fresh_database(server, template)
+    yield url
+    drop_database(server, url)
+
+
+def wipe(url: str) -> str:
+    """Deletes what tests have written: a tenth of the time that another copy of the template takes."""
+    with walk.connect(url) as connection:
+        for table in _WRITTEN.split():
+            connection.execute(f"DELETE FROM dispatcher.{table}")  # type: ignore[call-overload]
+        connection.execute("DELETE FROM dispatcher.tenants WHERE name <> 'default'")
+        connection.execute("DROP TABLE IF EXISTS orders")
+    return url

@@ -92,8 +92,15 @@ class System:
         self.lines.append(f"{time.strftime('%H:%M:%S')} {name} | {line}")
 
     def start(self) -> None:
-        self.stack.start()
-        self._reach(self.stack.database_url, self.stack.broker_url)
+        try:
+            self.stack.start()
+            self._reach(self.stack.database_url, self.stack.broker_url)
+            expected = len(self.names("worker"))
+            alive = "SELECT count(*) FROM dispatcher.workers WHERE heartbeat_until > now()"
+            until(lambda: self.rows(alive)[0][0] >= expected, 30, "the workers live")
+        except BaseException:
+            self.stack.stop()
+            raise
 
     def _reach(self, database_url: str, broker_url: str) -> None:
         self.database_url, self.broker_url = database_url, broker_url
@@ -188,9 +195,7 @@ class System:
     def register(self, ledger: Ledger, paths: dict[str, list[str]]) -> None:
         """Registers an endpoint for each path, with its event types, and tells the ledger their secrets."""
         settings = self._settings(self.database_url)
-        register = Register(
-            keyring=Keyring.parse(secret_keys(self.data_dir)), url_policy=wiring.url_policy(settings)
-        )
+        register = Register(keyring=Keyring.parse(secret_keys(self.data_dir)), url_policy=wiring.url_policy(settings))
         secrets = {}
         with self.engine.begin() as connection:
             for path, types in paths.items():
@@ -343,7 +348,9 @@ class Load:
         self.committed.update(event.id for event in events if event.id is not None)
 
     def open_deliveries(self) -> int:
-        return self.system.rows("SELECT count(*) FROM dispatcher.deliveries WHERE event_id >= :first", first=self._first)[0][0]
+        return self.system.rows(
+            "SELECT count(*) FROM dispatcher.deliveries WHERE event_id >= :first", first=self._first
+        )[0][0]
 
     def drain(self, patience_s: float = DRAIN_S) -> float:
         """Waits until every delivery of this load has ended; seconds since the call."""
@@ -460,11 +467,7 @@ def judge(system: System, ledger: Ledger, load: Load) -> Verdict:
         ),
         unlogged=count(
             "a POST without an attempt",
-            (
-                (pair, extra)
-                for pair in pairs
-                if (extra := len(posts[pair]) - known[pair] - unknown[pair]) > 0
-            ),
+            ((pair, extra) for pair in pairs if (extra := len(posts[pair]) - known[pair] - unknown[pair]) > 0),
         ),
         phantom=count(
             "an attempt without a POST",

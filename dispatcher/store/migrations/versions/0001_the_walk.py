@@ -147,6 +147,7 @@ CREATE TABLE dispatcher.deliveries (
         autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX deliveries_due ON dispatcher.deliveries (endpoint_id, state, due_at, id);
 CREATE INDEX deliveries_claimed ON dispatcher.deliveries (claimed_by) WHERE claimed_by IS NOT NULL;
+CREATE INDEX deliveries_expiry ON dispatcher.deliveries (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX deliveries_event ON dispatcher.deliveries (event_id);
 
 CREATE TABLE dispatcher.ended_deliveries (
