@@ -47,7 +47,9 @@ def server_cpu_s(server: EmbeddedPostgres) -> float:
 def measure(server: EmbeddedPostgres, events: int, work: Callable[[], None]) -> dict[str, float]:
     """Microseconds an event, the median of the rounds."""
     work()
-    client, server_side, wall = [], [], []
+    client: list[float] = []
+    server_side: list[float] = []
+    wall: list[float] = []
     for _ in range(ROUNDS):
         before = (time.process_time(), server_cpu_s(server), time.perf_counter())
         work()

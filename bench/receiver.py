@@ -132,6 +132,7 @@ def _serve(pipe: Connection) -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: _Protocol(ledger, delay_s), "127.0.0.1", 0, backlog=4096)
         loop.add_reader(pipe.fileno(), answer)
+        os.set_blocking(pipe.fileno(), True)  # uvloop has made it non-blocking, and a ledger is larger than a pipe
         pipe.send(server.sockets[0].getsockname()[1])
         await asyncio.Event().wait()
 
@@ -190,4 +191,6 @@ class Receiver:
 
     def _ask(self, what: str, value: float = 0.0) -> Any:
         self._pipe.send((what, value))
+        if not self._pipe.poll(60):
+            raise RuntimeError("the receiver does not answer: its traceback stands above")
         return self._pipe.recv()

@@ -68,4 +68,8 @@ def _transport_options(broker_url: str) -> dict[str, object]:
         "socket_keepalive": True,
         "retry_on_timeout": False,
         "health_check_interval": 10,
+        # Acknowledge in memory only. Where Redis dies between a message and its acknowledgement, Celery logs that
+        # and goes on, but kombu counts the message as unacknowledged ever after, and with a prefetch of one the
+        # worker would never take another.
+        "ack_emulation": False,
     }

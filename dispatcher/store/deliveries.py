@@ -51,6 +51,10 @@ WITH clock AS MATERIALIZED (
 SELECT endpoint_id FROM ready UNION SELECT endpoint_id FROM woken UNION SELECT endpoint_id FROM capped
 """)
 
+# A failure halves the lane's cap, a success adds one. What takes a second or more may halve it to 1, so that a dead
+# endpoint costs one slot. What fails at once costs hardly any: its cap stays at 8 or more, or a backlog that is
+# refused in a millisecond each would crawl through one slot and miss its declared times by hours.
+#
 # What has to come together for each lane is stacked by UNION ALL and grouped, never joined: a join of two CTEs is a
 # nested loop here (see PLANS), and its n × m comparisons were half the cost of a claim of 300 (measured).
 _CLAIM = text("""
@@ -60,10 +64,11 @@ WITH clock AS MATERIALIZED (
     SELECT CAST(value AS uuid) AS endpoint_id FROM json_array_elements_text(CAST(CAST(:lanes AS text) AS json))
 ), woken AS (
     DELETE FROM dispatcher.wakes w USING locked WHERE w.endpoint_id = locked.endpoint_id
-    RETURNING w.endpoint_id, w.succeeded, w.failed
+    RETURNING w.endpoint_id, w.succeeded, w.failed, w.stalled
 ), folded AS (
-    SELECT endpoint_id, sum(succeeded)::int AS succeeded, sum(failed)::int AS failed
-    FROM (SELECT endpoint_id, 0 AS succeeded, 0 AS failed FROM locked UNION ALL SELECT * FROM woken) x
+    SELECT endpoint_id, sum(succeeded)::int AS succeeded, sum(failed)::int AS failed, sum(stalled)::int AS stalled
+    FROM (SELECT endpoint_id, 0 AS succeeded, 0 AS failed, 0 AS stalled FROM locked
+          UNION ALL SELECT * FROM woken) x
     GROUP BY endpoint_id
 ), lane AS MATERIALIZED (
     SELECT l.endpoint_id, e.version, e.status = 'active' AS active, tuned.cap,
@@ -72,7 +77,9 @@ WITH clock AS MATERIALIZED (
     JOIN dispatcher.lanes l ON l.endpoint_id = f.endpoint_id
     JOIN dispatcher.endpoints e ON e.id = f.endpoint_id
     CROSS JOIN LATERAL (
-        SELECT least(e.max_in_flight, greatest(1, l.cap >> least(f.failed, 6)) + f.succeeded)::int AS cap
+        SELECT least(e.max_in_flight,
+                     greatest(1, greatest(least(l.cap, 8), l.cap >> least(f.failed, 6)) >> least(f.stalled, 6))
+                     + f.succeeded)::int AS cap
     ) tuned
     CROSS JOIN LATERAL (
         SELECT count(*)::int AS n FROM dispatcher.deliveries d
@@ -189,14 +196,16 @@ WITH clock AS MATERIALIZED (
     WHERE d.id = r.delivery_id AND d.claim_seq = r.claim_seq AND r.state IS NULL AND d.state = 'in_flight'
     RETURNING d.endpoint_id, d.due_at
 ), woken AS (
-    INSERT INTO dispatcher.wakes (endpoint_id, due_at, succeeded, failed)
+    INSERT INTO dispatcher.wakes (endpoint_id, due_at, succeeded, failed, stalled)
     SELECT endpoint_id, -- Sixty seconds: a wake that only reports successes is folded then, or at once if capped.
-           least(min(due_at), max(clock.now) + interval '60 seconds'), sum(succeeded), sum(failed)
+           least(min(due_at), max(clock.now) + interval '60 seconds'), sum(succeeded),
+           sum(failed), sum(stalled)
     FROM clock, (SELECT endpoint_id, CAST(NULL AS timestamptz) AS due_at,
                         coalesce(outcome = 'ok', false)::int AS succeeded,
-                        coalesce(outcome NOT IN ('ok', 'internal', 'worker_lost'), false)::int AS failed
-                 FROM result
-                 UNION ALL SELECT endpoint_id, due_at, 0, 0 FROM kept) x
+                        coalesce(bad AND duration_ms < 1000, false)::int AS failed,
+                        coalesce(bad AND duration_ms >= 1000, false)::int AS stalled
+                 FROM result CROSS JOIN LATERAL (SELECT outcome NOT IN ('ok', 'internal', 'worker_lost') AS bad) b
+                 UNION ALL SELECT endpoint_id, due_at, 0, 0, 0 FROM kept) x
     GROUP BY endpoint_id
 ), disabled AS (
     UPDATE dispatcher.endpoints e

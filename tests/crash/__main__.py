@@ -46,7 +46,7 @@ COLUMNS = ("events", "deliveries", "posts", "attempts", "unknown", "lost", "dupl
 
 
 def choose(n: int, rng: random.Random) -> Scenario:
-    """Round by round: first each scenario of the tests, every other round a mix, half of them without a worker killed."""
+    """Every other round a scenario of the tests, while there are any, then mixes; half of those kill no worker."""
     if n % 2 == 0 and n // 2 < len(PLANNED):
         return PLANNED[n // 2]
     allowed = MIX if rng.random() < 0.5 else MIX[1:]

@@ -51,7 +51,7 @@ class Run:
 WORKERS_KILLED = Scenario("workers killed", (faults.kill_worker,) * 6)
 SCHEDULERS_KILLED = Scenario("schedulers killed", (faults.kill_scheduler,) * 4)
 REDIS_WIPED = Scenario(
-    "Redis wiped and killed", (*(faults.flush_redis,) * 3, faults.kill_redis, *(faults.flush_redis,) * 3)
+    "Redis wiped and killed", (*(faults.flush_redis,) * 3, faults.kill_redis, faults.flush_redis, faults.kill_redis)
 )
 POSTGRES_RESTARTED = Scenario("PostgreSQL restarted", (faults.restart_postgres,) * 2)
 FALSE_BELLS = Scenario("false and doubled bells", (faults.ring_falsely,) * 2)

@@ -259,7 +259,8 @@ RECURSIVE.append(RECURSIVE)
 def test_what_cannot_be_accepted_says_where_and_what_is_allowed(
     values: dict[str, Any], pointer: str, found: str
 ) -> None:
-    event = Event(**({"type": "a", "payload": 1} | values))
+    complete: dict[str, Any] = {"type": "a", "payload": 1} | values
+    event = Event(**complete)
     unused: Any = None  # refused before the database hears of it
     with pytest.raises(InvalidInput) as refused:
         enqueue(unused, [event])

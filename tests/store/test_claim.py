@@ -256,12 +256,14 @@ def test_the_cap_holds_and_its_lane_sleeps_until_something_is_recorded(engine: E
         assert len(walk.claim(connection, worker_id)) == 1
 
 
-def test_the_cap_halves_to_one_on_failure_and_grows_by_one_on_success(engine: Engine) -> None:
+def test_the_cap_halves_to_one_on_slow_failures_and_grows_by_one_on_success(engine: Engine) -> None:
+    stalled = walk.Outcome(walk.OutcomeClass.DEADLINE, known=False, duration_ms=15_000)
+
     def caps(outcome: bool, count: int) -> list[int]:
         seen = []
         for _ in range(count):
             (claim, *_) = walk.claim(connection, worker_id, room=1)
-            walk.record(connection, [walk.result(claim) if outcome else walk.result(claim, walk.retry(3600))])
+            walk.record(connection, [walk.result(claim) if outcome else walk.result(claim, walk.retry(3600), stalled)])
             deliveries.claim(connection, worker_id=worker_id, room=1, batch=1, now=NOW)
             seen.append(walk.lane(connection, endpoint.id).cap)
             in_flight = "SELECT id FROM dispatcher.deliveries WHERE state = 'in_flight'"
@@ -279,6 +281,20 @@ def test_the_cap_halves_to_one_on_failure_and_grows_by_one_on_success(engine: En
         worker_id = walk.add_worker(connection)
         assert caps(outcome=False, count=5) == [4, 2, 1, 1, 1]
         assert caps(outcome=True, count=9) == [2, 3, 4, 5, 6, 7, 8, 8, 8]
+
+
+def test_failures_that_cost_no_time_leave_a_cap_of_eight(engine: Engine) -> None:
+    with engine.begin() as connection:
+        endpoint = walk.add_endpoint(connection, max_in_flight=64)
+        walk.emit(connection, 64)
+        worker_id = walk.add_worker(connection)
+        caps = []
+        for claim in walk.claim(connection, worker_id)[:5]:
+            walk.record(connection, [walk.result(claim, walk.retry(3600))])
+            deliveries.wake(connection, endpoint.id, now=NOW)
+            walk.claim(connection, worker_id)
+            caps.append(walk.lane(connection, endpoint.id).cap)
+        assert caps == [32, 16, 8, 8, 8]
 
 
 def test_a_failure_on_our_side_leaves_the_cap_alone(engine: Engine) -> None:
@@ -331,7 +347,7 @@ def test_what_is_held_longer_than_seven_days_expires(engine: Engine) -> None:
         assert walk.ended(connection) == []
         prune(connection, now=NOW + timedelta(days=7))
         (row,) = walk.ended(connection)
-        assert (row.state, row.reason) == ("expired", "held until it expired")
+        assert (row.state, row.reason) == ("expired", "held for 7 days, until it expired")
         prune(connection, now=NOW + timedelta(days=9))
         assert len(walk.ended(connection)) == 2
 

@@ -1,4 +1,4 @@
-"""The whole system as real processes on a temporary data directory, a load for it, and the judge of what became of it."""
+"""The whole system as real processes on a temporary data directory, a load for it, and the judge of the outcome."""
 
 from __future__ import annotations
 

@@ -110,7 +110,8 @@ CREATE TABLE dispatcher.wakes (
     endpoint_id uuid NOT NULL,
     due_at timestamptz NOT NULL,
     succeeded int NOT NULL DEFAULT 0,
-    failed int NOT NULL DEFAULT 0
+    failed int NOT NULL DEFAULT 0,              -- at once
+    stalled int NOT NULL DEFAULT 0              -- after a second or more
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_analyze_scale_factor = 0,
         autovacuum_analyze_threshold = 1000000);
 CREATE INDEX wakes_endpoint ON dispatcher.wakes (endpoint_id);
