@@ -40,6 +40,9 @@ PLANS: Final = " ".join(
 plan made while the tables are empty would otherwise scan them when they are full. By plain index scans, whose order
 lets a LIMIT stop early: a bitmap of all that is due is as large as the backlog."""
 
+LIMITS: Final = "-c idle_in_transaction_session_timeout=10s"
+"""A worker that hangs or is cut off between two statements of a claim would keep its lanes locked for everybody."""
+
 
 def _database_url(settings: Settings) -> str:
     if settings.database_url is None:
@@ -83,7 +86,7 @@ def hot_engine(settings: Settings, *, connections: int) -> AsyncEngine:
         pool_size=connections,
         max_overflow=0,
         pool_reset_on_return=None,  # every use commits or breaks; a ROLLBACK more costs a round trip each time
-        connect_args={"options": PLANS, "prepare_threshold": 0, "connect_timeout": 10},
+        connect_args={"options": f"{PLANS} {LIMITS}", "prepare_threshold": 0, "connect_timeout": 10},
     )
 
 

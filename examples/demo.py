@@ -283,7 +283,7 @@ class Demo:
                     live.update(table(counts), refresh=True)
                 elif time.monotonic() - said > 2:
                     said = time.monotonic()
-                    console.print("  " + "   ".join(one_line(name, one) for name, one in counts.items()))
+                    console.print("  " + "; ".join(one_line(name, one) for name, one in counts.items()))
                 if done(counts):
                     return
                 if time.monotonic() > limit:
@@ -349,17 +349,17 @@ def open_count(counts: Counter[str]) -> int:
 
 def one_line(merchant: str, counts: Counter[str]) -> str:
     """A merchant's deliveries in a few words."""
-    return f"{merchant}: {counts['delivered']} delivered, {open_count(counts)} open, {counts['exhausted']} exhausted"
+    return f"{merchant} {counts['delivered']} delivered {open_count(counts)} open {counts['exhausted']} exhausted"
 
 
 def table(counts: dict[str, Counter[str]]) -> Table:
     """The deliveries of each merchant, as bars."""
     found = Table(box=None, pad_edge=False, padding=(0, 2))
-    found.add_column("  merchant")
-    width = max(20, min(60, console.width - 60))
+    found.add_column("  merchant", min_width=10)
+    width = max(10, min(60, console.width - 72))
     found.add_column("deliveries", width=width)
     for state in STATES:
-        found.add_column(state.replace("_", " "), justify="right", style=COLOURS[state])
+        found.add_column(state.replace("_", " "), justify="right", style=COLOURS[state], min_width=len(state))
     for merchant, one in counts.items():
         total = sum(one.values()) or 1
         bar = Text()

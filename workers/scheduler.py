@@ -21,7 +21,7 @@ from dispatcher.clock import SYSTEM
 from dispatcher.flow import prune, replay, rescue
 from dispatcher.ids import uuid7
 from dispatcher.store import deliveries, workers
-from dispatcher.wakeup import CHANNEL
+from dispatcher.wakeup import CHANNEL, redis_url
 from workers.app import QUEUE, check_broker, make_app
 from workers.tasks import DELIVER
 
@@ -137,6 +137,8 @@ class Scheduler:
                     if self._clock.monotonic() - pruned_at_s >= PRUNE_EVERY_S:
                         pruned_at_s = self._clock.monotonic()
                         async with self._engine.begin() as connection:
+                            await connection.run_sync(prune.make_partitions)
+                        async with self._engine.begin() as connection:
                             await connection.run_sync(prune.prune)
             except SQLAlchemyError as error:
                 self._connected_since_s = self._clock.monotonic()
@@ -234,7 +236,8 @@ async def _main(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, scheduler.stop)
-    listener = asyncio.create_task(_listen(url, scheduler.wake)) if url.startswith("redis") else None
+    heard = redis_url(url)
+    listener = asyncio.create_task(_listen(heard, scheduler.wake)) if heard is not None else None
     await scheduler.run()
     if listener is not None:
         listener.cancel()

@@ -12,9 +12,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
+def make_partitions(connection: Connection, *, now: datetime | None = None) -> None:
+    """Makes next week's partitions, in a transaction of its own: attaching one locks the default partitions, so it
+    gives up after two seconds (a DBAPIError, tried again in a minute) rather than have claims wait behind it.
+    """
+    partitions.lock_briefly(connection)
+    partitions.ensure(connection, now)
+
+
 def prune(connection: Connection, *, batch: int = 1000, now: datetime | None = None) -> None:
     """One round, bounded by `batch` rows of each kind; what is left is the next round's."""
-    partitions.ensure(connection, now)
     deliveries.expire(connection, batch=batch, now=now)
     deliveries.cancel_deleted(connection, batch=batch, now=now)
     events.forget(connection, batch=batch, now=now)

@@ -21,6 +21,11 @@ _DEFAULT_IS_EMPTY: Final = (
 )
 
 
+def lock_briefly(connection: Connection) -> None:
+    """Has this transaction wait at most two seconds for any lock."""
+    connection.execute(text("SET LOCAL lock_timeout = '2s'"))
+
+
 def ensure(connection: Connection, now: datetime | None = None) -> list[str]:
     """Makes the partitions from two days ago to a week ahead that are missing; returns their names.
 

@@ -19,6 +19,14 @@ def kill_worker(system: System, rng: random.Random) -> None:
     system.kill(rng.choice(system.busy_workers()))
 
 
+def pause_worker(system: System, rng: random.Random) -> None:
+    """Stopped for longer than its term, as by a machine that swaps: it wakes up with claims that are others' now."""
+    name = rng.choice(system.busy_workers())
+    system.kill(name, signal.SIGSTOP)
+    time.sleep(system.term_s + 2)
+    system.kill(name, signal.SIGCONT)
+
+
 def kill_scheduler(system: System, rng: random.Random) -> None:
     system.kill(rng.choice(system.names("scheduler")))
 

@@ -14,19 +14,19 @@ from tests.support.system import DRAIN_S, Load, System, Verdict, judge
 
 @dataclass(frozen=True)
 class Scenario:
-    """`faults` are spread over the load. Only a killed worker may cost duplicates; see `acceptable`."""
+    """`faults` are spread over the load. Only a killed or paused worker may cost duplicates; see `acceptable`."""
 
     name: str
     faults: tuple[Fault, ...]
 
     @property
-    def kills_workers(self) -> bool:
-        return faults.kill_worker in self.faults
+    def takes_workers(self) -> bool:
+        return faults.kill_worker in self.faults or faults.pause_worker in self.faults
 
     def acceptable(self, verdict: Verdict) -> bool:
-        """Nothing lost and the log true, whatever happened; no duplicate and nothing unknown unless a worker died."""
-        spotless = verdict.duplicates == 0 and verdict.unknown == 0
-        return verdict.sound and (self.kills_workers or spotless)
+        """Nothing lost and the log true, whatever happened; nothing doubled or unknown unless a worker was taken."""
+        spotless = verdict.duplicates == 0 and verdict.admitted == 0
+        return verdict.sound and (self.takes_workers or spotless)
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Run:
 
 
 WORKERS_KILLED = Scenario("workers killed", (faults.kill_worker,) * 6)
+WORKER_PAUSED = Scenario("a worker paused", (faults.pause_worker,))
 SCHEDULERS_KILLED = Scenario("schedulers killed", (faults.kill_scheduler,) * 4)
 REDIS_WIPED = Scenario(
     "Redis wiped and killed", (*(faults.flush_redis,) * 3, faults.kill_redis, faults.flush_redis, faults.kill_redis)

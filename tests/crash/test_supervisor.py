@@ -31,4 +31,4 @@ def test_a_killed_system_goes_on_where_it_was(system: UpSystem, ledger: Ledger) 
     print(verdict)
     assert verdict.sound, verdict
     assert verdict.events >= 2000
-    assert verdict.duplicates <= verdict.unknown
+    assert verdict.duplicates <= verdict.admitted

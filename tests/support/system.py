@@ -63,6 +63,7 @@ class System:
         schedules_dir.mkdir()
         (schedules_dir / f"{SCHEDULE[0]}.toml").write_text(SCHEDULE[1])
         self.data_dir = data_dir or self._top / "data"
+        self.term_s = term_s
         self._engine: Engine | None = None
         self.lines: deque[str] = deque(maxlen=20_000)
         self._env = {
@@ -362,9 +363,10 @@ class Verdict:
     """What the ledger, the log and the checker agree on, or not.
 
     `lost`: committed events of which some delivery has not ended, or ended as delivered without an accepted POST.
-    `duplicates`: POSTs after one that the receiver had accepted. `unexplained`: of those, the ones without an
-    attempt of unknown outcome. `unlogged`: POSTs without any attempt that could be theirs; `phantom`: attempts
-    logged as sent and answered without a POST. `unknown`: attempts whose outcome is not known.
+    `duplicates`: POSTs after one that the receiver had accepted. `unknown`: attempts whose outcome is not known;
+    `admitted`: these and those whose outcome came late, after a rescue. `unexplained`: duplicates beyond what is
+    admitted of the same event and endpoint. `unlogged`: POSTs without any attempt that could be theirs; `phantom`:
+    attempts logged as sent and answered without a POST. `forged`: POSTs whose signature does not verify.
     """
 
     events: int
@@ -373,6 +375,7 @@ class Verdict:
     attempts: int
     unknown: int
     lost: int
+    admitted: int
     duplicates: int
     unexplained: int
     unlogged: int
@@ -391,7 +394,7 @@ class Verdict:
         numbers = " ".join(
             f"{name}={getattr(self, name)}"
             for name in (
-                *("events", "deliveries", "posts", "attempts", "unknown", "lost", "duplicates"),
+                *("events", "deliveries", "posts", "attempts", "unknown", "admitted", "lost", "duplicates"),
                 *("unexplained", "unlogged", "phantom", "forged"),
             )
         )
@@ -414,14 +417,17 @@ def judge(system: System, ledger: Ledger, load: Load) -> Verdict:
         )
     }
     attempts = system.rows(
-        """SELECT a.delivery_id, a.outcome, a.outcome_known FROM dispatcher.attempts a
+        """SELECT a.delivery_id, a.outcome, a.outcome_known, a.decision FROM dispatcher.attempts a
            JOIN dispatcher.ended_deliveries d ON d.id = a.delivery_id WHERE d.event_id >= :first""",
         first=first,
     )
     known: Counter[tuple[str, str]] = Counter()
     unknown: Counter[tuple[str, str]] = Counter()
-    for delivery_id, outcome, is_known in attempts:
+    admitted: Counter[tuple[str, str]] = Counter()
+    for delivery_id, outcome, is_known, decision in attempts:
         pair = deliveries[delivery_id][:2]
+        # A lost worker that was only late has told its outcome since; the decision is still the rescue's.
+        admitted[pair] += not is_known or decision == "not charged, again in 0 s"
         if not is_known:
             unknown[pair] += 1
         elif outcome not in NOT_SENT:
@@ -459,11 +465,12 @@ def judge(system: System, ledger: Ledger, load: Load) -> Verdict:
         posts=sum(map(len, posts.values())),
         attempts=len(attempts),
         unknown=sum(unknown.values()),
+        admitted=sum(admitted.values()),
         lost=lost,
         duplicates=sum(surplus.values()),
         unexplained=count(
             "a duplicate that the log does not admit",
-            ((pair, n - unknown[pair]) for pair, n in surplus.items() if n > unknown[pair]),
+            ((pair, n - admitted[pair]) for pair, n in surplus.items() if n > admitted[pair]),
         ),
         unlogged=count(
             "a POST without an attempt",
