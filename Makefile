@@ -23,7 +23,7 @@ demo: setup
 	@$(PYTHON) -m examples.demo $(ARGS)
 
 test: setup
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 up: setup
 	@$(PYTHON) -m dispatcher up $(ARGS)

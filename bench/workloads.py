@@ -46,6 +46,7 @@ class Options:
     slow: int = 20_000
     slow_endpoints: int = 1_000
     in_flight: int = 2_000
+    hold_s: float = 5.0
     latency_s: float = 15.0
     half_dead_s: float = 15.0
     half_dead_per_s: float = 500.0
@@ -66,6 +67,7 @@ TINY = Options(
     slow=300,
     slow_endpoints=30,
     in_flight=100,
+    hold_s=0.7,
     latency_s=1.0,
     half_dead_s=1.5,
     half_dead_per_s=60.0,
@@ -89,6 +91,19 @@ class Bench:
     """What explains the figures of the current workload, for its own file."""
     environment: dict[str, str] = field(default_factory=dict)
     """What the servers say of themselves."""
+    system: System | None = None
+    """Runs already and is used instead of a fresh one. For tests: what came before slows what comes after."""
+
+    @contextmanager
+    def fresh_system(self) -> Iterator[System]:
+        """The whole system with the workers that the options ask for."""
+        if self.system is not None:
+            describe(self, self.system)
+            yield self.system
+            return
+        with System(workers=self.options.workers, durable=self.options.durable) as system:
+            describe(self, system)
+            yield system
 
 
 @dataclass(slots=True)
@@ -153,13 +168,14 @@ def site(
     fanout: int = 1,
     max_in_flight: int = 64,
     warm_up: int = 2 * BATCH,
+    system: System | None = None,
 ) -> Iterator[Site]:
-    """A site whose warm-up of so many events has been recorded."""
+    """A site whose warm-up of so many events has been recorded, on `system` or a fresh one."""
     options = bench.options
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver())
-        system = stack.enter_context(System(workers=options.workers, durable=options.durable))
-        describe(bench, system)
+        if system is None:
+            system = stack.enter_context(bench.fresh_system())
         tenants, keys = system.add_endpoints(urls(receiver), per_tenant=fanout, max_in_flight=max_in_flight)
         generator = stack.enter_context(
             Generator(system.stack.database_url, system.stack.broker_url, tenants, payload_bytes=options.payload_bytes)
@@ -197,7 +213,7 @@ def _verified(ledger: Ledger, keys: Mapping[str, bytes]) -> int:
     return verified
 
 
-def _quantile(values: Sequence[float], share: float) -> float:
+def quantile(values: Sequence[float], share: float) -> float:
     """The nearest-rank quantile."""
     return sorted(values)[max(0, -int(-share * len(values) // 1) - 1)]
 
@@ -248,8 +264,8 @@ def _drained(bench: Bench, made: Site, events: int) -> Figures:
     figures["emit_s"] = emitted.accepted_at_s[-1] - start_s
     latencies = _latencies_ms(ledger, emitted.ids, emitted.accepted_at_s)
     if latencies:
-        figures["accept_to_receive_p50_ms"] = _quantile(latencies, 0.5)
-        figures["accept_to_receive_p99_ms"] = _quantile(latencies, 0.99)
+        figures["accept_to_receive_p50_ms"] = quantile(latencies, 0.5)
+        figures["accept_to_receive_p99_ms"] = quantile(latencies, 0.99)
     figures |= made.checks(emitted, ledger)
     if not is_recorded:
         figures["unrecorded"] = made.system.count("deliveries")
@@ -308,10 +324,10 @@ def _held(bench: Bench, made: Site) -> Figures:
     if not accounting.HAS_PROC:
         return {}
     workers = made.system.pids()["worker"]
-    made.receiver.delay(5.0)
+    made.receiver.delay(bench.options.hold_s)
     before = accounting.resident_bytes(workers)
     made.generator.start_bulk(bench.options.in_flight)
-    waiting, until = 0, time.monotonic() + 4.0
+    waiting, until = 0, time.monotonic() + 0.8 * bench.options.hold_s
     while waiting < bench.options.in_flight and time.monotonic() < until:
         time.sleep(0.02)
         waiting = made.receiver.waiting()
@@ -343,10 +359,10 @@ def _open_loop(made: Site, name: str, per_s: float, seconds: float) -> Figures:
     accepted = _latencies_ms(ledger, emitted.ids, emitted.accepted_at_s)
     return {
         f"{name}_per_s": per_s,
-        f"{name}_p50_ms": _quantile(wanted, 0.5),
-        f"{name}_p99_ms": _quantile(wanted, 0.99),
+        f"{name}_p50_ms": quantile(wanted, 0.5),
+        f"{name}_p99_ms": quantile(wanted, 0.99),
         f"{name}_max_ms": max(wanted),
-        f"{name}_from_commit_p99_ms": _quantile(accepted, 0.99),
+        f"{name}_from_commit_p99_ms": quantile(accepted, 0.99),
         **made.checks(emitted, ledger),  # of the last load, which is the half
     }
 
@@ -354,8 +370,9 @@ def _open_loop(made: Site, name: str, per_s: float, seconds: float) -> Figures:
 def half_dead(bench: Bench) -> Figures:
     """Healthy endpoints' latency at a steady rate, alone and beside as many dead ones with as many events."""
     options = bench.options
-    alone = _beside(bench, dead=0)
-    beside = _beside(bench, dead=options.half_dead_endpoints)
+    with bench.fresh_system() as system:
+        alone = _beside(bench, system, dead=0)
+        beside = _beside(bench, system, dead=options.half_dead_endpoints)
     return {
         **beside,
         "p99_without_ms": alone["p99_ms"],
@@ -365,7 +382,7 @@ def half_dead(bench: Bench) -> Figures:
     }
 
 
-def _beside(bench: Bench, *, dead: int) -> Figures:
+def _beside(bench: Bench, system: System, *, dead: int) -> Figures:
     options = bench.options
     healthy = options.half_dead_endpoints
     with socket.socket() as refusing:
@@ -388,7 +405,7 @@ def _beside(bench: Bench, *, dead: int) -> Figures:
             return found
 
         # Not warmed up by dead ones' events: a cap must not be known before the measurement begins.
-        with site(bench, urls, warm_up=0) as made:
+        with site(bench, urls, warm_up=0, system=system) as made:
             made.begin()
             per_s = options.half_dead_per_s * (2 if dead else 1)
             count = int(per_s * options.half_dead_s)
@@ -409,8 +426,8 @@ def _beside(bench: Bench, *, dead: int) -> Figures:
             found = _latencies_ms(ledger, emitted.ids[first:], emitted.wanted_at_s[first:], "/ok")
             every = _latencies_ms(ledger, emitted.ids, emitted.wanted_at_s, "/ok")
             return {
-                "p50_ms": _quantile(found, 0.5),
-                "p99_ms": _quantile(found, 0.99),
+                "p50_ms": quantile(found, 0.5),
+                "p99_ms": quantile(found, 0.99),
                 "max_ms": max(found),
                 "healthy_per_s": options.half_dead_per_s,
                 "dead_per_s": per_s - options.half_dead_per_s,
@@ -419,8 +436,8 @@ def _beside(bench: Bench, *, dead: int) -> Figures:
                 "payload_bytes": options.payload_bytes,
                 "n": expected,
                 "ledger_posts": ledger.posts,
-                "attempt_rows": made.system.count("attempts"),
-                "log_lines": made.system.log_lines(),
+                "attempt_rows": system.count("attempts") - made.attempts_before,
+                "log_lines": system.log_lines() - made.log_lines_before,
                 "signatures_sampled": len(ledger.samples),
                 "signatures_verified": _verified(ledger, made.secrets),
                 "lost": expected - len(every),

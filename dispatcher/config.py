@@ -11,6 +11,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -31,7 +32,7 @@ def database_url(value: str) -> str:
     """Any spelling of a PostgreSQL URL, as SQLAlchemy's for psycopg 3."""
     try:
         url = make_url(value)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise ValueError("a URL such as postgresql://user:password@host/database") from error
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise ValueError("a URL such as postgresql://user:password@host/database")
@@ -44,6 +45,11 @@ _BROKERS: Final = ("redis://", "rediss://", "redis+socket://", "amqp://", "amqps
 def _broker_url(value: str) -> str:
     if not value.startswith(_BROKERS):
         raise ValueError("a URL that starts with " + ", ".join(_BROKERS))
+    try:
+        for one in value.split(";"):  # Celery takes several
+            _ = urlsplit(one).port
+    except ValueError as error:  # whose text would repeat a password with a slash in it
+        raise ValueError("a URL such as redis://:password@host:6379/0; a password with / or # in it percent-encoded") from error
     return value
 
 

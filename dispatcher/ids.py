@@ -42,8 +42,11 @@ def created_at(value: UUID) -> datetime:
 
 
 def first_id(at: datetime) -> UUID:
-    """The smallest UUID of the millisecond of `at`: the bound of a partition or of a search by time."""
-    return UUID(int=((at - _EPOCH) // _MS) << 80)
+    """The smallest UUID of the millisecond of `at`: the bound of a partition or of a search by time.
+
+    Before 1970 there are none: the smallest of all.
+    """
+    return UUID(int=max(0, (at - _EPOCH) // _MS) << 80)
 
 
 def format_id(prefix: Prefix, value: UUID | str) -> str:

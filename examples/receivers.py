@@ -3,17 +3,19 @@
     python -m examples.receivers       prints its ports as JSON, then serves until its standard input closes
 
 Each path behaves in its own way: `/healthy` accepts, `/flaky` answers 503 to the first two attempts of an event,
-`/hanging` never answers the first attempt, `/down` has a port of its own that is closed until POST /control/open.
-GET /control/ledger returns what was received; POST /control/secrets says which secret verifies which path.
+`/hanging` never answers the first attempt, `/down` has a port of its own that refuses until POST /control/open.
+POST /control/ledger returns what was received; POST /control/secrets says which secret verifies which merchant.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
@@ -25,7 +27,7 @@ FLAKY_FAILURES = 2
 class Received:
     """One POST as the merchant saw it; `status` 0 means that it was never answered."""
 
-    path: str
+    merchant: str
     event_id: str
     status: int
     verified: bool
@@ -38,8 +40,9 @@ class Merchants:
     ledger: list[Received] = field(default_factory=list)
     attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
     secrets: dict[str, str] = field(default_factory=dict)
-    down: asyncio.Server | None = None
-    down_port: int = 0
+    # Bound but not listening: connections are refused, and nobody else can take the port meanwhile.
+    down: socket.socket = field(default_factory=socket.socket)
+    down_server: asyncio.Server | None = None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers the requests of one connection."""
@@ -54,34 +57,37 @@ class Merchants:
                     answer = json.dumps(await self.control(path, body)).encode()
                     status = 200
                 else:
-                    status, answer = self.receive(path, headers, body), b"{}"
+                    status, answer = self.receive(path.removeprefix("/"), headers, body), b'{"received": true}'
                 if status == 0:
                     await reader.read()  # until the sender has had enough
                     return
-                writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n" % (status, len(answer)) + answer)
+                if status >= 400:
+                    answer = b'{"error": "the shop is restarting"}'
+                head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+                writer.write(f"{head}content-length: {len(answer)}\r\n\r\n".encode() + answer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
             writer.close()
 
-    def receive(self, path: str, headers: dict[str, str], body: bytes) -> int:
+    def receive(self, merchant: str, headers: dict[str, str], body: bytes) -> int:
         """Enters a POST in the ledger; returns the status to answer, 0 for none."""
         event_id = headers.get("webhook-id", "")
-        self.attempts[path, event_id] += 1
-        attempt = self.attempts[path, event_id]
-        if path == "/flaky" and attempt <= FLAKY_FAILURES:
+        self.attempts[merchant, event_id] += 1
+        attempt = self.attempts[merchant, event_id]
+        if merchant == "flaky" and attempt <= FLAKY_FAILURES:
             status = 503
-        elif path == "/hanging" and attempt == 1:
+        elif merchant == "hanging" and attempt == 1:
             status = 0
         else:
             status = 200
         try:
-            Webhook(self.secrets[path]).verify(body, headers)
+            Webhook(self.secrets[merchant]).verify(body, headers)
             verified = True
         except (WebhookVerificationError, KeyError, ValueError):
             verified = False
-        self.ledger.append(Received(path, event_id, status, verified))
+        self.ledger.append(Received(merchant, event_id, status, verified))
         return status
 
     async def control(self, path: str, body: bytes) -> Any:
@@ -92,18 +98,16 @@ class Merchants:
             case "/control/secrets":
                 self.secrets = json.loads(body)
             case "/control/open":
-                self.down = await asyncio.start_server(self.serve, "127.0.0.1", self.down_port)
+                self.down_server = await asyncio.start_server(self.serve, sock=self.down)
         return {}
 
 
 async def _main() -> None:
     merchants = Merchants()
     server = await asyncio.start_server(merchants.serve, "127.0.0.1", 0)
-    # The port of the one that is down is bound now and given back, so that nobody answers there until it opens.
-    reserved = await asyncio.start_server(merchants.serve, "127.0.0.1", 0)
-    merchants.down_port = reserved.sockets[0].getsockname()[1]
-    reserved.close()
-    print(json.dumps({"port": server.sockets[0].getsockname()[1], "down_port": merchants.down_port}), flush=True)
+    merchants.down.bind(("127.0.0.1", 0))
+    ports = {"port": server.sockets[0].getsockname()[1], "down_port": merchants.down.getsockname()[1]}
+    print(json.dumps(ports), flush=True)
     await asyncio.to_thread(sys.stdin.read)
 
 

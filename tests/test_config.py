@@ -54,6 +54,14 @@ def test_every_error_is_reported_at_once_and_no_secret_with_it() -> None:
     assert all("allowed: " in line for line in str(caught.value).splitlines())
 
 
+@pytest.mark.parametrize("name", ["DATABASE_URL", "BROKER_URL"])
+def test_a_port_that_is_no_number_is_refused_with_what_is_allowed(name: str) -> None:
+    scheme = "postgresql" if name == "DATABASE_URL" else "redis"
+    with pytest.raises(ConfigurationError, match="allowed: a URL such as") as caught:
+        config.load({f"DISPATCHER_{name}": f"{scheme}://user:secret-word@host:port/0"})
+    assert "secret-word" not in str(caught.value)
+
+
 def test_what_is_shown_masks_secrets_and_names_the_source() -> None:
     shown = {one.variable: one for one in config.show(config.load(GOOD), GOOD)}
     assert shown["DISPATCHER_DATABASE_URL"].value == "***"

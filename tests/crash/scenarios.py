@@ -60,7 +60,7 @@ WORKERS_STOPPED = Scenario("workers stopped", (faults.stop_worker,) * 4)
 
 
 def run(
-    scenario: Scenario, system: System, ledger: Ledger, rng: random.Random, *, count: int = 2000, over_s: float = 4.0
+    scenario: Scenario, system: System, ledger: Ledger, rng: random.Random, *, count: int = 2000, over_s: float = 3.0
 ) -> Run:
     """Emits under faults, waits until everything has ended, judges. Raises AssertionError where it does not end."""
     if faults.ring_falsely in scenario.faults:
