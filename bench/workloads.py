@@ -362,6 +362,7 @@ def _open_loop(made: Site, name: str, per_s: float, seconds: float) -> Figures:
         f"{name}_p50_ms": quantile(wanted, 0.5),
         f"{name}_p99_ms": quantile(wanted, 0.99),
         f"{name}_max_ms": max(wanted),
+        f"{name}_from_commit_p50_ms": quantile(accepted, 0.5),
         f"{name}_from_commit_p99_ms": quantile(accepted, 0.99),
         **made.checks(emitted, ledger),  # of the last load, which is the half
     }

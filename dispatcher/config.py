@@ -49,7 +49,9 @@ def _broker_url(value: str) -> str:
         for one in value.split(";"):  # Celery takes several
             _ = urlsplit(one).port
     except ValueError as error:  # whose text would repeat a password with a slash in it
-        raise ValueError("a URL such as redis://:password@host:6379/0; a password with / or # in it percent-encoded") from error
+        raise ValueError(
+            "a URL such as redis://:password@host:6379/0; a password with / or # in it percent-encoded"
+        ) from error
     return value
 
 

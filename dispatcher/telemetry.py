@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 EVENTS: Final = {
     "api.failed": "the database did not answer a request, which got 503; nothing was accepted",
@@ -15,6 +19,7 @@ EVENTS: Final = {
     "attempt.failed_internally": "a defect of ours ended an attempt; the delivery is not charged for it",
     "bell.failed": "the broker did not take a bell; the next tick rings again",
     "claims.given_up": "a worker gave back claims that it never heard of: a commit's answer had been lost",
+    "delivery.attempted": "an attempt was made and recorded: what came of it and what was decided",
     "claim.failed": "the database did not answer a claim; it is tried again",
     "heartbeat.failed": "a worker could not show that it lives",
     "leader.elected": "this scheduler now rescues, prunes and makes partitions",
@@ -67,6 +72,30 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return orjson.dumps(entry).decode()
+
+
+def info_many(logger: logging.Logger, name: str, details: Iterable[str], *, at: datetime) -> None:
+    """Logs many lines of one name and instant by one write: a record of logging's own for each would cost a delivery
+    some 15 µs more. `details` hold no control characters.
+    """
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    messages = [f"{name} {detail}" for detail in details]
+    for handler in logging.getLogger().handlers:
+        if not isinstance(handler, logging.StreamHandler):
+            continue
+        match handler.formatter:
+            case TextFormatter():
+                stamp = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+                lines = [f"{stamp} INFO {message}\n" for message in messages]
+            case JsonFormatter():
+                entry = {"time": at, "level": "INFO", "logger": logger.name}
+                lines = [orjson.dumps(entry | {"message": message}).decode() + "\n" for message in messages]
+            case _:
+                continue
+        with handler.lock or contextlib.nullcontext():
+            handler.stream.write("".join(lines))
+            handler.flush()
 
 
 def set_up(*, log_format: str, log_level: str) -> None:

@@ -63,8 +63,8 @@ class Merchants:
                     return
                 if status >= 400:
                     answer = b'{"error": "the shop is restarting"}'
-                head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-                writer.write(f"{head}content-length: {len(answer)}\r\n\r\n".encode() + answer)
+                start = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+                writer.write(f"{start}content-length: {len(answer)}\r\n\r\n".encode() + answer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             return

@@ -1,4 +1,8 @@
-"""The demo's verdict: what the merchants' own ledger says, against what the delivery log says."""
+"""The demo's verdict: what the merchants' own ledger says, against what the delivery log says.
+
+A pair is an event and a merchant. It should be delivered if the event was accepted (202, or listed by `events send`)
+and the merchant's event types name its type. A replay of what ran out is no duplicate: nothing had been answered 200.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,14 @@ from typing import Any
 
 MEANING = {
     "accepted": "events that the system said it had taken",
-    "delivered": "pairs of event and merchant of which the ledger has a POST answered 200",
+    "delivered": "pairs of event and merchant with a POST answered 200",
     "exhausted": "deliveries in the log whose schedule ran out",
     "retried": "deliveries in the log that took more than one attempt",
     "replayed": "deliveries in the log that are replays of others",
-    "lost": "pairs of an accepted event and a merchant who wants its type, without such a POST",
+    "lost": "pairs that should have such a POST and have none",
     "duplicates": "POSTs answered 200 beyond the first of their pair",
-    "posts": "POSTs in the ledger, whatever the answer",
-    "signatures_verified": "of these, how many the merchant's standardwebhooks library verified",
+    "posts": "POSTs in the ledger, whatever was answered",
+    "signatures_verified": "of these, those that standardwebhooks verified",
     "disagreements": "contradictions between ledger and log",
     "seconds": "from the first server's start to the verdict",
 }

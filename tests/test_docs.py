@@ -100,6 +100,13 @@ def test_every_variable_that_is_named_exists(path: Path) -> None:
 # Logs
 
 
+LOGGING = {("telemetry", "info_many")} | {
+    (logger, level)
+    for logger in ("_log", "log", "logger")
+    for level in ("debug", "info", "warning", "error", "exception", "critical", "log")
+}
+
+
 def logged() -> Iterator[tuple[str, str]]:
     """Every call of a logger in the sources: where, and the name that its message starts with."""
     for path in SOURCES:
@@ -108,8 +115,7 @@ def logged() -> Iterator[tuple[str, str]]:
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
                 and isinstance(node.func.value, ast.Name)
-                and node.func.value.id.lower() in {"_log", "log", "logger"}
-                and node.func.attr in {"debug", "info", "warning", "error", "exception", "critical", "log"}
+                and (node.func.value.id.lower(), node.func.attr) in LOGGING
             ):
                 where = f"{path.relative_to(ROOT)}:{node.lineno}"
                 message = next((one for one in node.args if isinstance(one, ast.Constant)), None)

@@ -14,8 +14,9 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 
+from dispatcher import telemetry
 from dispatcher.ids import uuid7
 from dispatcher.model.delivery import Attempt, Result, RetryAt
 from dispatcher.model.outcome import Outcome, OutcomeClass
@@ -326,8 +327,9 @@ class WorkerLoop:
                             room=self.room + len(results),
                         )
                     )
+                telemetry.info_many(_log, "delivery.attempted", map(_attempted, results), at=self._clock.now())
                 return
-            except (OperationalError, InterfaceError) as error:
+            except (OperationalError, InterfaceError, InternalError) as error:  # InternalError: read-only, say
                 _log.warning(
                     "record.failed worker=%s results=%d error=%s", self.worker_id, len(results), _one_line(error)
                 )
@@ -373,6 +375,22 @@ def _die_of_a_defect(duty: asyncio.Task[None]) -> None:
     if not duty.cancelled() and (error := duty.exception()) is not None:
         _log.critical("worker.failed duty=%s", duty.get_name(), exc_info=error)
         os._exit(70)
+
+
+def _attempted(result: Result) -> str:
+    """The one line that the log has of an attempt, or of a claim that came to nothing."""
+    claim = result.claim
+    line = (
+        f"delivery=dlv_{claim.delivery_id} event=evt_{claim.event.id} endpoint=ep_{claim.endpoint_id}"
+        f" attempt={claim.number} decision={deliveries.decision(result.change)!r}"
+    )
+    if result.attempt is None:
+        return line
+    outcome = result.attempt.outcome
+    return (
+        f"{line} outcome={outcome.kind} status={outcome.status_code or '-'} known={outcome.known}"
+        f" duration_ms={outcome.duration_ms:.0f}"
+    )
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

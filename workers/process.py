@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import threading
 import warnings
 from dataclasses import dataclass
@@ -98,6 +99,20 @@ async def _build(settings: Settings) -> tuple[WorkerLoop, PinnedTransport]:
     return worker, transport
 
 
+OPEN_FILES: Final = 8192
+"""What a worker may have open: its 4,096 connections at most, the resolver's, the database's, and room."""
+
+
+def allow_open_files() -> None:
+    """Raises the soft limit of open files as far as needed and allowed: many systems start with 256 or 1024, with
+    which the first slow receivers would turn every other attempt into `internal`.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 _current: list[Process] = []
 
 
@@ -120,6 +135,7 @@ def main(settings: Settings | None = None) -> None:
     """
     settings = settings or config.load()
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
+    allow_open_files()
     app = make_app(wiring.broker_url(settings))
     check_broker(app)
     wiring.check_database(settings)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import redis.asyncio
 import uvloop
 from kombu.exceptions import KombuError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from dispatcher import config, telemetry, wiring
 from dispatcher.clock import SYSTEM
@@ -128,7 +128,7 @@ class Scheduler:
         return demand.due
 
     async def _keep_house(self) -> None:
-        pruned_at_s = float("-inf")
+        pruned_at_s, more = float("-inf"), False
         while not self._stopping.is_set():
             try:
                 if await self._lead():
@@ -136,10 +136,10 @@ class Scheduler:
                     await self._replay()
                     if self._clock.monotonic() - pruned_at_s >= PRUNE_EVERY_S:
                         pruned_at_s = self._clock.monotonic()
-                        async with self._engine.begin() as connection:
-                            await connection.run_sync(prune.make_partitions)
-                        async with self._engine.begin() as connection:
-                            await connection.run_sync(prune.prune)
+                        await self._make_partitions()
+                        more = True
+                    if more:
+                        more = await self._prune()
             except SQLAlchemyError as error:
                 self._connected_since_s = self._clock.monotonic()
                 _log.warning("rescue.failed error=%s", _one_line(error))
@@ -147,6 +147,25 @@ class Scheduler:
                 await asyncio.wait_for(self._stopping.wait(), RESCUE_EVERY_S)
             except TimeoutError:
                 continue
+
+    async def _make_partitions(self) -> None:
+        """A lock that was not to be had is tried for again in a minute; it says nothing of heartbeats."""
+        try:
+            async with self._engine.begin() as connection:
+                await connection.run_sync(prune.make_partitions)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            _log.warning("rescue.failed error=%s", _one_line(error))
+
+    async def _prune(self) -> bool:
+        """Prunes for a second at most, since whoever is to be rescued waits; whether more is left."""
+        until_s = self._clock.monotonic() + RESCUE_EVERY_S
+        more = True
+        while more and not self._stopping.is_set() and self._clock.monotonic() < until_s:
+            async with self._engine.begin() as connection:
+                more = await connection.run_sync(prune.prune)
+        return more
 
     async def _lead(self) -> bool:
         async with self._engine.begin() as connection:

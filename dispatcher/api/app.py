@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from dispatcher import __version__, wiring
 from dispatcher.api import deliveries, endpoints, events, health, problems
 from dispatcher.api.context import Context
+from dispatcher.api.limits import BodyLimit
 from dispatcher.flow.register import Register
 from dispatcher.ids import uuid7
 from dispatcher.store import tenants
@@ -40,6 +41,7 @@ def make_app(settings: Settings) -> FastAPI:
         await engine.dispose()
 
     app = FastAPI(title="Dispatcher", version=__version__, lifespan=life, redoc_url=None)
+    app.add_middleware(BodyLimit)  # within the next one, which would not pass its 413 on
     problems.install(app)
     for resource in RESOURCES:
         app.include_router(resource.router)

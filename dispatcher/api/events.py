@@ -5,19 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Header, HTTPException, Request
+from fastapi import APIRouter, Header, Request
 
 from dispatcher.api.context import CallerOf, ContextOf
 from dispatcher.errors import InvalidInput
 from dispatcher.flow.enqueue import enqueue
-from dispatcher.flow.parse import parse_event
+from dispatcher.flow.parse import parse_event, read_object
 from dispatcher.ids import format_id
-from dispatcher.model.event import MAX_PAYLOAD_BYTES
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
-
-MAX_BODY_BYTES = MAX_PAYLOAD_BYTES + 16 * 1024
-"""The payload's limit, and room for the fields around it."""
 
 _BODY = {
     "requestBody": {
@@ -55,7 +51,7 @@ async def create(
     tenant_id: str | None = None,
 ) -> dict[str, Any]:
     """Accepts an event. 202 means committed: it will be delivered, whatever dies."""
-    values = await read_json(request, MAX_BODY_BYTES)
+    values = await read_json(request)
     if isinstance(values, dict):
         asked = values.get("tenant_id")
         if asked is not None and not isinstance(asked, str):
@@ -77,14 +73,9 @@ async def create(
     }
 
 
-async def read_json(request: Request, limit: int) -> Any:
-    """The request's body, refused with 413 before it is read further than `limit` bytes. Raises InvalidInput."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise HTTPException(413, f"found more than {limit} bytes; allowed: {limit}")
+async def read_json(request: Request) -> Any:
+    """The request's body, which `BodyLimit` bounds. Raises InvalidInput."""
     try:
-        return orjson.loads(bytes(body))
+        return read_object(await request.body())
     except orjson.JSONDecodeError as error:
         raise InvalidInput("/", f"no JSON ({error})", "one JSON object") from error

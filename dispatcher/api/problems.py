@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 
 from dispatcher.errors import Conflict, DispatcherError, IdempotencyConflict, InvalidInput, NotFound, Unavailable
@@ -94,6 +94,16 @@ def install(app: FastAPI) -> None:
         code = HTTPStatus(error.status_code).phrase.upper().replace(" ", "_")
         headers = dict(error.headers) if error.headers else None
         return problem(request, error.status_code, code, str(error.detail), headers=headers)
+
+    @app.exception_handler(DataError)
+    @app.exception_handler(UnicodeEncodeError)
+    async def unstorable(request: Request, _: Exception) -> Response:
+        detail = "found a character or a number that cannot be stored; allowed: Unicode text without NUL"
+        return problem(request, 422, "INVALID_INPUT", detail)
+
+    @app.exception_handler(Exception)  # which is raised again, so that the server logs it
+    async def defect(request: Request, _: Exception) -> Response:
+        return problem(request, 500, "INTERNAL_ERROR", "a defect of ours; the log has the details")
 
     @app.exception_handler(DBAPIError)
     async def database(request: Request, error: DBAPIError) -> Response:

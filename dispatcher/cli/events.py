@@ -59,7 +59,8 @@ def send(
     """
     if event_type is not None:
         try:
-            payload = orjson.loads(source.read())
+            payload = source.read().strip(b" \t\r\n")
+            orjson.loads(payload)
         except orjson.JSONDecodeError as error:
             raise click.UsageError(f"SOURCE: found no JSON ({error}); allowed: any JSON value") from error
         values = {"type": event_type, "payload": payload, "object_id": object_id, "idempotency_key": idempotency_key}
@@ -73,7 +74,17 @@ def send(
         checked = sum(1 for _ in found)
         print_line(f"checked {counted(checked, 'event')}, all right; nothing was sent")
         return
-    accepted = _send(found)
+    accepted: list[Accepted] = []
+    try:
+        _send(found, accepted)
+    except BaseException:
+        if accepted:
+            _report(accepted, output)
+        raise
+    _report(accepted, output)
+
+
+def _report(accepted: list[Accepted], output: Output) -> None:
     if output == "json":
         print_json([{"id": str(one), "duplicate": one.duplicate, "deliveries": one.fanout} for one in accepted])
         return
@@ -88,8 +99,8 @@ def send(
         print_line(str(accepted[0]))
 
 
-def _send(found: Iterator[Event]) -> list[Accepted]:
-    accepted: list[Accepted] = []
+def _send(found: Iterator[Event], accepted: list[Accepted]) -> None:
+    """Appends to `accepted` what is committed, so that the caller has it after an error too."""
     progress = Progress(
         TextColumn("sending"),
         BarColumn(),
@@ -107,7 +118,6 @@ def _send(found: Iterator[Event]) -> list[Accepted]:
                 accepted += enqueue(connection, batch)
             wakeup.ring()
             progress.update(task, completed=len(accepted))
-    return accepted
 
 
 @events.command()

@@ -20,9 +20,12 @@ def make_partitions(connection: Connection, *, now: datetime | None = None) -> N
     partitions.ensure(connection, now)
 
 
-def prune(connection: Connection, *, batch: int = 1000, now: datetime | None = None) -> None:
-    """One round, bounded by `batch` rows of each kind; what is left is the next round's."""
-    deliveries.expire(connection, batch=batch, now=now)
-    deliveries.cancel_deleted(connection, batch=batch, now=now)
-    events.forget(connection, batch=batch, now=now)
+def prune(connection: Connection, *, batch: int = 1000, now: datetime | None = None) -> bool:
+    """One round, bounded by `batch` rows of each kind; whether some kind had that many, so that more may be left."""
+    pruned = (
+        deliveries.expire(connection, batch=batch, now=now),
+        deliveries.cancel_deleted(connection, batch=batch, now=now),
+        events.forget(connection, batch=batch, now=now),
+    )
     workers.bury(connection, now=now)
+    return max(pruned) >= batch

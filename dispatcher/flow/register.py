@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.egress import UrlPolicy, parse_url
 from dispatcher.errors import InvalidInput, NotFound
@@ -68,6 +70,7 @@ class Register:
             value = getattr(asked, field)
             if value is not None and (len(value) > 500 or "\0" in value):
                 raise InvalidInput(f"/{field}", f"{len(value)} characters", "at most 500 characters, no NUL")
+        _check_metadata(asked.metadata or {})
         now = self.clock.now()
         endpoint_id = uuid7(now)
         secret = generate_secret()
@@ -93,7 +96,11 @@ class Register:
     def rotate_secret(
         self, connection: Connection, endpoint_id: UUID, *, overlap: timedelta = OVERLAP, tenant_id: UUID | None = None
     ) -> Secret:
-        """A new secret; the old ones sign beside it for `overlap`. Raises NotFound."""
+        """A new secret; the old ones sign beside it for `overlap`. Raises NotFound.
+
+        Rotations of one endpoint take turns, or the later one would forget the secret that the other has just shown.
+        """
+        endpoints.lock(connection, endpoint_id)
         endpoint = find(connection, endpoint_id, tenant_id=tenant_id)
         now = self.clock.now()
         secret = generate_secret()
@@ -109,6 +116,16 @@ class Register:
 
     def _seal(self, secret: Secret, tenant_id: UUID, endpoint_id: UUID) -> SealedSecret:
         return SealedSecret(self.keyring.seal(secret, tenant=tenant_id, endpoint=endpoint_id, purpose=SECRET_PURPOSE))
+
+
+def _check_metadata(metadata: dict[str, Any]) -> None:
+    """Raises InvalidInput for what the database cannot keep as JSON: NUL, lone surrogates, integers beyond 64 bits."""
+    try:
+        stored = orjson.dumps(metadata)
+    except TypeError as error:
+        raise InvalidInput("/metadata", str(error), "JSON values that can be stored") from error
+    if b"\\u0000" in stored:
+        raise InvalidInput("/metadata", "the character NUL", "JSON values that can be stored")
 
 
 def find(connection: Connection, endpoint_id: UUID, *, tenant_id: UUID | None = None) -> Endpoint:

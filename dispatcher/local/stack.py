@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Self
 
+from dispatcher.errors import Unavailable
 from dispatcher.local import processes
 from dispatcher.local.accounts import server_account
 from dispatcher.local.child import Program, print_line
@@ -38,8 +39,16 @@ class Running:
 
 
 def find_running(data_dir: Path) -> Running | None:
-    """Return the system that runs on this data directory now, for commands beside it; None without one."""
-    text = read_secret(data_dir / "running")
+    """Return the system that runs on this data directory now, for commands beside it; None without one.
+
+    Raises Unavailable where the data directory is another user's.
+    """
+    try:
+        text = read_secret(data_dir / "running")
+    except PermissionError as error:
+        raise Unavailable(
+            f"The data directory {data_dir} is another user's: run this as that user, or set DISPATCHER_DATA_DIR."
+        ) from error
     if text is None:
         return None
     running = Running(**json.loads(text))

@@ -53,6 +53,8 @@ WITH endpoint AS (
 SELECT count(*) FROM endpoint
 """)
 
+_LOCK = text("SELECT FROM dispatcher.endpoints WHERE id = :id FOR NO KEY UPDATE")
+
 _FETCH = text(f"""
 SELECT {_COLUMNS} FROM dispatcher.endpoints e
 WHERE e.id IN (SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json)))
@@ -116,6 +118,11 @@ def set_status(connection: Connection, endpoint_id: UUID, status: EndpointStatus
         _UPDATE, {"id": endpoint_id, "status": status, "status_reason": reason, "secrets": None}
     ).scalar_one()
     return changed > 0
+
+
+def lock(connection: Connection, endpoint_id: UUID) -> None:
+    """Keeps the endpoint from changing until the transaction ends, for who writes what follows from what it reads."""
+    connection.execute(_LOCK, {"id": endpoint_id})
 
 
 def set_secrets(connection: Connection, endpoint_id: UUID, secrets: Sequence[SealedSecret]) -> bool:

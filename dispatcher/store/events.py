@@ -204,6 +204,6 @@ def accept(
     connection.execute(_ACCEPT, {"events": to_json(events), "deliveries": to_json(deliveries), "now": now})
 
 
-def forget(connection: Connection, *, batch: int, now: datetime | None = None) -> None:
-    """Deletes up to `batch` idempotency keys whose time has passed."""
-    connection.execute(_FORGET, {"batch": batch, "now": now})
+def forget(connection: Connection, *, batch: int, now: datetime | None = None) -> int:
+    """Deletes up to `batch` idempotency keys whose time has passed; returns how many."""
+    return connection.execute(_FORGET, {"batch": batch, "now": now}).rowcount

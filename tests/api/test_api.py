@@ -62,6 +62,16 @@ async def test_an_event_is_accepted_and_found_by_its_object(api: httpx.AsyncClie
     assert attempts.json() == {"data": [], "has_more": False, "next_cursor": None}
 
 
+async def test_a_payload_is_kept_as_it_was_written(api: httpx.AsyncClient, engine: Engine) -> None:
+    payload = b'{"amount": 12345678901234567890.10, "id": 18446744073709551616, "rate": 1.10}'
+    answer = await api.post("/v1/events", content=b'{ "type": "fx.rate", "payload" : %b , "mode": "test"}' % payload)
+    assert answer.status_code == 202
+    with engine.connect() as connection:
+        assert [bytes(row.payload) for row in walk.rows(connection, "SELECT payload FROM dispatcher.events")] == [
+            payload
+        ]
+
+
 async def test_a_secret_is_shown_once(api: httpx.AsyncClient) -> None:
     created = await api.post("/v1/endpoints", json={"url": "https://shop.example.com/", "event_types": ["payment.*"]})
     assert created.status_code == 201
@@ -207,7 +217,8 @@ async def test_a_bad_event_is_refused_with_its_pointer(api: httpx.AsyncClient, e
 
 
 async def test_a_body_that_is_no_event_is_422(api: httpx.AsyncClient) -> None:
-    for body in (b"", b"{", b"[]", b"5", b'"x"', b"null", b"\xff\xfe", b'{"type": "a"}', b"[" * 5000):
+    deep = b'{"type": "a", "payload": ' + b"[" * 1000 + b"]" * 1000 + b"}"
+    for body in (b"", b"{", b"[]", b"5", b'"x"', b"null", b"\xff\xfe", b'{"type": "a"}', b"[" * 5000, deep):
         answer = await api.post("/v1/events", content=body)
         assert answer.status_code == 422, (body, answer.text)
         assert answer.headers["content-type"] == "application/problem+json"
@@ -226,12 +237,16 @@ BAD_ENDPOINTS: list[tuple[dict[str, object], str]] = [
     ({"status": "deleted"}, "/status"),
     ({"name": "x" * 501}, "/name"),
     ({"secret": "whsec_x"}, "/secret"),
+    ({"metadata": {"a": "\0"}}, "/metadata"),
+    ({"metadata": {"a": "\ud800"}}, "/metadata"),
+    ({"metadata": {"a": 2**70}}, "/metadata"),
 ]
 
 
 async def test_a_bad_endpoint_is_refused_with_its_pointer(api: httpx.AsyncClient) -> None:
     for change, pointer in BAD_ENDPOINTS:
-        answer = await api.post("/v1/endpoints", json={"url": "https://shop.example.com/"} | change)
+        asked = json.dumps({"url": "https://shop.example.com/"} | change)
+        answer = await api.post("/v1/endpoints", content=asked, headers={"content-type": "application/json"})
         assert answer.status_code == 422, answer.text
         assert answer.json()["errors"][0]["pointer"] == pointer
     assert (await api.get("/v1/endpoints")).json()["data"] == []
@@ -245,12 +260,42 @@ BAD_SEARCHES: list[dict[str, str]] = [
     {"status": "lost"},
     {"endpoint_id": "ep_1"},
     {"created_after": "yesterday"},
+    {"object_id": "\0"},
 ]
 
 
 async def test_a_bad_search_is_422(api: httpx.AsyncClient) -> None:
     for params in BAD_SEARCHES:
         assert (await api.get("/v1/deliveries", params=params)).status_code == 422, params
+
+
+async def test_a_search_may_begin_before_all_time(api: httpx.AsyncClient) -> None:
+    assert (await api.get("/v1/deliveries", params={"created_after": "1900-01-01T00:00:00Z"})).status_code == 200
+
+
+async def test_a_long_body_is_refused_on_every_route_before_it_is_parsed_and_without_a_key(
+    api: httpx.AsyncClient,
+) -> None:
+    for path in ("/v1/events", "/v1/endpoints"):
+        answer = await api.post(path, content=b'{"url": "' + b"x" * 300_000 + b'"}')
+        assert answer.status_code == 413, path
+    answer = await api.post("/v1/endpoints", content=b"1" * 300_000, headers={"authorization": ""})
+    assert answer.status_code == 413
+
+
+async def test_a_defect_is_a_problem_that_says_nothing_of_itself(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: object, **__: object) -> None:
+        raise RuntimeError("secret-word")
+
+    monkeypatch.setattr("dispatcher.store.log.search", break_down)
+    assert isinstance(api._transport, httpx.ASGITransport)
+    api._transport.raise_app_exceptions = False
+    answer = await api.get("/v1/deliveries")
+    assert answer.status_code == 500
+    assert answer.json()["code"] == "INTERNAL_ERROR"
+    assert "secret-word" not in answer.text
 
 
 async def test_deliveries_are_chosen_by_status(api: httpx.AsyncClient, engine: Engine) -> None:

@@ -201,6 +201,13 @@ def test_a_file_with_one_bad_line_sends_nothing_of_its_batch(run: Run) -> None:
     assert run("deliveries", "list", "--output", "json").json == []
 
 
+def test_what_was_committed_before_a_bad_line_is_printed_as_accepted(run: Run) -> None:
+    ran = run("events", "send", stdin=line() * 1200 + "{\n")
+    assert ran.code == 2
+    assert "1000 events accepted" in ran.out
+    assert "line 1201" in ran.err
+
+
 def test_a_dry_run_checks_and_sends_nothing(run: Run) -> None:
     run("endpoints", "create", "https://shop.example.com/")
     assert "checked 5 events" in run("events", "send", "--dry-run", stdin=line() * 5).out

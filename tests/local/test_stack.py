@@ -72,6 +72,15 @@ def test_it_runs_servers_migrations_and_programs_and_restarts_a_killed_server(da
     assert find_running(data_dir) is None
 
 
+def test_a_data_directory_of_another_user_is_one_sentence(data_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("dispatcher.local.stack.read_secret", refuse)
+    with pytest.raises(Unavailable, match="another user's"):
+        find_running(data_dir)
+
+
 STACK = textwrap.dedent("""
     import pathlib, sys
     from dispatcher.local.child import Program

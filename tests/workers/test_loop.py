@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dispatcher.clock import SYSTEM, Clock
@@ -182,6 +183,27 @@ async def test_a_record_whose_connection_is_cut_is_made_again_and_counts_once(
     assert len(receiver.posts) == 5
     assert count(engine, "SELECT count(*) FROM dispatcher.attempts") == 5
     assert walk.broken_promises(engine) == []
+
+
+async def test_results_outlive_a_server_that_is_read_only_for_a_while(
+    engine: Engine, make_worker: MakeWorker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a failover. A worker that died of it would leave all that it had in flight with an unknown outcome."""
+    given(engine, 3)
+    record, refused = deliveries.record, [1, 2]
+
+    def refuse(*values: Any, **named: Any) -> int:
+        if refused:
+            refused.pop()
+            raise InternalError("INSERT", {}, Exception("cannot execute INSERT in a read-only transaction"))
+        return record(*values, **named)
+
+    monkeypatch.setattr(deliveries, "record", refuse)
+    worker = make_worker()
+    await worker.start()
+    await worker.ring()
+    await until(lambda: delivered(engine) == 3)
+    assert len(receiver.posts) == 3
 
 
 async def test_connections_that_were_cut_while_idle_cost_nothing_but_a_moment(

@@ -202,6 +202,45 @@ async def test_a_database_that_stood_still_rescues_nobody_until_heartbeats_could
     assert await scheduler.rescue() == 1
 
 
+async def test_a_backlog_of_old_keys_is_pruned_to_its_end_and_not_a_thousand_a_minute(
+    engine: Engine, scheduler: Scheduler
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+            INSERT INTO dispatcher.idempotency (tenant_id, key, event_id, body_sha256, expires_at)
+            SELECT gen_random_uuid(), n::text, gen_random_uuid(), '', statement_timestamp() - interval '1 hour'
+            FROM generate_series(1, 2500) n""")
+        )
+    assert not await scheduler._prune()
+    with engine.connect() as connection:
+        assert walk.rows(connection, "SELECT count(*) AS n FROM dispatcher.idempotency")[0].n == 0
+
+
+async def test_partitions_that_cannot_be_made_hold_up_neither_rescue_nor_pruning(
+    engine: Engine, scheduler: Scheduler, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruned = asyncio.Event()
+
+    def refuse(_: Any) -> None:
+        raise OperationalError("ATTACH", {}, Exception("canceling statement due to lock timeout"))
+
+    def note(_: Any) -> bool:
+        pruned.set()
+        return False
+
+    monkeypatch.setattr("workers.scheduler.prune.make_partitions", refuse)
+    monkeypatch.setattr("workers.scheduler.prune.prune", note)
+    lost_claim(engine)
+    keeping = asyncio.create_task(scheduler._keep_house())
+    await asyncio.wait_for(pruned.wait(), 10)
+    scheduler.stop()
+    await keeping
+    scheduler._stopping.clear()
+    time.at_s += TERM_S
+    assert await scheduler.rescue() == 1
+
+
 async def test_it_runs_until_it_is_stopped_and_keeps_house_meanwhile(
     engine: Engine, scheduler: Scheduler, time: Time, rung: list[int]
 ) -> None:
