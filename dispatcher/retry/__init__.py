@@ -6,10 +6,10 @@ one with file, line, field, what was found and what is allowed; `decide` turns a
 
 from __future__ import annotations
 
+from dispatcher.datafile import LintReport, LintWarning
 from dispatcher.model.delivery import RetryAt, Stop
 from dispatcher.retry.catalog import (
     Catalog,
-    LintReport,
     ScheduleFile,
     lint,
     load_catalog,
@@ -20,7 +20,6 @@ from dispatcher.retry.decision import DEFAULT, DecisionRules, decide
 from dispatcher.retry.duration import format_duration, parse_duration
 from dispatcher.retry.preview import PlannedAttempt, preview
 from dispatcher.retry.schedule import RelativeTo, RetrySchedule
-from dispatcher.retry.schedule_file import LintWarning
 
 __all__ = [
     "DEFAULT",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from dispatcher.signing import standard_webhooks_v1
+from dispatcher.signing import rsa_sha1, rsa_sha256, standard_webhooks_v1, standard_webhooks_v1a
 from dispatcher.signing.scheme import RawHeaders, Scheme, VerificationError, sign_all
 from dispatcher.signing.secrets import Keyring, SealError, Secret, generate_secret, parse_secret
 
@@ -17,6 +17,9 @@ SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType(
         scheme.name: scheme
         for scheme in (
             standard_webhooks_v1.SCHEME,
+            standard_webhooks_v1a.SCHEME,
+            rsa_sha256.SCHEME,
+            rsa_sha1.SCHEME,
             # A new scheme: its file, and a line here.
         )
     }

@@ -34,9 +34,9 @@ class Scheme(Protocol):
     To add one, write a file beside this one that ends in `SCHEME: Final[Scheme] = …`, and list it in `SCHEMES` in
     `__init__`: the conformance suite then runs on it, and profiles may name it. Nothing else knows the schemes.
 
-    A key is bytes, in the form that the scheme's file documents: an HMAC secret, an Ed25519 seed, an RSA key's
-    PKCS #8. A scheme whose keys are slow to load keeps the loaded ones in a bounded cache of its own. Where the
-    keys that verify are not those that sign, `verify` takes the public ones.
+    A key is bytes, in the form that the scheme's file documents: an endpoint's secret is its own bytes; a platform's
+    private key is PKCS #8 and its public one, which `verify` takes, SubjectPublicKeyInfo, both in DER.
+    `dispatcher.signing.loaded_keys` keeps them loaded.
     """
 
     @property
@@ -54,14 +54,20 @@ class Scheme(Protocol):
         """Whose keys `sign` gets: the endpoint's own secrets, or the platform's private keys."""
         ...
 
+    @property
+    def signs_with_every_key(self) -> bool:
+        """Whether all keys sign while one rotates; if not, the newest alone does, which receivers must have by then."""
+        ...
+
     def generate_keys(self) -> tuple[bytes, bytes]:
         """A new pair: what signs, and what verifies (the same bytes where the scheme is symmetric)."""
         ...
 
     def sign(self, *, message_id: str, timestamp: int, body: bytes, keys: Sequence[bytes]) -> RawHeaders:
-        """The headers that sign `body`, by every one of `keys`, the newest first.
+        """The headers that sign `body`, by every one of `keys`, the newest first, or by that one alone.
 
-        `timestamp` is in seconds since 1970. Raises ValueError without keys, or for an id that cannot be signed.
+        `timestamp` is in seconds since 1970. Raises ValueError without keys, for a key that is none of the scheme's, or
+        for an id that cannot be signed.
         """
         ...
 

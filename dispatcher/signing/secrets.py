@@ -97,7 +97,7 @@ def parse_secret(text: str, *, pointer: str = "/secret") -> Secret:
     >>> len(parse_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").reveal())
     24
     """
-    value = _strict_base64(text.removeprefix(SECRET_PREFIX))
+    value = strict_base64(text.removeprefix(SECRET_PREFIX))
     if value is None:
         raise InvalidInput(pointer, f"{len(text)} characters that are not strict base64", _WHAT_IS_ALLOWED)
     shortest, longest = SECRET_BYTES
@@ -148,7 +148,7 @@ class Keyring:
             if not colon:
                 problems.append(Problem(where, field, "no colon", "<id>:<base64 of 32 bytes>, joined by commas"))
                 continue
-            key = _strict_base64(encoded)
+            key = strict_base64(encoded)
             if not _KEY_ID.fullmatch(key_id):
                 problems.append(Problem(where, field, "a malformed id", "an id of 1 to 32 of A-Z a-z 0-9 _ -"))
             elif key_id in keys:
@@ -226,7 +226,7 @@ def _split(sealed: str) -> tuple[str, bytes]:
     """The key's id, then nonce, ciphertext and tag."""
     version, _, rest = sealed.partition(".")
     key_id, _, encoded = rest.partition(".")
-    content = _strict_base64(encoded)
+    content = strict_base64(encoded)
     if version != _FORMAT or not _KEY_ID.fullmatch(key_id) or content is None:
         raise SealError("not a sealed value: v1.<key id>.<base64> is")
     if len(content) < _NONCE_BYTES + _TAG_BYTES:
@@ -234,7 +234,7 @@ def _split(sealed: str) -> tuple[str, bytes]:
     return key_id, content
 
 
-def _strict_base64(text: str) -> bytes | None:
+def strict_base64(text: str) -> bytes | None:
     """The bytes whose one base64 spelling is `text`, or None. An exception here would carry the secret."""
     try:
         value = base64.b64decode(text, validate=True)

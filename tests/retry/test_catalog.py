@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.datafile import directory
 from dispatcher.errors import ConfigurationError, NotFound, Problem
-from dispatcher.retry import Catalog, catalog, lint, load_catalog, load_schedule, shipped_schedules_dir
+from dispatcher.retry import Catalog, lint, load_catalog, load_schedule, shipped_schedules_dir
 
 GOOD = 'description = "d"\nsource = "s"\nwaits = ["0s", "5s"]\n'
 
@@ -39,7 +40,7 @@ def test_in_a_wheel_the_shipped_schedules_are_inside_the_package(
 ) -> None:
     inside = tmp_path / "dispatcher" / "data" / "schedules"
     inside.mkdir(parents=True)
-    monkeypatch.setattr(catalog, "_PACKAGE", tmp_path / "dispatcher")
+    monkeypatch.setattr(directory, "_PACKAGE", tmp_path / "dispatcher")
     assert shipped_schedules_dir() == inside
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.retry import toml_lines
-from dispatcher.retry.toml_lines import locate
+from dispatcher.datafile import toml_lines
+from dispatcher.datafile.toml_lines import locate
 
 
 def test_keys_and_elements_are_found_past_everything_that_looks_like_them() -> None:

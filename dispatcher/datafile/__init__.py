@@ -1,0 +1,51 @@
+"""Data files: TOML that people write, read so that every error of every file is told at once, with its line. Pure.
+
+What every kind of them has in common: the text (`reading`), the directories (`directory`), the lines (`toml_lines`).
+What a kind declares is its own package's: `dispatcher.retry`, `dispatcher.profiles`.
+"""
+
+from __future__ import annotations
+
+from dispatcher.datafile.directory import (
+    Catalog,
+    DataFile,
+    LintReport,
+    collect,
+    good_files,
+    lint_paths,
+    read_bytes,
+    shipped_dir,
+)
+from dispatcher.datafile.reading import (
+    MAX_FILE_BYTES,
+    LintWarning,
+    Reading,
+    all_problems,
+    is_name,
+    nearest,
+    parse,
+    refuse_unknown,
+    shown,
+    text_of,
+)
+
+__all__ = [
+    "MAX_FILE_BYTES",
+    "Catalog",
+    "DataFile",
+    "LintReport",
+    "LintWarning",
+    "Reading",
+    "all_problems",
+    "collect",
+    "good_files",
+    "is_name",
+    "lint_paths",
+    "nearest",
+    "parse",
+    "read_bytes",
+    "refuse_unknown",
+    "shipped_dir",
+    "shown",
+    "text_of",
+]

@@ -1,0 +1,113 @@
+"""A Profile: how one provider's webhooks behave, as declared in a data file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+BodyName = Literal["envelope", "verbatim"]
+RetryAfter = Literal["ignore", "extend"]
+SecretOwner = Literal["endpoint", "none"]
+Auth = Literal["none", "basic"]
+EventChoice = Literal["open", "closed", "all"]
+Modes = Literal["shared"]
+
+REGISTRATION_FIELDS: Final = (
+    "name",
+    "url",
+    "description",
+    "event_types",
+    "metadata",
+    "schedule",
+    "signature",
+    "auth",
+    "headers",
+    "method",
+    "max_in_flight",
+    "rate_limit",
+    "ordered",
+    "status",
+)
+"""What a registration may carry, besides whose it is and under which profile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What a provider's webhooks have in common. The defaults are those of the profile `default`.
+
+    Of the endpoint's URL: `url_schemes`, and whether it may have a port (`url_ports`) or an address for a host
+    (`url_ip_literals`). `scope` is what the provider calls a tenant. Of `methods` the first is used where nobody
+    asks for another.
+
+    Every delivery is signed by all of `signature_schemes`; `signature_headers` are (the scheme's header, the name
+    that is sent), for those sent under another name. `secret` "endpoint" means that registering answers with a
+    secret, once.
+
+    `success` is which answers deliver. An answer with one of `permanent_statuses` rejects the delivery, one of
+    `disable_on` disables the endpoint too. `blocked_limit` is after how many attempts in a row that ended at an
+    address that may not be dialled the endpoint is disabled. `deadline_s` holds for the whole attempt.
+    `schedule` is that of an endpoint that names none.
+
+    A registration may carry `registration_fields`, and must carry `required_fields`. A tenant has at most
+    `endpoint_limit` endpoints; one above `warn_above` is registered with a warning (None: no limit, no warning).
+    `ping` means that the URL must answer a ping with a success before it is stored.
+
+    `event_choice`: an endpoint hears the types that it asks for ("open"), asks for those of `catalogue` only
+    ("closed"; entries are types or `family.*`), or hears everything and cannot ask ("all").
+    `target` means that an event may carry its own URL and method. `modes` "shared" means that one endpoint hears
+    live and test events, and each says which it is.
+    """
+
+    name: str
+    description: str = ""
+    source: str = ""
+    scope: str = "tenant"
+    methods: tuple[str, ...] = ("POST", "GET")
+    body: BodyName = "envelope"
+    deadline_s: float = 15.0
+    schedule: str = "standard"
+    modes: Modes = "shared"
+    target: bool = True
+    url_schemes: tuple[str, ...] = ("https",)
+    url_ports: bool = False
+    url_ip_literals: bool = False
+    signature_schemes: tuple[str, ...] = ("standard_webhooks_v1",)
+    signature_headers: tuple[tuple[str, str], ...] = ()
+    secret: SecretOwner = "endpoint"
+    success: Literal["any_2xx"] | frozenset[int] = "any_2xx"
+    permanent_statuses: frozenset[int] = frozenset()
+    disable_on: frozenset[int] = frozenset()
+    retry_after: RetryAfter = "ignore"
+    blocked_limit: int = 5
+    registration_fields: tuple[str, ...] = REGISTRATION_FIELDS
+    required_fields: tuple[str, ...] = ("url",)
+    auth: tuple[Auth, ...] = ("none", "basic")
+    endpoint_limit: int | None = None
+    warn_above: int | None = None
+    ping: bool = False
+    event_choice: EventChoice = "open"
+    catalogue: tuple[str, ...] = ()
+
+    def offers(self, pattern: str) -> bool:
+        """Whether an endpoint may ask for `pattern`: a type, `family.*` or `*`, which must meet a known type.
+
+        >>> terminal = Profile(name="t", event_choice="closed", catalogue=("payment.completed", "payment.failed"))
+        >>> [terminal.offers(pattern) for pattern in ("payment.failed", "payment.*", "*", "payment.paid", "refund.*")]
+        [True, True, True, False, False]
+        """
+        match self.event_choice:
+            case "open":
+                return True
+            case "closed":
+                return any(_covers(pattern, known) or _covers(known, pattern) for known in self.catalogue)
+            case "all":
+                return pattern == "*"
+
+
+def _covers(pattern: str, other: str) -> bool:
+    """Whether `pattern` matches every type that `other` does.
+
+    >>> _covers("payment.*", "payment.failed"), _covers("payment.*", "payments.failed"), _covers("a.b", "a.*")
+    (True, False, False)
+    """
+    return pattern in ("*", other) or (pattern.endswith(".*") and other.startswith(pattern[:-1]))
