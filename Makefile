@@ -8,7 +8,7 @@ ONLY =
 
 help:
 	@echo "make demo    the whole system for real, on this machine, in under a minute"
-	@echo "make up      the system until Ctrl-C; prints its URL, dashboard and key"
+	@echo "make up      the system until Ctrl-C; prints its URL and key"
 	@echo "make test    every test                      (ARGS='-k name' goes to pytest)"
 	@echo "make bench   the benchmarks, under 10 minutes (ONLY=name for one)"
 	@echo "make crash   the crash harness               (CRASH_ROUNDS=n)"

@@ -31,6 +31,7 @@ EVENTS: Final = {
     "process.started": "the supervisor started a child",
     "process.stopped": "the supervisor stopped a child",
     "record.failed": "results could not be written; they are kept and tried again",
+    "record.stripped": "the database refused an answer's evidence; the attempt was recorded without it",
     "rescue.done": "claims of dead workers went back to waiting",
     "rescue.failed": "a duty of the scheduler failed; it is tried again",
     "scheduler.started": "a scheduler ticks",
@@ -72,6 +73,11 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return orjson.dumps(entry).decode()
+
+
+def one_line(error: BaseException) -> str:
+    """The error that is behind a library's wrapping of it, on one line."""
+    return " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
 
 
 def info_many(logger: logging.Logger, name: str, details: Iterable[str], *, at: datetime) -> None:

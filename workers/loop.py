@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -166,7 +167,7 @@ class WorkerLoop:
             async with self._engine.begin() as connection:
                 await connection.run_sync(workers.retire, self.worker_id)
         except SQLAlchemyError as error:  # its claims die when its heartbeat's term ends, a little later
-            _log.warning("heartbeat.failed worker=%s error=%s", self.worker_id, _one_line(error))
+            _log.warning("heartbeat.failed worker=%s error=%s", self.worker_id, telemetry.one_line(error))
         await self._engine.dispose()
         _log.info("worker.stopped worker=%s unfinished=%d", self.worker_id, len(unfinished))
 
@@ -186,7 +187,7 @@ class WorkerLoop:
                     more = await self._claim()
                     pause_s = BACK_OFF_S[0]
                 except SQLAlchemyError as error:
-                    _log.warning("claim.failed worker=%s error=%s", self.worker_id, _one_line(error))
+                    _log.warning("claim.failed worker=%s error=%s", self.worker_id, telemetry.one_line(error))
                     await asyncio.sleep(pause_s)
                     pause_s = min(2 * pause_s, BACK_OFF_S[1])
                     more = False
@@ -311,30 +312,53 @@ class WorkerLoop:
     async def _record(self, results: list[Result]) -> None:
         """Records until it is done: results exist nowhere else.
 
-        Running it again after a commit whose answer was lost changes nothing.
+        Running it again after a commit whose answer was lost changes nothing. Of results that the database refuses
+        for what they hold, the culprit is found by halving and recorded without its evidence, so that one delivery
+        can neither stop the others nor kill worker after worker. Raises what the database says of it even then.
         """
         pause_s = BACK_OFF_S[0]
         while results:
             try:
-                async with self._engine.connect() as connection:
-                    await connection.execution_options(isolation_level="AUTOCOMMIT")
-                    await connection.run_sync(
-                        lambda inner: deliveries.record(
-                            inner,
-                            results,
-                            monotonic_s=self._clock.monotonic(),
-                            worker_id=self.worker_id,
-                            room=self.room + len(results),
-                        )
-                    )
-                telemetry.info_many(_log, "delivery.attempted", map(_attempted, results), at=self._clock.now())
-                return
+                await self._record_once(results)
             except (OperationalError, InterfaceError, InternalError) as error:  # InternalError: read-only, say
                 _log.warning(
-                    "record.failed worker=%s results=%d error=%s", self.worker_id, len(results), _one_line(error)
+                    "record.failed worker=%s results=%d error=%s",
+                    self.worker_id,
+                    len(results),
+                    telemetry.one_line(error),
                 )
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, BACK_OFF_S[1])
+            except DBAPIError as error:
+                if len(results) > 1:
+                    half = len(results) // 2
+                    await self._record(results[:half])
+                    await self._record(results[half:])
+                    return
+                bare = _without_evidence(results[0])
+                if bare == results[0]:
+                    raise
+                _log.error(
+                    "record.stripped delivery=%s error=%s", results[0].claim.delivery_id, telemetry.one_line(error)
+                )
+                results = [bare]
+            else:
+                telemetry.info_many(_log, "delivery.attempted", map(_attempted, results), at=self._clock.now())
+                return
+
+    async def _record_once(self, results: list[Result]) -> None:
+        def record(connection: Connection) -> int:
+            return deliveries.record(
+                connection,
+                results,
+                monotonic_s=self._clock.monotonic(),
+                worker_id=self.worker_id,
+                room=self.room + len(results),
+            )
+
+        async with self._engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.run_sync(record)
 
     # --- living
 
@@ -352,7 +376,7 @@ class WorkerLoop:
                     if not self._stopping:
                         await self._give_up()
             except (SQLAlchemyError, TimeoutError) as error:
-                _log.warning("heartbeat.failed worker=%s error=%s", self.worker_id, _one_line(error))
+                _log.warning("heartbeat.failed worker=%s error=%s", self.worker_id, telemetry.one_line(error))
 
     async def _beat(self) -> None:
         asked_at_s = self._clock.monotonic()
@@ -377,6 +401,16 @@ def _die_of_a_defect(duty: asyncio.Task[None]) -> None:
         os._exit(70)
 
 
+def _without_evidence(result: Result) -> Result:
+    """The same result, with nothing of what the receiver sent but the status."""
+    if result.attempt is None:
+        return result
+    outcome = replace(
+        result.attempt.outcome, response_headers=(), response_body=b"", error="the answer cannot be stored"
+    )
+    return replace(result, attempt=replace(result.attempt, request_headers=[], outcome=outcome))
+
+
 def _attempted(result: Result) -> str:
     """The one line that the log has of an attempt, or of a claim that came to nothing."""
     claim = result.claim
@@ -397,8 +431,3 @@ async def _ended(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
     if not task.cancelled() and (error := task.exception()) is not None:
         raise error
-
-
-def _one_line(error: BaseException) -> str:
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return " ".join(str(cause).split()) or type(cause).__name__

@@ -96,7 +96,7 @@ class Scheduler:
                 due = await self.tick()
             except SQLAlchemyError as error:
                 self._connected_since_s = self._clock.monotonic()
-                _log.warning("tick.failed error=%s", _one_line(error))
+                _log.warning("tick.failed error=%s", telemetry.one_line(error))
                 due = False
             pause_s = TICK_S[0] if due else min(2 * pause_s, TICK_S[1])
             self._woken.clear()
@@ -124,7 +124,7 @@ class Scheduler:
             try:
                 await asyncio.to_thread(self._ring, demand.workers_with_room)
             except (OSError, KombuError, redis.RedisError) as error:  # the broker is away
-                _log.warning("bell.failed error=%s", _one_line(error))
+                _log.warning("bell.failed error=%s", telemetry.one_line(error))
         return demand.due
 
     async def _keep_house(self) -> None:
@@ -142,7 +142,7 @@ class Scheduler:
                         more = await self._prune()
             except SQLAlchemyError as error:
                 self._connected_since_s = self._clock.monotonic()
-                _log.warning("rescue.failed error=%s", _one_line(error))
+                _log.warning("rescue.failed error=%s", telemetry.one_line(error))
             try:
                 await asyncio.wait_for(self._stopping.wait(), RESCUE_EVERY_S)
             except TimeoutError:
@@ -156,7 +156,7 @@ class Scheduler:
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
-            _log.warning("rescue.failed error=%s", _one_line(error))
+            _log.warning("rescue.failed error=%s", telemetry.one_line(error))
 
     async def _prune(self) -> bool:
         """Prunes for a second at most, since whoever is to be rescued waits; whether more is left."""
@@ -219,10 +219,6 @@ class Scheduler:
             self.wake()
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
-
-
 def bell(app: Celery) -> Callable[[int], None]:
     """What rings: sends so many messages. Raises KombuError, RedisError or OSError while the broker is away."""
 
@@ -243,7 +239,7 @@ async def _listen(url: str, wake: Callable[[], None]) -> None:
                 async for _ in subscription.listen():
                     wake()
         except (redis.RedisError, OSError) as error:
-            _log.info("wakeup.failed error=%s", _one_line(error))
+            _log.info("wakeup.failed error=%s", telemetry.one_line(error))
         await asyncio.sleep(1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import click
@@ -21,6 +21,10 @@ from dispatcher.store import log, replays
 
 if TYPE_CHECKING:
     from dispatcher.cli.output import Output
+
+
+PATIENCE_S: Final = 10
+"""A scheduler replays a batch of 1,000 in well under a second, and looks every second."""
 
 
 @click.group()
@@ -95,10 +99,16 @@ def _watch(replay_id: UUID, count: int) -> None:
     )
     with target.opened() as (_, engine), progress:
         task = progress.add_task("replaying", total=count)
+        moved_at, before = time.monotonic(), -1
         while True:
             with engine.connect() as connection:
                 found = replays.find(connection, replay_id)
             if found is None or found.state != "running":
                 break
+            if found.replayed != before:
+                moved_at, before = time.monotonic(), found.replayed
+            elif time.monotonic() - moved_at > PATIENCE_S:
+                print_line("nothing moves: is a scheduler running? The replay goes on as soon as one does.")
+                return
             progress.update(task, description=f"{found.replayed} of {count} replayed")
             time.sleep(0.2)

@@ -83,9 +83,9 @@ def retry(
     logged = log.find(connection, delivery_id)
     if logged is None or logged.ended_at is None:
         return None
-    found = log.originals(connection, Filter(event_id=logged.event_id), after=None, limit=BATCH)
-    mine = [original for original in found if original.id == delivery_id]
-    made = _replay(connection, mine, replay_id=None, clock=clock, now=now)
+    replays.take_turns(connection, delivery_id)
+    found = log.originals(connection, Filter(delivery_id=delivery_id), after=None, limit=1)
+    made = _replay(connection, found, replay_id=None, clock=clock, now=now)
     return made[0] if made else None
 
 
@@ -123,7 +123,7 @@ def _to_json(chosen: Filter) -> dict[str, Any]:
 
 def _from_json(stored: dict[str, Any]) -> Filter:
     values = dict(stored)
-    for name in ("tenant_id", "endpoint_id", "event_id"):
+    for name in ("delivery_id", "tenant_id", "endpoint_id", "event_id"):
         if name in values:
             values[name] = UUID(values[name])
     for name in ("created_after", "created_before"):

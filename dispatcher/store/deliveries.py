@@ -304,7 +304,7 @@ _EXPIRE_HELD = text(
         SELECT w.id FROM dispatcher.endpoints e
         JOIN dispatcher.deliveries w ON w.endpoint_id = e.id AND w.state = 'waiting'
         WHERE e.status = 'disabled' AND w.expires_at IS NULL
-          AND w.created_at + interval '7 days' <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
+          AND w.due_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp()) - interval '7 days'
         LIMIT :batch"""
     )
 )
@@ -576,7 +576,7 @@ def cancel_deleted(connection: Connection, *, batch: int, now: datetime | None =
 
 def expire(connection: Connection, *, batch: int, now: datetime | None = None) -> int:
     """Ends up to `batch` of each: waiting deliveries whose `expires_at` has passed (index deliveries_expiry), and those
-    without one that have been held for a disabled endpoint for 7 days since they were created; returns how many.
+    without one that a disabled endpoint has kept from being sent for 7 days (index deliveries_due); returns how many.
     """
     expired = 0
     for statement, reason in (

@@ -93,6 +93,7 @@ class Filter:
 
     states: tuple[DeliveryState, ...] = ()
     undelivered: bool = False
+    delivery_id: UUID | None = None
     tenant_id: UUID | None = None
     endpoint_id: UUID | None = None
     event_id: UUID | None = None
@@ -104,6 +105,7 @@ class Filter:
 
 
 _EQUAL: Final = {
+    "delivery_id": "d.id = :delivery_id",
     "tenant_id": "d.tenant_id = :tenant_id",
     "endpoint_id": "d.endpoint_id = :endpoint_id",
     "event_id": "d.event_id = :event_id",

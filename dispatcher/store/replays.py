@@ -30,6 +30,8 @@ SET cursor = coalesce(:cursor, cursor), replayed = replayed + :replayed,
 WHERE id = :id
 """)
 
+_TAKE_TURNS = text("SELECT pg_advisory_xact_lock(hashtextextended(CAST(:id AS text), 0))")
+
 _FIND = text("SELECT id, filter, state, cursor, replayed, created_at, ended_at FROM dispatcher.replays WHERE id = :id")
 
 
@@ -60,6 +62,11 @@ def next_running(connection: Connection) -> Replay | None:
 def advance(connection: Connection, replay_id: UUID, *, cursor: UUID | None, replayed: int, done: bool) -> None:
     """Notes how far a replay has come, in the transaction that inserted its deliveries: a kill repeats nothing."""
     connection.execute(_ADVANCE, {"id": replay_id, "cursor": cursor, "replayed": replayed, "done": done})
+
+
+def take_turns(connection: Connection, delivery_id: UUID) -> None:
+    """Waits for whoever replays this delivery now, until their transaction ends."""
+    connection.execute(_TAKE_TURNS, {"id": str(delivery_id)})
 
 
 def find(connection: Connection, replay_id: UUID) -> Replay | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -180,3 +181,16 @@ def test_a_rejected_delivery_counts_as_failed(engine: Engine) -> None:
         (claim,) = walk.claim(connection, walk.add_worker(connection, now=None), now=None)
         walk.record(connection, [walk.result(claim, Stop("rejected", "gone 410"))], now=None)
         assert replay.count(connection, replay.of_failed(Filter())) == 1
+
+
+def test_two_at_once_replay_a_delivery_once(engine: Engine, exhausted: UUID) -> None:
+    with engine.begin() as connection:
+        one = next(row.id for row in walk.ended(connection) if row.state == "exhausted")
+    with ThreadPoolExecutor(4) as pool:
+
+        def retry(_: int) -> UUID | None:
+            with engine.begin() as connection:
+                return replay.retry(connection, one)
+
+        made = [found for found in pool.map(retry, range(4)) if found is not None]
+    assert len(made) == 1

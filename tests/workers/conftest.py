@@ -34,6 +34,7 @@ class Receiver:
     hanging: set[str] = field(default_factory=set)
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
     defect: Exception | None = None
+    body: bytes = b""
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         self.posts.append(request.headers["webhook-id"])
@@ -41,7 +42,7 @@ class Receiver:
             raise self.defect
         if request.url.host in self.hanging:
             await self.let_go.wait()
-        return httpx.Response(200)
+        return httpx.Response(200, content=self.body)
 
 
 @pytest.fixture

@@ -314,3 +314,21 @@ async def test_the_heartbeat_reports_life_and_room(engine: Engine, hot: AsyncEng
     assert (row.id, row.room) == (worker.worker_id, 77)
     assert timedelta(seconds=20) < row.left <= timedelta(seconds=30)
     assert worker._may_post()
+
+
+async def test_evidence_that_the_database_refuses_costs_no_other_delivery_anything(
+    engine: Engine, make_worker: MakeWorker, receiver: Receiver
+) -> None:
+    (_, poisoned) = given(engine, 10, lanes=2)
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"ALTER TABLE dispatcher.attempts ADD CHECK (url NOT LIKE '%{poisoned}%' OR response_body = '')")
+        )
+    receiver.body = b"poison"
+    worker = make_worker()
+    await worker.start()
+    await worker.ring()
+    await until(lambda: delivered(engine) == 20)
+    kept = "SELECT count(*) FROM dispatcher.attempts WHERE response_body = 'poison'"
+    stripped = "SELECT count(*) FROM dispatcher.attempts WHERE error = 'the answer cannot be stored'"
+    assert (count(engine, kept), count(engine, stripped)) == (10, 10)
