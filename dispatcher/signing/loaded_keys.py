@@ -29,8 +29,8 @@ PrivateKey: TypeAlias = RSAPrivateKey | Ed25519PrivateKey
 PublicKey: TypeAlias = RSAPublicKey | Ed25519PublicKey
 
 RSA_BITS: Final = (2048, 4096)
-"""How long an RSA key may be: less is broken (NIST SP 800-131A), and with more a signature takes a worker's loop longer
-than 4 ms (measured: 0.25 ms for 2,048 bits, 0.7 for 3,072, 3.7 for 4,096)."""
+"""How long an RSA key may be. Less is broken (NIST SP 800-131A). With more, a signature would hold a worker's loop up
+for too long: measured 0.25 ms for 2,048 bits, 0.7 for 3,072, 1.5 for 4,096, all of it under the interpreter's lock."""
 
 RSA_EXPONENT: Final = 65_537
 """The least public exponent: with 3, lax verifiers can be fooled (NIST SP 800-57 part 3 asks for this one, too)."""

@@ -35,7 +35,7 @@ def dated_content(message_id: str, timestamp: int, body: bytes) -> tuple[RawHead
 
 
 def read_dated_content(headers: Mapping[str, str], body: bytes, *, now: int, tolerance_s: int) -> bytes:
-    """What must have been signed, by what `read_headers` gave. Raises VerificationError: malformed, too old, too new."""
+    """What must have been signed, by what `read_headers` gave. Raises VerificationError: malformed, too old or new."""
     message_id, timestamp = headers[ID], headers[TIMESTAMP]
     if not message_id.isascii():
         raise VerificationError("malformed_header", f"{ID} is not ASCII")
