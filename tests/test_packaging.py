@@ -44,7 +44,7 @@ def test_the_wheel_holds_both_packages_and_the_data_files(wheel: zipfile.ZipFile
         assert sources <= names
         assert f"{package}/py.typed" in names
     assert {f"dispatcher/data/schedules/{path.name}" for path in (ROOT / "schedules").glob("*.toml")} <= names
-    assert "dispatcher/data/profiles/README.md" in names
+    assert {f"dispatcher/data/profiles/{path.name}" for path in (ROOT / "profiles").iterdir()} <= names
     assert {"dispatcher/egress/addresses.toml", "dispatcher/store/migrations/script.py.mako"} <= names
 
 
@@ -70,19 +70,23 @@ def test_the_metadata_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     assert "TERMS AND CONDITIONS" in wheel.read(f"{info}/licenses/LICENSE").decode()
 
 
-def test_an_unpacked_wheel_finds_its_schedules_and_migrations_and_runs(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+def test_an_unpacked_wheel_finds_its_data_files_and_migrations_and_runs(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path)
     script = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
 import dispatcher, workers
+from dispatcher.profiles import shipped_profiles_dir
 from dispatcher.retry import load_catalog, shipped_schedules_dir
 from dispatcher.store import migrate
 assert dispatcher.__file__.startswith({str(tmp_path)!r}), dispatcher.__file__
 assert workers.__file__.startswith({str(tmp_path)!r})
 assert str(shipped_schedules_dir()).startswith({str(tmp_path)!r})
+assert str(shipped_profiles_dir()).startswith({str(tmp_path)!r})
 from dispatcher.cli import cli
 cli(["schedules", "list"], standalone_mode=False)
+cli(["profiles", "lint"], standalone_mode=False)
+cli(["profiles", "list"], standalone_mode=False)
 print(" ".join(load_catalog(shipped_schedules_dir())), migrate.head())
 """
     run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)

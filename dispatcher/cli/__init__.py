@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from dispatcher import __version__, wiring
 from dispatcher.cli import deliveries, endpoints, events, processes, replay, settings
+from dispatcher.cli.profiles import profiles
 from dispatcher.cli.schedules import schedules
 from dispatcher.errors import DispatcherError
 
@@ -34,6 +35,7 @@ cli.add_command(events.events)
 cli.add_command(deliveries.deliveries)
 cli.add_command(replay.replay)
 cli.add_command(schedules)
+cli.add_command(profiles)
 
 
 def main() -> None:

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from dispatcher.cli.output import (
-    Command,
-    Output,
-    instant,
-    output_option,
-    print_fields,
-    print_json,
-    print_line,
-    print_table,
-)
+from dispatcher.cli.datafiles import directories, directory_option, is_path, origin, print_report
+from dispatcher.cli.output import Output, counted, instant, output_option, print_fields, print_json, print_table
 from dispatcher.clock import SYSTEM
-from dispatcher.errors import DispatcherError
 from dispatcher.retry import (
     Catalog,
     RetrySchedule,
@@ -39,24 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def schedules_dir_option(command: Command) -> Command:
-    """Add `--schedules-dir`, passed as `schedules_dir`, and say what is wrong with the files in it as an error."""
-
-    @wraps(command)
-    def reporting(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except DispatcherError as error:
-            raise click.ClickException(str(error)) from error
-
-    option = click.option(
-        "--schedules-dir",
-        type=click.Path(path_type=Path),
-        envvar="DISPATCHER_SCHEDULES_DIR",
-        show_envvar=True,
-        help="A directory of schedules beside the shipped ones; a file of the same name replaces a shipped one.",
-    )
-    return option(reporting)  # type: ignore[return-value]  # wraps keeps the signature, which mypy cannot see
+schedules_dir_option = directory_option("schedules")
 
 
 @click.group()
@@ -81,7 +53,7 @@ def list_(output: Output, schedules_dir: Path | None) -> None:
                 file.schedule.attempts,
                 clock_time(file.schedule.total),
                 _waits(file.schedule),
-                _origin(file),
+                origin(file),
             )
             for file in files
         ],
@@ -110,7 +82,7 @@ def show(name: str, output: Output, schedules_dir: Path | None) -> None:
             ("over", f"{clock_time(schedule.total)} ({format_duration(schedule.total)})"),
             ("jitter", f"{schedule.jitter:g}"),
             ("version", schedule.version),
-            ("from", _origin(file)),
+            ("from", origin(file)),
             ("file", file.path),
         ]
     )
@@ -126,27 +98,8 @@ def lint_(context: click.Context, files: tuple[Path, ...], output: Output, sched
 
     An error ends in exit code 1, a warning does not.
     """
-    report = lint(*(files or _directories(schedules_dir)))
-    if output == "json":
-        print_json(
-            {
-                "files": report.files,
-                "errors": [asdict(problem) for problem in report.problems],
-                "warnings": [asdict(warning) for warning in report.warnings],
-            }
-        )
-    else:
-        for problem in report.problems:
-            print_line(f"error: {problem}", style="red")
-        for warning in report.warnings:
-            print_line(f"warning: {warning}", style="yellow")
-        counts = (
-            _count(report.files, "file"),
-            _count(len(report.problems), "error"),
-            _count(len(report.warnings), "warning"),
-        )
-        print_line(", ".join(counts))
-    context.exit(1 if report.problems else 0)
+    paths = files or directories(shipped_schedules_dir(), schedules_dir)
+    context.exit(print_report(lint(*paths), output))
 
 
 @schedules.command("preview")
@@ -205,7 +158,7 @@ def preview_(name: str, start: str | None, seed: int | None, output: Output, sch
         if offset is not None:
             cells.append(clock_time(offset))
         table.append(cells)
-    total = f"{schedule.name}: {_count(len(planned), 'attempt')} over {clock_time(last.earliest)}"
+    total = f"{schedule.name}: {counted(len(planned), 'attempt')} over {clock_time(last.earliest)}"
     if schedule.jitter:
         total += f", with the most jitter ({schedule.jitter:g}) {clock_time(last.latest)}"
     print_table(columns, table, caption=f"{total}, from {instant(start_at)}.\n{_assumption(schedule)}")
@@ -224,30 +177,16 @@ def clock_time(duration: timedelta) -> str:
     return f"{hours:02}:{minutes:02}:{seconds:02}" + (f".{fraction:03}" if fraction else "")
 
 
-def _directories(schedules_dir: Path | None) -> tuple[Path, ...]:
-    shipped = shipped_schedules_dir()
-    return (shipped,) if schedules_dir is None else (shipped, schedules_dir)
-
-
 def _catalog(schedules_dir: Path | None) -> Catalog:
-    return load_catalog(*_directories(schedules_dir))
+    return load_catalog(*directories(shipped_schedules_dir(), schedules_dir))
 
 
 def _find(name: str, schedules_dir: Path | None) -> ScheduleFile:
-    """A name is never a path: it holds neither a slash nor a dot."""
-    if "/" in name or name.endswith(".toml"):
-        return load_schedule(Path(name))
-    return _catalog(schedules_dir).named(name)
+    return load_schedule(Path(name)) if is_path(name) else _catalog(schedules_dir).named(name)
 
 
 def _waits(schedule: RetrySchedule) -> str:
     return ("at " if schedule.from_first_attempt else "") + " ".join(map(format_duration, schedule.waits))
-
-
-def _origin(file: ScheduleFile) -> str:
-    if file.shipped:
-        return "shipped"
-    return f"{file.path}, replacing the shipped one" if file.replaces else str(file.path)
 
 
 def _as_json(file: ScheduleFile) -> dict[str, object]:
@@ -304,7 +243,3 @@ def _parse_start(text: str) -> datetime:
         return start_at.astimezone(UTC)
     except OverflowError as error:
         raise click.BadParameter(f"{text!r} is out of range", param_hint="--start") from error
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -18,6 +18,7 @@ from dispatcher.datafile.directory import (
 )
 from dispatcher.datafile.reading import (
     MAX_FILE_BYTES,
+    MAX_TEXT_CHARACTERS,
     LintWarning,
     Reading,
     all_problems,
@@ -26,11 +27,13 @@ from dispatcher.datafile.reading import (
     parse,
     refuse_unknown,
     shown,
+    shown_key,
     text_of,
 )
 
 __all__ = [
     "MAX_FILE_BYTES",
+    "MAX_TEXT_CHARACTERS",
     "Catalog",
     "DataFile",
     "LintReport",
@@ -47,5 +50,6 @@ __all__ = [
     "refuse_unknown",
     "shipped_dir",
     "shown",
+    "shown_key",
     "text_of",
 ]

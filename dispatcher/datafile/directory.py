@@ -53,9 +53,7 @@ class Catalog(Mapping[str, V], Generic[V, F]):
         if name in self.files:
             return self.files[name]
         near = nearest(name, self.files).strip(" ()")
-        raise NotFound(
-            f"no {self.noun} {name[:80]!r}; {near or 'there are: ' + (', '.join(self.files) or 'none')}"
-        )
+        raise NotFound(f"no {self.noun} {name[:80]!r}; {near or 'there are: ' + (', '.join(self.files) or 'none')}")
 
     @property
     def warnings(self) -> tuple[LintWarning, ...]:

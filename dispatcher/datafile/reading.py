@@ -113,7 +113,7 @@ def refuse_unknown(
             places = [name for name in elsewhere if name.rpartition(".")[2] == key]
             hint = f" (did you mean {places[0]}?)" if places else nearest(key, allowed)
             line = reading.lines.get(prefix + key)
-            reading.refuse(prefix + _shown_key(key), "an unknown field", ", ".join(allowed) + hint, line=line)
+            reading.refuse(prefix + shown_key(key), "an unknown field", ", ".join(allowed) + hint, line=line)
 
 
 def text_of(reading: Reading, key: str, value: object, *, limit: int = MAX_TEXT_CHARACTERS) -> str:
@@ -190,7 +190,8 @@ def _line_at(content: bytes, offset: int) -> int:
     return content.count(b"\n", 0, offset) + 1
 
 
-def _shown_key(key: str) -> str:
+def shown_key(key: str) -> str:
+    """A key on one line, cut, escaped for terminals where it must be."""
     return _cut(key if key.isprintable() else ascii(key))
 
 

@@ -7,7 +7,6 @@ from typing import Final, Literal
 
 BodyName = Literal["envelope", "verbatim"]
 RetryAfter = Literal["ignore", "extend"]
-SecretOwner = Literal["endpoint", "none"]
 Auth = Literal["none", "basic"]
 EventChoice = Literal["open", "closed", "all"]
 Modes = Literal["shared"]
@@ -40,8 +39,8 @@ class Profile:
     asks for another.
 
     Every delivery is signed by all of `signature_schemes`; `signature_headers` are (the scheme's header, the name
-    that is sent), for those sent under another name. `secret` "endpoint" means that registering answers with a
-    secret, once.
+    that is sent), for those sent under another name. `secret` means that an endpoint has
+    one of its own, told once, in the answer to its registration.
 
     `success` is which answers deliver. An answer with one of `permanent_statuses` rejects the delivery, one of
     `disable_on` disables the endpoint too. `blocked_limit` is after how many attempts in a row that ended at an
@@ -72,8 +71,8 @@ class Profile:
     url_ports: bool = False
     url_ip_literals: bool = False
     signature_schemes: tuple[str, ...] = ("standard_webhooks_v1",)
+    secret: bool = True
     signature_headers: tuple[tuple[str, str], ...] = ()
-    secret: SecretOwner = "endpoint"
     success: Literal["any_2xx"] | frozenset[int] = "any_2xx"
     permanent_statuses: frozenset[int] = frozenset()
     disable_on: frozenset[int] = frozenset()
@@ -95,13 +94,9 @@ class Profile:
         >>> [terminal.offers(pattern) for pattern in ("payment.failed", "payment.*", "*", "payment.paid", "refund.*")]
         [True, True, True, False, False]
         """
-        match self.event_choice:
-            case "open":
-                return True
-            case "closed":
-                return any(_covers(pattern, known) or _covers(known, pattern) for known in self.catalogue)
-            case "all":
-                return pattern == "*"
+        if self.event_choice == "closed":
+            return any(_covers(pattern, known) or _covers(known, pattern) for known in self.catalogue)
+        return self.event_choice == "open" or pattern == "*"
 
 
 def _covers(pattern: str, other: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dispatcher.datafile import LintReport, LintWarning
 from dispatcher.model.profile import REGISTRATION_FIELDS, Profile
 from dispatcher.profiles.catalog import Catalog, ProfileFile, lint, load_catalog, load_profile, shipped_profiles_dir
-from dispatcher.profiles.profile_file import FIELDS, Known, SchemeFacts
+from dispatcher.profiles.profile_file import FIELDS, Known, SchemeFacts, as_document
 
 __all__ = [
     "FIELDS",
@@ -21,6 +21,7 @@ __all__ = [
     "Profile",
     "ProfileFile",
     "SchemeFacts",
+    "as_document",
     "lint",
     "load_catalog",
     "load_profile",

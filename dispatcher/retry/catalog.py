@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from dispatcher import datafile
 from dispatcher.datafile import DataFile, LintReport, collect, good_files, lint_paths, read_bytes, shipped_dir
 from dispatcher.errors import ConfigurationError
 from dispatcher.retry.schedule import RetrySchedule
 from dispatcher.retry.schedule_file import Reading, all_problems, read_into
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
