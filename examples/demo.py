@@ -172,7 +172,7 @@ class Demo:
         accepted_path = self.folder / "accepted.json"
         with accepted_path.open("w+", encoding="utf-8") as stdout:
             self.command("events", "send", str(path), "--output", "json", stdout=stdout)
-        accepted = [one["id"] for one in json.loads(accepted_path.read_text(encoding="utf-8"))]
+        accepted = [one["id"] for one in json.loads(accepted_path.read_text(encoding="utf-8"))["data"]]
         types = [json.loads(line)["type"] for line in lines]
         if len(set(accepted)) != len(types):
             raise DispatcherError(f"{len(types)} events were sent and {len(set(accepted))} accepted")

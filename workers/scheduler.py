@@ -41,6 +41,7 @@ TICK_S: Final = (0.02, 0.25)
 
 RESCUE_EVERY_S: Final = 1.0
 PRUNE_EVERY_S: Final = 60.0
+COMPLAIN_EVERY_S: Final = 5.0  # while the database is away every tick fails, four times a second
 LEADER_TERM_S: Final = 10.0
 CONNECTIONS: Final = 2
 
@@ -90,13 +91,15 @@ class Scheduler:
         _log.info("scheduler.stopped scheduler=%s", self.id)
 
     async def _keep_ticking(self) -> None:
-        pause_s = TICK_S[0]
+        pause_s, complain_at_s = TICK_S[0], float("-inf")
         while not self._stopping.is_set():
             try:
                 due = await self.tick()
             except SQLAlchemyError as error:
                 self._connected_since_s = self._clock.monotonic()
-                _log.warning("tick.failed error=%s", telemetry.one_line(error))
+                if self._clock.monotonic() >= complain_at_s:
+                    complain_at_s = self._clock.monotonic() + COMPLAIN_EVERY_S
+                    _log.warning("tick.failed error=%s", telemetry.one_line(error))
                 due = False
             pause_s = TICK_S[0] if due else min(2 * pause_s, TICK_S[1])
             self._woken.clear()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dispatcher.cli.output import Command, Output
-    from dispatcher.store.log import LoggedDelivery
+    from dispatcher.store.log import LoggedAttempt, LoggedDelivery
 
 COLOURS: Final = {
     DeliveryState.WAITING: "yellow",
@@ -109,7 +109,13 @@ def _status(one: LoggedDelivery) -> Text:
     return Text(one.state, style=COLOURS[one.state])
 
 
+def _outcome(attempt: LoggedAttempt) -> str:
+    return attempt.outcome if attempt.outcome_known else f"{attempt.outcome}, perhaps received"
+
+
 def _why(one: LoggedDelivery) -> str:
+    if one.state is DeliveryState.DELIVERED:
+        return ""
     return one.held or one.reason or ("" if one.attempts else "not attempted yet")
 
 
@@ -122,7 +128,7 @@ def list_(chosen: log.Filter, limit: int, output: Output) -> None:
     with target.database() as (_, connection):
         found = log.search(connection, chosen, limit=limit)
     if output == "json":
-        print_json([forms.delivery(one) for one in found])
+        print_json({"data": [forms.delivery(one) for one in found]})
         return
     print_table(
         ["delivery", "age", "status", "tries", "event type", "object", "why", "next try"],
@@ -182,7 +188,7 @@ def show(delivery_id: UUID, output: Output) -> None:
         [
             ("delivery", format_id("dlv", one.id)),
             ("status", _status(one)),
-            ("why", _why(one)),
+            *([("why", _why(one))] if _why(one) else []),
             ("event", f"{format_id('evt', one.event_id)}  {one.event_type}"),
             *([("object", one.object_id)] if one.object_id else []),
             ("endpoint", f"{format_id('ep', one.endpoint_id)}  {one.url}"),
@@ -195,15 +201,14 @@ def show(delivery_id: UUID, output: Output) -> None:
     )
     print_line("")
     print_table(
-        ["#", "started", "took", "outcome", "status", "known", "from", "decision", "error"],
+        ["#", "started", "took", "outcome", "status", "from", "decision", "error"],
         [
             (
                 attempt.number,
                 attempt.started_at,
                 f"{attempt.duration_ms:,.0f} ms",
-                Text(attempt.outcome, style="green" if attempt.outcome == "ok" else "red"),
+                Text(_outcome(attempt), style="green" if attempt.outcome == "ok" else "red"),
                 attempt.status_code,
-                attempt.outcome_known,
                 attempt.peer_ip,
                 attempt.decision,
                 attempt.error,

@@ -95,7 +95,7 @@ def list_(tenant_id: UUID | None, limit: int, output: Output) -> None:
     with target.database() as (_, connection):
         found = store.list_(connection, tenant_id=tenant_id, limit=limit)
     if output == "json":
-        print_json([forms.endpoint(endpoint) for endpoint in found])
+        print_json({"data": [forms.endpoint(endpoint) for endpoint in found]})
         return
     print_table(
         ["id", "status", "event types", "schedule", "url"],

@@ -86,7 +86,9 @@ def send(
 
 def _report(accepted: list[Accepted], output: Output) -> None:
     if output == "json":
-        print_json([{"id": str(one), "duplicate": one.duplicate, "deliveries": one.fanout} for one in accepted])
+        print_json(
+            {"data": [{"id": str(one), "duplicate": one.duplicate, "deliveries": one.fanout} for one in accepted]}
+        )
         return
     new = [one for one in accepted if not one.duplicate]
     unmatched = sum(1 for one in new if one.fanout == 0)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from uuid import UUID
 
 import click
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +27,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u
 _WHOLE: Final = re.compile(r"[a-z]{2,3}_[0-9a-f-]{36}|\d{4}-\d\d-\d\dT[\d:.]+Z")  # an id, an instant
 _PIPE_WIDTH: Final = 1_000_000
 _SHORT: Final = 12
-_WORDS: Final = 18
+_WORDS: Final = 14
+_GAP: Final = 2
 
 
 def output_option(command: Command) -> Command:
@@ -53,8 +53,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, cap
     values = [list(row) for row in rows]
     cells = [[_cell(value) for value in row] for row in values]
     out = console()
+    if caption and not cells:
+        print_line(caption)
+        return
     widths = [_least_width(column, [row[index] for row in cells]) for index, column in enumerate(columns)]
-    if out.is_terminal and cells and sum(widths) + 3 * (len(widths) - 1) > out.width:
+    if out.is_terminal and cells and sum(widths) + _GAP * (len(widths) - 1) > out.width:
         # Columns cut in two are unreadable: on a narrow terminal each row becomes a block of lines instead.
         for row in cells:
             print_fields([(column, cell) for column, cell in zip(columns, row, strict=True) if cell.plain])
@@ -62,9 +65,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, cap
         if caption:
             print_line(caption)
         return
-    table = Table(
-        box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False, show_edge=False, header_style="bold"
-    )
+    style = "bold underline" if out.is_terminal else "bold"
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style=style)
     for index, column in enumerate(columns):
         numeric = bool(values) and all(_is_number(row[index]) for row in values)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold", min_width=widths[index])

@@ -31,7 +31,7 @@ def show(output: Output) -> None:
     """Every setting with its value and source; secrets are masked."""
     shown = config_.show(config_.load())
     if output == "json":
-        print_json([asdict(setting) for setting in shown])
+        print_json({"data": [asdict(setting) for setting in shown]})
         return
     print_table(
         ["setting", "value", "source", "about"], [(one.variable, one.value, one.source, one.about) for one in shown]

@@ -34,6 +34,11 @@ class Ran:
     def json(self) -> Any:
         return json.loads(self.out)
 
+    @property
+    def data(self) -> Any:
+        """The objects of a list."""
+        return self.json["data"]
+
 
 Run = Callable[..., Ran]
 
@@ -86,11 +91,11 @@ def test_an_event_is_sent_inspected_and_replayed(run: Run, engine: Engine) -> No
     endpoint = run("endpoints", "create", "https://shop.example.com/hook", "--output", "json").json
     assert endpoint["secret"].startswith("whsec_")
     sent = run("events", "send", "--output", "json", stdin=line(object_id="pay_1") + "\n" + line(object_id="pay_2"))
-    assert [one["deliveries"] for one in sent.json] == [1, 1]
-    (waiting,) = run("deliveries", "list", "--object", "pay_1", "--output", "json").json
+    assert [one["deliveries"] for one in sent.data] == [1, 1]
+    (waiting,) = run("deliveries", "list", "--object", "pay_1", "--output", "json").data
     assert waiting["status"] == "waiting"
     end_all(engine, FAILED, ANSWER_503)
-    failed = run("deliveries", "list", "--status", "failed", "--output", "json").json
+    failed = run("deliveries", "list", "--status", "failed", "--output", "json").data
     assert {one["object_id"] for one in failed} == {"pay_1", "pay_2"}
     shown = run("deliveries", "show", waiting["id"])
     assert "exhausted" in shown.out
@@ -102,7 +107,7 @@ def test_an_event_is_sent_inspected_and_replayed(run: Run, engine: Engine) -> No
         assert replay_flow.step(connection) == 2
     status = run("replay", "status", replay_id, "--output", "json").json
     assert (status["status"], status["replayed"]) == ("done", 2)
-    again = run("deliveries", "list", "--status", "waiting", "--output", "json").json
+    again = run("deliveries", "list", "--status", "waiting", "--output", "json").data
     assert {one["replay_of"] for one in again} == {one["id"] for one in failed}
     assert {one["event_id"] for one in again} == {one["event_id"] for one in failed}
 
@@ -110,7 +115,7 @@ def test_an_event_is_sent_inspected_and_replayed(run: Run, engine: Engine) -> No
 def test_one_delivery_is_retried_and_cancelled(run: Run, engine: Engine) -> None:
     run("endpoints", "create", "https://shop.example.com/hook")
     run("events", "send", stdin=line(not_before="2999-01-01T00:00:00Z"))
-    (one,) = run("deliveries", "list", "--output", "json").json
+    (one,) = run("deliveries", "list", "--output", "json").data
     assert run("deliveries", "retry", one["id"]).code == 0
     end_all(engine, FAILED, ANSWER_503)
     ended = run("deliveries", "show", one["id"], "--output", "json").json
@@ -120,7 +125,7 @@ def test_one_delivery_is_retried_and_cancelled(run: Run, engine: Engine) -> None
     second = run("deliveries", "retry", one["id"])
     assert second.code == 1
     assert "replayed before" in second.err
-    (replayed,) = run("deliveries", "list", "--status", "waiting", "--output", "json").json
+    (replayed,) = run("deliveries", "list", "--status", "waiting", "--output", "json").data
     assert run("deliveries", "cancel", replayed["id"]).code == 0
     assert run("deliveries", "cancel", replayed["id"]).code == 1
     assert run("deliveries", "show", replayed["id"], "--output", "json").json["status"] == "cancelled"
@@ -131,7 +136,7 @@ def test_an_endpoint_is_disabled_enabled_rotated_and_deleted(run: Run) -> None:
     disabled = run("endpoints", "disable", made["id"], "--reason", "merchant asked", "--output", "json").json
     assert (disabled["status"], disabled["status_reason"]) == ("disabled", "merchant asked")
     run("events", "send", stdin=line())
-    (held,) = run("deliveries", "list", "--output", "json").json
+    (held,) = run("deliveries", "list", "--output", "json").data
     assert held["status"] == "waiting"
     assert "merchant asked" in held["status_reason"]
     assert held["next_attempt_at"] is None
@@ -143,12 +148,12 @@ def test_an_endpoint_is_disabled_enabled_rotated_and_deleted(run: Run) -> None:
     assert rotated["secret"] not in listed.out
     assert "1 waiting delivery cancelled" in run("endpoints", "delete", made["id"], "--yes").out
     assert run("endpoints", "show", made["id"]).code == 1
-    assert run("endpoints", "list", "--output", "json").json == []
+    assert run("endpoints", "list", "--output", "json").data == []
 
 
 def test_an_event_that_nobody_wants_is_shown_as_such(run: Run) -> None:
     run("endpoints", "create", "https://shop.example.com/", "--event-type", "refund.*")
-    (sent,) = run("events", "send", "--output", "json", stdin=line()).json
+    (sent,) = run("events", "send", "--output", "json", stdin=line()).data
     shown = run("events", "show", sent["id"])
     assert "no endpoint wanted it" in shown.out
     assert "1 that no endpoint wants" in run("events", "send", stdin=line()).out
@@ -156,8 +161,8 @@ def test_an_event_that_nobody_wants_is_shown_as_such(run: Run) -> None:
 
 def test_a_payload_is_sent_with_its_type_and_key(run: Run) -> None:
     arguments = ("events", "send", "--type", "refund.created", "--object-id", "ref_1", "--idempotency-key", "k")
-    (first,) = run(*arguments, "--output", "json", stdin='{"amount": 5}').json
-    (again,) = run(*arguments, "--output", "json", stdin='{"amount": 5}').json
+    (first,) = run(*arguments, "--output", "json", stdin='{"amount": 5}').data
+    (again,) = run(*arguments, "--output", "json", stdin='{"amount": 5}').data
     assert again == {"id": first["id"], "duplicate": True, "deliveries": None}
     other = run(*arguments, stdin='{"amount": 6}')
     assert other.code == 1
@@ -192,13 +197,13 @@ def test_bad_input_gets_one_clear_error(run: Run, arguments: tuple[str, ...], st
     assert ran.code == code, ran
     assert said in ran.err
     assert "Traceback" not in ran.err
-    assert run("events", "send", "--output", "json", stdin="").json == [], "nothing half-done stays behind"
+    assert run("events", "send", "--output", "json", stdin="").data == [], "nothing half-done stays behind"
 
 
 def test_a_file_with_one_bad_line_sends_nothing_of_its_batch(run: Run) -> None:
     assert run("events", "send", stdin=line() * 5 + "{\n").code == 2
     run("endpoints", "create", "https://shop.example.com/")
-    assert run("deliveries", "list", "--output", "json").json == []
+    assert run("deliveries", "list", "--output", "json").data == []
 
 
 def test_what_was_committed_before_a_bad_line_is_printed_as_accepted(run: Run) -> None:
@@ -211,12 +216,12 @@ def test_what_was_committed_before_a_bad_line_is_printed_as_accepted(run: Run) -
 def test_a_dry_run_checks_and_sends_nothing(run: Run) -> None:
     run("endpoints", "create", "https://shop.example.com/")
     assert "checked 5 events" in run("events", "send", "--dry-run", stdin=line() * 5).out
-    assert run("deliveries", "list", "--output", "json").json == []
+    assert run("deliveries", "list", "--output", "json").data == []
 
 
 def test_deliveries_are_chosen_by_every_option(run: Run) -> None:
     endpoint = run("endpoints", "create", "https://shop.example.com/", "--output", "json").json
-    (sent,) = run("events", "send", "--output", "json", stdin=line(object_id="pay_1")).json
+    (sent,) = run("events", "send", "--output", "json", stdin=line(object_id="pay_1")).data
     for options, count in (
         (("--endpoint", endpoint["id"]), 1),
         (("--endpoint", format_id("ep", uuid7())), 0),
@@ -230,7 +235,7 @@ def test_deliveries_are_chosen_by_every_option(run: Run) -> None:
         (("--tenant", endpoint["tenant_id"]), 1),
         (("--outcome", "dns"), 0),
     ):
-        assert len(run("deliveries", "list", *options, "--output", "json").json) == count, options
+        assert len(run("deliveries", "list", *options, "--output", "json").data) == count, options
 
 
 def test_a_table_names_the_delivery_and_its_state(run: Run) -> None:
