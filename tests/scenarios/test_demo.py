@@ -27,6 +27,12 @@ ROOT = Path(__file__).parents[2]
 EVENTS = ROOT / "examples" / "payments.jsonl"
 
 
+def heed_signals() -> None:
+    """Undoes what a shell's `&` and `nohup` do to the processes that they start."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Run:
     """A demo in a process of its own; `temporary` is its folder for temporary files."""
 
@@ -40,6 +46,8 @@ class Run:
             cwd=ROOT,
             # What is set outside must not matter.
             env=os.environ | {"TMPDIR": str(temporary), "DISPATCHER_PORT": "1", "DISPATCHER_WORKERS": "none"},
+            # A test run in the background may have been started with these ignored, and would pass that on.
+            preexec_fn=heed_signals,  # noqa: PLW1509 - nothing here holds a lock that it needs
         )
 
     def end(self) -> tuple[int, str, str]:
