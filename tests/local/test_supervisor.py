@@ -137,6 +137,16 @@ SCRIPT = textwrap.dedent("""
 """)
 
 
+def is_stubborn(pid: int) -> bool:
+    """Whether the process ignores SIGTERM by now: before, it is still starting and would die of it."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.parent.exists():  # no Linux, or gone
+        time.sleep(2)
+        return True
+    (ignored,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigIgn:"))
+    return bool(int(ignored, 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def run_script(record: Path, grace_s: float, argv: list[str]) -> tuple[subprocess.Popen[str], list[int]]:
     # What a shell does to a job in the background: SIGINT ignored from the start.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -167,6 +177,7 @@ def test_a_signal_stops_everything_cleanly(tmp_path: Path, number: signal.Signal
 
 def test_a_second_signal_ends_the_grace(tmp_path: Path):
     process, pids = run_script(tmp_path / "record", 600, STUBBORN)
+    until(lambda: all(is_stubborn(pid) for pid in pids[:2]))
     with process:
         process.terminate()
         time.sleep(0.3)
