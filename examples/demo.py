@@ -358,22 +358,28 @@ class Interrupted(BaseException):
 
 
 class Interruption:
-    """Ctrl-C, a closed terminal and a polite kill raise Interrupted, once: cleaning up is not interrupted."""
+    """Ctrl-C, a closed terminal and a polite kill raise Interrupted; cleaning up is not interrupted.
+
+    What is raised while a destructor runs is lost, so it is raised again, a moment later, until `no_more`.
+    """
 
     def __init__(self) -> None:
-        self._heard = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        self._over = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 signal.signal(number, self._hear)
+        report = sys.unraisablehook
+        sys.unraisablehook = lambda lost: None if isinstance(lost.exc_value, Interrupted) else report(lost)
 
     def _hear(self, *_: object) -> None:
-        if not self._heard:
-            self._heard = True
+        if not self._over:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
             raise Interrupted
 
     def no_more(self) -> None:
         """From here on nothing is raised."""
-        self._heard = True
+        self._over = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @click.command()
