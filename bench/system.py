@@ -14,7 +14,7 @@ import psycopg
 
 from bench.accounting import Servers
 from dispatcher import config, wiring
-from dispatcher.flow.register import NewEndpoint, Register
+from dispatcher.flow.register import NewEndpoint
 from dispatcher.ids import uuid7
 from dispatcher.local import Program, Stack, standard_programs
 
@@ -96,7 +96,7 @@ class System:
         Returns the tenants, and each URL's path with its secret. Merchants are tenants, so with one endpoint a tenant
         an event goes to one endpoint among all, as it does in production.
         """
-        register = Register(wiring.keyring(self.settings), wiring.url_policy(self.settings))
+        register = wiring.register(self.settings)
         engine = wiring.engine(self.settings)
         tenants: list[UUID] = []
         secrets: dict[str, bytes] = {}

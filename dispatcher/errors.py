@@ -3,9 +3,12 @@
     DispatcherError
     ├── ConfigurationError   a setting or a data file is wrong; carries every problem at once
     ├── InvalidInput         what a caller passed cannot be accepted; names the field, what was found, what is allowed
+    ├── Unauthorized         no valid key, or a signature that does not hold
+    ├── Forbidden            the key is valid, and may not do this
     ├── NotFound             no such object, or not the caller's
     ├── Conflict             the object exists, but its state or another object forbids the change
     ├── IdempotencyConflict  an idempotency key was used before with another body
+    ├── TooMany              asked for too often; says when to come back
     └── Unavailable          a server that we need does not answer
 
 An outcome of a delivery is never an error: see `dispatcher.model.outcome`.
@@ -61,11 +64,25 @@ class InvalidInput(DispatcherError):
 
     code = "INVALID_INPUT"
 
-    def __init__(self, pointer: str, found: str, allowed: str) -> None:
+    def __init__(self, pointer: str, found: str, allowed: str, *, code: str | None = None) -> None:
         self.pointer = pointer
+        if code is not None:
+            self.code = code
         self.found = found
         self.allowed = allowed
         super().__init__(f"{pointer}: found {found}; allowed: {allowed}")
+
+
+class Unauthorized(DispatcherError):
+    """Nobody known calls. `str()` says what is allowed and repeats no key."""
+
+    code = "UNAUTHORIZED"
+
+
+class Forbidden(DispatcherError):
+    """The caller is known, and their key may not do this."""
+
+    code = "FORBIDDEN"
 
 
 class NotFound(DispatcherError):
@@ -79,11 +96,26 @@ class Conflict(DispatcherError):
 
     code = "CONFLICT"
 
+    def __init__(self, text: str, *, code: str | None = None) -> None:
+        super().__init__(text)
+        if code is not None:
+            self.code = code
+
 
 class IdempotencyConflict(Conflict):
     """The idempotency key was used before, with another body."""
 
     code = "IDEMPOTENCY_CONFLICT"
+
+
+class TooMany(DispatcherError):
+    """Asked for too often. `retry_after_s` is when it may be asked again, in whole seconds."""
+
+    code = "TOO_MANY_REQUESTS"
+
+    def __init__(self, text: str, *, retry_after_s: int) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
 
 
 class Unavailable(DispatcherError):

@@ -9,10 +9,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from dispatcher import __version__
-from dispatcher.egress import AddressPolicy, PinnedTransport, UrlPolicy
+from dispatcher.egress import AddressPolicy, PinnedTransport
+from dispatcher.egress.url import ANY_HOST
 from dispatcher.errors import ConfigurationError, Problem, Unavailable
+from dispatcher.flow.register import Register
+from dispatcher.profiles import Known, shipped_profiles_dir
+from dispatcher.profiles import load_catalog as load_profiles
 from dispatcher.retry import RetrySchedule, load_catalog, shipped_schedules_dir
-from dispatcher.signing import Keyring
+from dispatcher.signing import SCHEMES, Keyring
 from dispatcher.store import migrate, schedules
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from dispatcher.config import Settings
+    from dispatcher.profiles import Catalog as Profiles
     from dispatcher.retry import Catalog
 
 USER_AGENT: Final = f"dispatcher/{__version__}".encode()
@@ -98,15 +103,26 @@ def keyring(settings: Settings) -> Keyring:
     return Keyring.parse(settings.secret_keys)
 
 
-def url_policy(settings: Settings) -> UrlPolicy:
-    """Which URLs may be registered. Who allows a private network may name its hosts plainly, by http too."""
-    private = bool(settings.allow_networks)
-    return UrlPolicy(allow_http=private, allow_ports=private, allow_ip_literals=private, allow_private_names=private)
-
-
 def transport(settings: Settings) -> PinnedTransport:
-    """What posts: see `dispatcher.egress`."""
-    return PinnedTransport(addresses=AddressPolicy(settings.allow_networks), url_policy=url_policy(settings))
+    """What posts: see `dispatcher.egress`. It checks addresses; which URLs there may be, profiles have said."""
+    return PinnedTransport(addresses=AddressPolicy(settings.allow_networks), url_policy=ANY_HOST)
+
+
+def profiles(settings: Settings) -> Profiles:
+    """The shipped profiles and the operator's. Raises ConfigurationError with every problem of every file."""
+    own = [settings.profiles_dir] if settings.profiles_dir else []
+    known = Known(schedules=tuple(catalog(settings)), schemes=SCHEMES)
+    loaded = load_profiles(shipped_profiles_dir(), *own, known=known)
+    if settings.default_profile not in loaded:
+        names = ", ".join(loaded)
+        problem = Problem("DISPATCHER_DEFAULT_PROFILE", "", repr(settings.default_profile), f"a profile: {names}")
+        raise ConfigurationError([problem])
+    return loaded
+
+
+def register(settings: Settings) -> Register:
+    """What registers endpoints. Raises ConfigurationError where keys are missing or a profile is broken."""
+    return Register(keyring(settings), profiles(settings), settings.allow_networks, settings.default_profile)
 
 
 def catalog(settings: Settings) -> Catalog:

@@ -73,6 +73,7 @@ class Process:
 async def _build(settings: Settings) -> tuple[WorkerLoop, PinnedTransport]:
     keyring = wiring.keyring(settings)
     transport = wiring.transport(settings)
+    profiles = wiring.profiles(settings)
     worker_id = uuid7()
 
     def make_deliver(schedules: dict[int, RetrySchedule], may_post: Callable[[], bool]) -> Deliver:
@@ -83,7 +84,8 @@ async def _build(settings: Settings) -> tuple[WorkerLoop, PinnedTransport]:
             clock=SYSTEM,
             worker_id=worker_id,
             user_agent=wiring.USER_AGENT,
-            url_policy=wiring.url_policy(settings),
+            profiles=profiles,
+            networks=settings.allow_networks,
             may_post=may_post,
         )
 

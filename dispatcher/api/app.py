@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from dispatcher import __version__, wiring
-from dispatcher.api import deliveries, endpoints, events, health, problems
+from dispatcher.api import deliveries, endpoints, events, health, openapi, problems
 from dispatcher.api.context import Context
-from dispatcher.api.limits import BodyLimit
-from dispatcher.flow.register import Register
+from dispatcher.api.gate import Gate
 from dispatcher.ids import uuid7
 from dispatcher.store import tenants
 from dispatcher.wakeup import Wakeup
@@ -21,28 +20,44 @@ if TYPE_CHECKING:
 
     from dispatcher.config import Settings
 
-RESOURCES = (events, endpoints, deliveries, health)
+RESOURCES = (
+    events,
+    endpoints,
+    deliveries,
+    health,
+)
 """One module each, with a `router`. A new resource is a file and an entry here."""
 
 
 def make_app(settings: Settings) -> FastAPI:
-    """The application on these settings. Raises ConfigurationError where some are missing."""
-    register = Register(wiring.keyring(settings), wiring.url_policy(settings))
+    """The application on these settings. Raises ConfigurationError where some are missing or wrong."""
+    register = wiring.register(settings)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        engine = wiring.api_engine(settings)
-        app.state.context = context = Context(engine, register, Wakeup(settings.broker_url))
+        transport = wiring.transport(settings)
+        app.state.context = context = Context(
+            settings=settings,
+            engine=wiring.api_engine(settings),
+            keyring=register.keyring,
+            clock=register.clock,
+            profiles=register.profiles,
+            register=register,
+            transport=transport,
+            wakeup=Wakeup(settings.broker_url),
+        )
         if (key := settings.bootstrap_key) is not None:
             await context.transaction(
                 lambda connection: tenants.add_key(connection, uuid7(), key, name="bootstrap", tenant_id=None)
             )
         yield
-        await engine.dispose()
+        await transport.aclose()
+        await context.engine.dispose()
 
     app = FastAPI(title="Dispatcher", version=__version__, lifespan=life, redoc_url=None)
-    app.add_middleware(BodyLimit)  # within the next one, which would not pass its 413 on
+    app.add_middleware(Gate)
     problems.install(app)
     for resource in RESOURCES:
         app.include_router(resource.router)
+    openapi.install(app)
     return app

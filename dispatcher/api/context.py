@@ -1,37 +1,60 @@
-"""What every route needs: the caller, and transactions."""
+"""What every route needs: the caller, transactions, pages, and answers that a repeat gets again."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from functools import cached_property
+from hashlib import sha256
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
 
-from fastapi import Depends, HTTPException, Request
+import orjson
+from fastapi import Depends, Header, Query, Request, Response
+from pydantic import BaseModel, Field
 
-from dispatcher.errors import InvalidInput, NotFound
+from dispatcher.errors import Forbidden, IdempotencyConflict, InvalidInput, NotFound
 from dispatcher.ids import DEFAULT_TENANT, parse_id
-from dispatcher.store import tenants
+from dispatcher.model.access import Scope
+from dispatcher.store import idempotency
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    import httpx
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from dispatcher.api.authenticate import Identity
+    from dispatcher.api.ingest import Ingest
+    from dispatcher.clock import Clock
+    from dispatcher.config import Settings
     from dispatcher.flow.register import Register
+    from dispatcher.model.profile import Profile
+    from dispatcher.signing import Keyring
     from dispatcher.wakeup import Wakeup
 
 T = TypeVar("T")
 
+NOBODY: Final = UUID(int=0)
+"""Whose the idempotency keys of operators are."""
 
-@dataclass(frozen=True, slots=True)
+KEY_LIFETIME_S: Final = 24 * 3600.0
+"""How long an idempotency key is remembered."""
+
+
+@dataclass(frozen=True)
 class Context:
     """The application's parts, made once."""
 
+    settings: Settings
     engine: AsyncEngine
+    keyring: Keyring
+    clock: Clock
+    profiles: Mapping[str, Profile]
     register: Register
+    transport: httpx.AsyncBaseTransport
     wakeup: Wakeup
 
     async def transaction(self, work: Callable[[Connection], T]) -> T:
@@ -39,12 +62,31 @@ class Context:
         async with self.engine.begin() as connection:
             return await connection.run_sync(work)
 
+    @cached_property
+    def ingest(self) -> Ingest:
+        """Accepts events, those that come at once in one commit."""
+        from dispatcher.api.ingest import Ingest  # noqa: PLC0415 - it needs this module
+
+        return Ingest(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: `tenant_id` None is an operator."""
+    """Who calls: `tenant_id` None is an operator; `key_id` None is somebody on this machine."""
 
     tenant_id: UUID | None
+    scopes: frozenset[Scope]
+    actor: str
+    key_id: UUID | None = None
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether every tenant is theirs to see."""
+        return self.tenant_id is None
+
+    def may(self, scope: Scope) -> bool:
+        """Whether their key has the scope."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
 
     def tenant(self, asked: str | None) -> UUID:
         """The tenant to act for: the caller's own or, for an operator, the one asked for or the default one.
@@ -69,22 +111,68 @@ def context(request: Request) -> Context:
     return found
 
 
-async def caller(request: Request) -> Caller:
-    """Whose key the request carries, as `Bearer <key>` or alone. Raises 401."""
-    given = request.headers.get("authorization", "")
-    key = given[7:] if given[:7].lower() == "bearer " else given
-    found = await context(request).transaction(lambda connection: tenants.find_key(connection, key)) if key else None
-    if found is None:
-        raise HTTPException(
-            401,
-            "found no key, or one that is not valid; allowed: Authorization: Bearer <key>",
-            headers={"www-authenticate": "Bearer"},
-        )
-    return Caller(found.tenant_id)
+def caller(request: Request) -> Caller:
+    """Who calls: `Gate` has found out."""
+    found: Identity = request.scope["dispatcher.caller"]
+    return Caller(found.tenant_id, found.scopes, found.actor, None if found.key is None else found.key.id)
+
+
+def needs(*scopes: Scope) -> Any:
+    """A caller whose key has one of the scopes. Raises Forbidden."""
+
+    def check(request: Request) -> Caller:
+        found = caller(request)
+        if not any(found.may(scope) for scope in scopes):
+            raise Forbidden(
+                f"this key may do {', '.join(sorted(found.scopes))}; allowed: {' or '.join((*scopes, Scope.ADMIN))}"
+            )
+        return found
+
+    return Depends(check)
+
+
+def operator(request: Request) -> Caller:
+    """An operator who may do everything. Raises Forbidden."""
+    found = caller(request)
+    if not found.is_operator or not found.may(Scope.ADMIN):
+        raise Forbidden("this is for operators' keys with the scope admin")
+    return found
 
 
 ContextOf = Annotated[Context, Depends(context)]
 CallerOf = Annotated[Caller, Depends(caller)]
+"""Any valid key."""
+EventWriter = Annotated[Caller, needs(Scope.EVENTS_WRITE)]
+EndpointWriter = Annotated[Caller, needs(Scope.ENDPOINTS_WRITE)]
+Reader = Annotated[Caller, needs(Scope.DELIVERIES_READ)]
+EventReader = Annotated[Caller, needs(Scope.DELIVERIES_READ, Scope.EVENTS_WRITE)]
+EndpointReader = Annotated[Caller, needs(Scope.DELIVERIES_READ, Scope.ENDPOINTS_WRITE)]
+Replayer = Annotated[Caller, needs(Scope.DELIVERIES_REPLAY)]
+Admin = Annotated[Caller, needs(Scope.ADMIN)]
+Operator = Annotated[Caller, Depends(operator)]
+
+TenantId = Annotated[
+    str | None,
+    Query(description="The tenant to act for. Operators name it; a tenant's key may only name its own."),
+]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
+
+
+# Answers
+
+
+def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer; times are RFC 3339 in UTC."""
+    return Response(orjson.dumps(body, option=orjson.OPT_UTC_Z), status, headers=headers, media_type="application/json")
+
+
+class Page(BaseModel, Generic[T]):
+    """A page of objects, the newest first."""
+
+    data: list[T]
+    has_more: bool = Field(examples=[False])
+    next_cursor: str | None = Field(description="For the next page; null on the last.", examples=[None])
 
 
 def read_cursor(cursor: str | None) -> UUID | None:
@@ -103,3 +191,99 @@ def page(found: list[Any], limit: int, form: Callable[[Any], dict[str, Any]]) ->
     last = found[limit - 1].id if more else None
     cursor = base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode() if last is not None else None
     return {"data": [form(one) for one in found[:limit]], "has_more": more, "next_cursor": cursor}
+
+
+def whole(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """All there is, in the form of a page."""
+    return {"data": found, "has_more": False, "next_cursor": None}
+
+
+# Repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A POST that may be repeated: the same Idempotency-Key and the same request get the first answer again.
+
+    What is secret in an answer is told the first time only.
+    """
+
+    context: Context
+    owner: UUID
+    key: str | None
+    request_sha256: bytes
+
+    async def recall(self) -> Response | None:
+        """The first answer, before anything is done that a transaction cannot take back. Raises IdempotencyConflict."""
+        return None if self.key is None else await self.context.transaction(self._recall)
+
+    async def run(
+        self, work: Callable[[Connection], dict[str, Any]], *, status: int = 200, secret: tuple[str, ...] = ()
+    ) -> Response:
+        """Does `work` in one transaction with the note of its answer; `secret` names the fields that are told once.
+
+        Raises what `work` raises, which leaves the key free, and IdempotencyConflict.
+        """
+        return await self.context.transaction(lambda connection: self._run(connection, work, status, secret))
+
+    def _run(
+        self,
+        connection: Connection,
+        work: Callable[[Connection], dict[str, Any]],
+        status: int,
+        secret: tuple[str, ...],
+    ) -> Response:
+        if self.key is not None:
+            idempotency.lock(connection, self.owner, self.key)
+            if (before := self._recall(connection)) is not None:
+                return before
+        body = work(connection)
+        if self.key is not None:
+            kept = _without(body, secret)
+            text = orjson.dumps(kept, option=orjson.OPT_UTC_Z).decode()
+            answered = idempotency.Answered(self.request_sha256, status, text)
+            idempotency.remember(connection, self.owner, self.key, answered, lifetime_s=KEY_LIFETIME_S)
+        return reply(body, status)
+
+    def _recall(self, connection: Connection) -> Response | None:
+        assert self.key is not None
+        found = idempotency.recall(connection, self.owner, self.key)
+        if found is None:
+            return None
+        if found.request_sha256 != self.request_sha256:
+            raise IdempotencyConflict(f"the key {self.key!r} was used before with another request")
+        headers = {"idempotency-replayed": "true"}
+        return Response(found.body, found.status, headers=headers, media_type="application/json")
+
+
+def _without(body: Any, secret: tuple[str, ...]) -> Any:
+    """The same answer without the fields that are secret, at any depth."""
+    if isinstance(body, dict):
+        return {name: _without(value, secret) for name, value in body.items() if name not in secret}
+    if isinstance(body, list):
+        return [_without(value, secret) for value in body]
+    return body
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="A repeat with the same key and the same request gets the first answer, for 24 hours; "
+        "with another request it is refused.",
+        examples=["order-8127-paid"],
+    ),
+]
+
+
+async def once(request: Request, idempotency_key: IdempotencyKey = None) -> Once:
+    """How a POST is done once. Raises InvalidInput for a key that cannot be kept."""
+    if idempotency_key is not None and not idempotency_key.isprintable():
+        raise InvalidInput("/idempotency-key", repr(idempotency_key)[:80], "1 to 255 printable characters")
+    who = caller(request)
+    asked = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + await request.body()
+    return Once(context(request), who.tenant_id or NOBODY, idempotency_key, sha256(asked).digest())
+
+
+OnceOf = Annotated[Once, Depends(once)]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import AwareDatetime
 
 from dispatcher.api import forms
-from dispatcher.api.context import CallerOf, ContextOf, page, read_cursor
+from dispatcher.api.context import ContextOf, Reader, page, read_cursor
 from dispatcher.errors import NotFound
 from dispatcher.ids import parse_id
 from dispatcher.model.delivery import FAILED, DeliveryState
@@ -27,7 +27,7 @@ _STATUS = "^(" + "|".join([*DeliveryState, "failed"]) + ")$"
 @router.get("")
 async def list_(
     context: ContextOf,
-    caller: CallerOf,
+    caller: Reader,
     status: Annotated[str | None, Query(pattern=_STATUS)] = None,
     tenant_id: str | None = None,
     endpoint_id: str | None = None,
@@ -62,7 +62,7 @@ async def list_(
 
 
 @router.get("/{delivery_id}")
-async def show(delivery_id: str, context: ContextOf, caller: CallerOf) -> dict[str, Any]:
+async def show(delivery_id: str, context: ContextOf, caller: Reader) -> dict[str, Any]:
     """One delivery."""
     wanted = parse_id("dlv", delivery_id)
     return forms.delivery(
@@ -71,7 +71,7 @@ async def show(delivery_id: str, context: ContextOf, caller: CallerOf) -> dict[s
 
 
 @router.get("/{delivery_id}/attempts")
-async def attempts(delivery_id: str, context: ContextOf, caller: CallerOf) -> dict[str, Any]:
+async def attempts(delivery_id: str, context: ContextOf, caller: Reader) -> dict[str, Any]:
     """Every attempt of one delivery, the first one first."""
     wanted = parse_id("dlv", delivery_id)
 

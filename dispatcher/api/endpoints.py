@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from dispatcher.api import forms
-from dispatcher.api.context import CallerOf, ContextOf, page, read_cursor
+from dispatcher.api.context import ContextOf, EndpointReader, EndpointWriter, page, read_cursor
 from dispatcher.flow import register
 from dispatcher.ids import parse_id
 from dispatcher.store import endpoints as store
@@ -34,7 +34,7 @@ class EndpointIn(BaseModel):
 
 @router.post("", status_code=201)
 async def create(
-    asked: EndpointIn, context: ContextOf, caller: CallerOf, tenant_id: str | None = None
+    asked: EndpointIn, context: ContextOf, caller: EndpointWriter, tenant_id: str | None = None
 ) -> dict[str, Any]:
     """Registers a URL. The answer holds its signing secret, this once."""
     values = asked.model_dump()
@@ -47,7 +47,7 @@ async def create(
 @router.get("")
 async def list_(
     context: ContextOf,
-    caller: CallerOf,
+    caller: EndpointReader,
     tenant_id: str | None = None,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
@@ -61,7 +61,7 @@ async def list_(
 
 
 @router.get("/{endpoint_id}")
-async def show(endpoint_id: str, context: ContextOf, caller: CallerOf) -> dict[str, Any]:
+async def show(endpoint_id: str, context: ContextOf, caller: EndpointReader) -> dict[str, Any]:
     """One endpoint."""
     wanted = parse_id("ep", endpoint_id)
     found = await context.transaction(lambda connection: register.find(connection, wanted, tenant_id=caller.tenant_id))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Header, Request
 
-from dispatcher.api.context import CallerOf, ContextOf
+from dispatcher.api.context import ContextOf, EventWriter
 from dispatcher.errors import InvalidInput
 from dispatcher.flow.enqueue import enqueue
 from dispatcher.flow.parse import parse_event, read_object
@@ -46,7 +46,7 @@ _BODY = {
 async def create(
     request: Request,
     context: ContextOf,
-    caller: CallerOf,
+    caller: EventWriter,
     idempotency_key: Annotated[str | None, Header()] = None,
     tenant_id: str | None = None,
 ) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def _print(endpoint: Endpoint, output: Output, **more: object) -> None:
 
 
 def _register(settings: Settings) -> register.Register:
-    return register.Register(wiring.keyring(settings), wiring.url_policy(settings))
+    return wiring.register(settings)
 
 
 _endpoint_id = click.argument("endpoint_id", type=Id("ep"))

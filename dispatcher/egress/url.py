@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import idna
 
@@ -45,14 +45,29 @@ _METADATA_NAMES = frozenset(
 class UrlPolicy:
     """What a URL may be, beyond the rules that always hold.
 
-    `allow_private_names` lets through localhost, names of one label and the private suffixes, for a demo or a
-    test on one machine; the address policy still decides what is dialled.
+    `allow_private_names` lets through localhost, names of one label and the private suffixes. `private_networks` are
+    those that the operator allows: an address in one of them, and, where there are any, a private name, may be named
+    with a port, and by http if `private_http`; every other host keeps the rules. What is dialled is decided by the
+    address policy in any case.
     """
 
     allow_http: bool = False
     allow_ports: bool = False
     allow_ip_literals: bool = False
     allow_private_names: bool = False
+    private_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    private_http: bool = True
+
+    def for_private(self) -> UrlPolicy:
+        """The policy for a host that the operator vouches for."""
+        return replace(
+            self,
+            allow_http=self.allow_http or self.private_http,
+            allow_ports=True,
+            allow_ip_literals=True,
+            allow_private_names=True,
+            private_networks=(),
+        )
 
 
 STRICT = UrlPolicy()
@@ -110,6 +125,8 @@ def parse_url(text: str, policy: UrlPolicy = STRICT) -> TargetUrl:
     shape = _SHAPE.match(text)
     if shape is None:
         raise _refuse("no scheme and host", "https://host/path")
+    if policy.private_networks and _is_private(shape[2], policy.private_networks):
+        policy = policy.for_private()
     scheme = shape[1].lower()
     schemes = ("http", "https") if policy.allow_http else ("https",)
     if scheme not in schemes:
@@ -120,6 +137,23 @@ def parse_url(text: str, policy: UrlPolicy = STRICT) -> TargetUrl:
     if len(canonical) > MAX_URL_CHARACTERS:
         raise _refuse(f"{len(canonical)} characters in its canonical form", f"at most {MAX_URL_CHARACTERS}")
     return TargetUrl(scheme, host, port, target.encode("ascii"), canonical, is_ip)
+
+
+def _is_private(authority: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    """Whether the host is an address in one of the networks, or a private name; a malformed one is neither."""
+    if authority.startswith("["):
+        host = authority[1:].partition("]")[0]
+    else:
+        host = authority.partition(":")[0].lower().removesuffix(".")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return bool(host) and _LABEL.match(host.partition(".")[0]) is not None and _is_private_name(host)
+    return any(address in network for network in networks)
+
+
+def _is_private_name(host: str) -> bool:
+    return "." not in host or f".{host}".endswith(_PRIVATE_SUFFIXES)
 
 
 def _host_and_port(authority: str, scheme: str, policy: UrlPolicy) -> tuple[str, int, bool]:
@@ -201,7 +235,7 @@ def _check_name(host: str, policy: UrlPolicy) -> None:
         return
     if len(labels) < 2:
         raise _refuse(f"the name {host!r}", "a name with at least two labels")
-    if host.endswith(_PRIVATE_SUFFIXES) or f".{host}".endswith(_PRIVATE_SUFFIXES) or host in _METADATA_NAMES:
+    if _is_private_name(host) or host in _METADATA_NAMES:
         raise _refuse(f"the private name {host!r}", "a public name")
 
 

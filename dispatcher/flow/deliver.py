@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from dispatcher.egress import UrlPolicy, build_request, parse_url, send
+from dispatcher.egress import build_request, parse_url, send
 from dispatcher.errors import InvalidInput
+from dispatcher.flow.rules import url_policy
 from dispatcher.ids import format_id, uuid7
 from dispatcher.model.delivery import Attempt, Released, Result, Stop
 from dispatcher.model.event import BodyForm, body
@@ -23,6 +24,7 @@ from dispatcher.signing import SCHEMES, SealError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
+    from ipaddress import IPv4Network, IPv6Network
     from uuid import UUID
 
     import httpx
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from dispatcher.egress import TargetUrl
     from dispatcher.model.delivery import Claim
     from dispatcher.model.endpoint import Endpoint
+    from dispatcher.model.profile import Profile
     from dispatcher.retry import RetrySchedule
     from dispatcher.signing import Keyring, Scheme
 
@@ -79,15 +82,16 @@ class Deliver:
     clock: Clock
     worker_id: UUID
     user_agent: bytes
-    url_policy: UrlPolicy
+    profiles: Mapping[str, Profile]
     may_post: Callable[[], bool]
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
     deadline_s: float = DEADLINE_S
 
     def route(self, endpoint: Endpoint) -> Route:
         """Parses and unseals what the endpoint's attempts need."""
         scheme = SCHEMES["standard_webhooks_v1"]
         try:
-            target = parse_url(endpoint.url, self.url_policy)
+            target = parse_url(endpoint.url, url_policy(self.profiles[endpoint.profile], self.networks))
             keys = tuple(
                 (
                     self.keyring.open(

@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from dispatcher.clock import SYSTEM, Clock
-from dispatcher.egress import UrlPolicy, parse_url
+from dispatcher.egress import parse_url
 from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.flow.deliver import SECRET_PURPOSE
+from dispatcher.flow.rules import url_policy
 from dispatcher.ids import DEFAULT_TENANT, format_id, uuid7
 from dispatcher.model.endpoint import Endpoint, EndpointStatus, SealedSecret, validate_event_types
 from dispatcher.signing import Keyring, Secret, generate_secret
 from dispatcher.store import deliveries, endpoints, schedules, tenants
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from ipaddress import IPv4Network, IPv6Network
     from uuid import UUID
 
     from sqlalchemy import Connection
+
+    from dispatcher.model.profile import Profile
 
 OVERLAP: Final = timedelta(hours=24)
 """How long a rotated secret still signs, so that receivers can change theirs without losing an event."""
@@ -51,12 +55,14 @@ class Register:
     """What registering needs besides a connection."""
 
     keyring: Keyring
-    url_policy: UrlPolicy
+    profiles: Mapping[str, Profile]
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    default_profile: str = "default"
     clock: Clock = SYSTEM
 
     def create(self, connection: Connection, asked: NewEndpoint) -> tuple[Endpoint, Secret]:
         """The new endpoint and its secret, which is shown this once. Raises InvalidInput naming the field."""
-        target = parse_url(asked.url, self.url_policy)
+        target = parse_url(asked.url, url_policy(self.profiles[self.default_profile], self.networks))
         if not tenants.exists(connection, asked.tenant_id):
             raise InvalidInput("/tenant_id", format_id("ten", asked.tenant_id), "a tenant that exists")
         names = schedules.names(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from dispatcher.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
     from uuid import UUID
 
 _PATTERN = re.compile(r"\*|[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*(\.\*)?")
@@ -31,6 +31,16 @@ class SealedSecret:
 
     sealed: str
     expires_at: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """How it is kept."""
+        return {"sealed": self.sealed, "expires_at": self.expires_at}
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> SealedSecret:
+        """What was kept."""
+        expires_at = kept["expires_at"]
+        return cls(kept["sealed"], None if expires_at is None else datetime.fromisoformat(expires_at))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

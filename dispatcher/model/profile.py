@@ -35,8 +35,9 @@ class Profile:
     """What a provider's webhooks have in common. The defaults are those of the profile `default`.
 
     Of the endpoint's URL: `url_schemes`, and whether it may have a port (`url_ports`) or an address for a host
-    (`url_ip_literals`). `scope` is what the provider calls a tenant. Of `methods` the first is used where nobody
-    asks for another.
+    (`url_ip_literals`); `url_private_http`, whether a host in a network that the operator allows although it is not
+    public may be named by http all the same. `scope` is what the provider calls a tenant. Of `methods` the first is
+    used where nobody asks for another.
 
     Every delivery is signed by all of `signature_schemes`; `signature_headers` are (the scheme's header, the name
     that is sent), for those sent under another name. `secret` means that an endpoint has
@@ -70,6 +71,7 @@ class Profile:
     url_schemes: tuple[str, ...] = ("https",)
     url_ports: bool = False
     url_ip_literals: bool = False
+    url_private_http: bool = True
     signature_schemes: tuple[str, ...] = ("standard_webhooks_v1",)
     secret: bool = True
     signature_headers: tuple[tuple[str, str], ...] = ()

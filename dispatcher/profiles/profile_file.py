@@ -324,6 +324,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "url.schemes": Field("url_schemes", *_several(("https", "http"))),
         "url.ports": Field("url_ports", *_flag()),
         "url.ip_literals": Field("url_ip_literals", *_flag()),
+        "url.private_http": Field("url_private_http", *_flag()),
         "signature.schemes": Field("signature_schemes", *_names("names of signature schemes")),
         "signature.secret": Field("secret", *_flag()),
         "signature.headers": Field("signature_headers", _headers, "a table: a scheme's header = the name that is sent"),

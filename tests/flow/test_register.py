@@ -6,14 +6,13 @@ import threading
 
 from sqlalchemy import Engine
 
-from dispatcher.egress import UrlPolicy
 from dispatcher.flow import register
 from dispatcher.signing import Keyring
 from tests.support import walk
 
 
 def test_of_two_rotations_at_once_neither_forgets_the_secret_of_the_other(engine: Engine) -> None:
-    desk = register.Register(Keyring.generate(), UrlPolicy())
+    desk = register.Register(Keyring.generate(), walk.PROFILES)
     with engine.begin() as connection:
         endpoint, first = desk.create(connection, register.NewEndpoint(url="https://shop.example.com/"))
     shown = [first]

@@ -140,7 +140,9 @@ BROKEN = {
     ),
     "a field with an escape": Broken('"\\u001b" = 1', 1, "'\\x1b'", "an unknown field", "methods"),
     "extends": Broken('extends = "default"', 1, "extends", "an unknown field", "description, source"),
-    "no table": Broken("url = 1", 1, "url", "1", "a table, [url], with the fields schemes, ports, ip_literals"),
+    "no table": Broken(
+        "url = 1", 1, "url", "1", "a table, [url], with the fields schemes, ports, ip_literals, private_http"
+    ),
     "an array of tables": Broken("[[events]]\nchoice = 'all'", 1, "events", "an array", "a table, [events]"),
     # Single values
     "a description that is no text": Broken("description = 1", 1, "description", "1", "at most 1,000 characters"),
@@ -349,6 +351,7 @@ def test_there_is_a_broken_file_for_every_field() -> None:
     named = {broken.field.partition("[")[0] for broken in BROKEN.values()}
     assert [name for name in FIELDS if not any(one == name or one.startswith(f"{name}.") for one in named)] == [
         "url.ip_literals",
+        "url.private_http",
         "registration.ping",
     ]  # flags, which are read as url.ports and target are
 
@@ -453,6 +456,7 @@ PROFILES = st.builds(
     target=st.booleans(),
     url_schemes=_several([("https",), ("http",), ("https", "http")]),
     url_ip_literals=st.booleans(),
+    url_private_http=st.booleans(),
     success=st.just("any_2xx") | st.frozensets(st.integers(200, 299), min_size=1),
     permanent_statuses=st.frozensets(st.integers(300, 409)),
     disable_on=st.frozensets(st.integers(410, 599)),

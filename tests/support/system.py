@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -24,14 +24,13 @@ from sqlalchemy.exc import DBAPIError
 from dispatcher import config, wiring
 from dispatcher.flow import audit
 from dispatcher.flow.enqueue import enqueue
-from dispatcher.flow.register import NewEndpoint, Register
+from dispatcher.flow.register import NewEndpoint
 from dispatcher.ids import first_id, format_id, uuid7
 from dispatcher.local import Stack, find_running
 from dispatcher.local.accounts import server_account
 from dispatcher.local.paths import remove_data_dir
 from dispatcher.local.secret_keys import secret_keys
 from dispatcher.model.event import Event
-from dispatcher.signing import Keyring
 from dispatcher.wakeup import Wakeup
 from tests.support.ledger import Ledger, Post
 
@@ -196,7 +195,7 @@ class System:
     def register(self, ledger: Ledger, paths: dict[str, list[str]]) -> None:
         """Registers an endpoint for each path, with its event types, and tells the ledger their secrets."""
         settings = self._settings(self.database_url)
-        register = Register(keyring=Keyring.parse(secret_keys(self.data_dir)), url_policy=wiring.url_policy(settings))
+        register = wiring.register(replace(settings, secret_keys=secret_keys(self.data_dir)))
         secrets = {}
         with self.engine.begin() as connection:
             for path, types in paths.items():

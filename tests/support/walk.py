@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,6 @@ from sqlalchemy import Connection, Engine, text
 
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.config import Settings
-from dispatcher.egress.url import ANY_HOST
 from dispatcher.flow.deliver import SECRET_PURPOSE, Deliver
 from dispatcher.flow.enqueue import Accepted, enqueue
 from dispatcher.ids import DEFAULT_TENANT, uuid7
@@ -26,7 +26,7 @@ from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
 from dispatcher.retry import RetrySchedule
 from dispatcher.signing import Keyring
 from dispatcher.store import deliveries, endpoints, schedules, workers
-from dispatcher.wiring import prepare_database
+from dispatcher.wiring import prepare_database, profiles
 from tests.support.servers import fresh_database
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -34,6 +34,8 @@ NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
 KEYS = Keyring({"k1": b"k" * 32})
 SECRET = b"s" * 32
+PROFILES = profiles(Settings())
+ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 TEMPLATE = "walk_template"
 
 
@@ -168,7 +170,8 @@ def deliver(transport: Any, schedules_: dict[int, RetrySchedule], *, clock: Cloc
         clock=clock,
         worker_id=values.pop("worker_id", uuid7()),
         user_agent=b"dispatcher/test",
-        url_policy=ANY_HOST,
+        profiles=values.pop("profiles", PROFILES),
+        networks=ANYWHERE,
         may_post=values.pop("may_post", lambda: True),
         **values,
     )

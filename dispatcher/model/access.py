@@ -1,0 +1,20 @@
+"""Who may do what: the scopes of a key."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    EVENTS_WRITE = "events:write"  # accept events, read them back
+    ENDPOINTS_WRITE = "endpoints:write"  # register and change endpoints; pause
+    DELIVERIES_READ = "deliveries:read"  # read events, endpoints, deliveries, attempts, replays
+    DELIVERIES_REPLAY = "deliveries:replay"  # retry, cancel, replay, recover
+    ADMIN = "admin"  # everything, keys and tenants too, as far as the key's tenant reaches
+
+
+ALL: Final = frozenset({Scope.ADMIN})
+"""What an operator's key has that names no scopes."""
