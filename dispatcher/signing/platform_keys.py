@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -22,9 +22,7 @@ from dispatcher.signing.secrets import Secret
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dispatcher.signing.scheme import Scheme
-
-KeyKind = Literal["rsa", "ed25519"]
+    from dispatcher.signing.scheme import KeyKind, Scheme
 
 NEW_RSA_BITS: Final = 3072
 """Of a new key: 128 bits of security, as Ed25519 has (NIST SP 800-57 part 1, table 2); 0.7 ms a signature."""
@@ -124,6 +122,11 @@ def _fault(scheme: Scheme, key: PlatformKey) -> str | None:
     return None
 
 
+def is_encrypted(pem: bytes) -> bool:
+    """Whether the file asks for a password."""
+    return any(mark in pem for mark in _ENCRYPTED)
+
+
 def _unreadable(pem: bytes, password: Secret | None) -> str | None:
     """What is wrong with the file before any of it is decoded; None if it may be."""
     labels = _LABEL.findall(pem)
@@ -135,7 +138,7 @@ def _unreadable(pem: bytes, password: Secret | None) -> str | None:
         return "a public key only"
     if labels[0] not in _READ:
         return f"a PEM block of another kind, {labels[0].decode()}"
-    encrypted = any(mark in pem for mark in _ENCRYPTED)
+    encrypted = is_encrypted(pem)
     if encrypted and password is None:
         return "an encrypted private key without its password"
     if password is not None and not encrypted:

@@ -32,6 +32,7 @@ class RsaSha1:
 
     name: Final = "rsa_sha1"
     key_owner: Final = "platform"
+    key_kind: Final = "rsa"
     signs_with_every_key: Final = False
 
     def __init__(self, header: str = "sign") -> None:

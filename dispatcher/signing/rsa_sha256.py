@@ -31,6 +31,7 @@ class RsaSha256:
     name: Final = "rsa_sha256"
     header_names: Final = (message.ID, message.TIMESTAMP, _SIGNATURE)
     key_owner: Final = "platform"
+    key_kind: Final = "rsa"
     signs_with_every_key: Final = True
 
     def generate_keys(self) -> tuple[bytes, bytes]:

@@ -15,6 +15,9 @@ RawHeaders = list[tuple[bytes, bytes]]
 TOLERANCE_S: Final = 300
 """How far a timestamp may be from the verifier's clock; what the libraries of Standard Webhooks use."""
 
+KeyKind = Literal["rsa", "ed25519"]
+"""What a key of the platform can be."""
+
 Flaw = Literal["missing_header", "malformed_header", "too_old", "too_new", "no_match"]
 
 
@@ -52,6 +55,11 @@ class Scheme(Protocol):
     @property
     def key_owner(self) -> Literal["endpoint", "platform"]:
         """Whose keys `sign` gets: the endpoint's own secrets, or the platform's private keys."""
+        ...
+
+    @property
+    def key_kind(self) -> KeyKind | None:
+        """Which of the platform's keys it takes; None for a scheme of endpoints' own secrets."""
         ...
 
     @property

@@ -26,6 +26,7 @@ class StandardWebhooksV1:
     name: Final = "standard_webhooks_v1"
     header_names: Final = (message.ID, message.TIMESTAMP, _SIGNATURE)
     key_owner: Final = "endpoint"
+    key_kind: Final = None
     signs_with_every_key: Final = True
 
     def generate_keys(self) -> tuple[bytes, bytes]:

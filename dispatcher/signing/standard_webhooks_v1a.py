@@ -44,6 +44,7 @@ class StandardWebhooksV1a:
     header_names: Final = (message.ID, message.TIMESTAMP, _SIGNATURE)
     # Never the endpoint's: its secret is 32 bytes too, and its owner, who knows it, could sign in our name.
     key_owner: Final = "platform"
+    key_kind: Final = "ed25519"
     signs_with_every_key: Final = True
 
     def generate_keys(self) -> tuple[bytes, bytes]:

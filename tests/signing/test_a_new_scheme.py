@@ -24,6 +24,7 @@ class Toy:
     name = "toy"
     header_names = ("x-toy",)
     key_owner = "endpoint"
+    key_kind = None
     signs_with_every_key = True
 
     def generate_keys(self):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.clock import SYSTEM
-from dispatcher.signing import SCHEMES, RawHeaders, Scheme, VerificationError
+from dispatcher.signing import SCHEMES, RawHeaders, Scheme, Secret, VerificationError
+from dispatcher.signing.platform_keys import load_key
 from tests.signing.judges import JUDGES, STARTS_A_PROCESS, TAKES_TEXT_ONLY, Judge
 
 ID = "evt_01890a5d-ac96-774b-bcce-b302099a8057"
@@ -67,6 +68,13 @@ def test_every_scheme_has_a_foreign_judge() -> None:
 def test_a_scheme_is_listed_under_its_name(scheme: Scheme) -> None:
     assert SCHEMES[scheme.name] is scheme
     assert scheme.key_owner in {"endpoint", "platform"}
+    assert (scheme.key_kind is None) == (scheme.key_owner == "endpoint")
+
+
+@each_scheme
+def test_a_scheme_of_the_platform_takes_keys_of_its_kind(scheme: Scheme) -> None:
+    if scheme.key_kind is not None:
+        assert load_key(Secret(pair(scheme)[0])).kind == scheme.key_kind
 
 
 @each_scheme

@@ -110,6 +110,7 @@ class Other:
     name = "other"
     header_names = ("webhook-id", "webhook-signature", "other")
     key_owner = "platform"
+    key_kind = "ed25519"
 
     def sign(self, **given_: object) -> list[tuple[bytes, bytes]]:
         return [(b"webhook-id", b"evt_1"), (b"webhook-signature", b"v1a,x"), (b"other", b"y")]
