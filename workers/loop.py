@@ -13,11 +13,13 @@ import os
 import socket
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 
 from dispatcher import telemetry
+from dispatcher.errors import ConfigurationError
+from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import uuid7
 from dispatcher.model.delivery import Attempt, Result, RetryAt
 from dispatcher.model.outcome import Outcome, OutcomeClass
@@ -60,6 +62,10 @@ BACK_OFF_S: Final = (0.1, 2.0)
 _log = logging.getLogger(__name__)
 
 
+MakeDeliver: TypeAlias = "Callable[[dict[int, RetrySchedule], Callable[[], bool], Callable[[], PlatformKeys]], Deliver]"
+"""Makes what attempts deliveries, of the schedules, of whether it may post, and of the platform's keys."""
+
+
 class WorkerLoop:
     """One process's share of the work. Every method but `ring_from_thread` belongs to the event loop.
 
@@ -70,7 +76,7 @@ class WorkerLoop:
     def __init__(
         self,
         engine: AsyncEngine,
-        make_deliver: Callable[[dict[int, RetrySchedule], Callable[[], bool]], Deliver],
+        make_deliver: MakeDeliver,
         *,
         worker_id: UUID,
         max_in_flight: int,
@@ -82,7 +88,8 @@ class WorkerLoop:
         self._engine = engine
         self._schedules: dict[int, RetrySchedule] = {}
         self._routes: dict[UUID, Route] = {}
-        self._deliver = make_deliver(self._schedules, self._may_post)
+        self._platform_keys = PlatformKeys()
+        self._deliver = make_deliver(self._schedules, self._may_post, lambda: self._platform_keys)
         self._clock = self._deliver.clock
         self._max_in_flight = max_in_flight
         self._batch = batch
@@ -116,6 +123,10 @@ class WorkerLoop:
     async def start(self) -> None:
         """Registers the worker and begins. Raises SQLAlchemyError where the database does not answer."""
         await self._beat()
+        try:
+            self._platform_keys.self_test()
+        except ConfigurationError as error:  # what it would sign waits, uncharged; everything else goes on
+            _log.error("signing_key.unusable error=%s", telemetry.one_line(error))
         self._duties = [
             asyncio.create_task(duty, name=name)
             for name, duty in (
@@ -390,6 +401,9 @@ class WorkerLoop:
                     room=self.room,
                     term_s=self._term_s,
                 )
+            )
+            self._platform_keys = await connection.run_sync(
+                PlatformKeys.load, self._deliver.keyring, self._deliver.clock
             )
         self._alive_until_s = asked_at_s + 0.8 * self._term_s
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from dispatcher.config import Settings
     from dispatcher.egress import PinnedTransport
+    from dispatcher.flow.signing_keys import PlatformKeys
     from dispatcher.retry import RetrySchedule
 
 _log = logging.getLogger(__name__)
@@ -76,7 +77,11 @@ async def _build(settings: Settings) -> tuple[WorkerLoop, PinnedTransport]:
     profiles = wiring.profiles(settings)
     worker_id = uuid7()
 
-    def make_deliver(schedules: dict[int, RetrySchedule], may_post: Callable[[], bool]) -> Deliver:
+    def make_deliver(
+        schedules: dict[int, RetrySchedule],
+        may_post: Callable[[], bool],
+        platform_keys: Callable[[], PlatformKeys],
+    ) -> Deliver:
         return Deliver(
             transport=transport,
             keyring=keyring,
@@ -85,6 +90,7 @@ async def _build(settings: Settings) -> tuple[WorkerLoop, PinnedTransport]:
             worker_id=worker_id,
             user_agent=wiring.USER_AGENT,
             profiles=profiles,
+            platform_keys=platform_keys,
             networks=settings.allow_networks,
             may_post=may_post,
         )

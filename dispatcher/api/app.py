@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from dispatcher import __version__, wiring
-from dispatcher.api import deliveries, endpoints, events, health, openapi, problems
+from dispatcher.api import deliveries, endpoints, events, health, openapi, problems, public_keys
 from dispatcher.api.context import Context
 from dispatcher.api.gate import Gate
+from dispatcher.flow import signing_keys
 from dispatcher.ids import uuid7
 from dispatcher.store import tenants
 from dispatcher.wakeup import Wakeup
@@ -24,6 +25,7 @@ RESOURCES = (
     events,
     endpoints,
     deliveries,
+    public_keys,
     health,
 )
 """One module each, with a `router`. A new resource is a file and an entry here."""
@@ -46,6 +48,7 @@ def make_app(settings: Settings) -> FastAPI:
             transport=transport,
             wakeup=Wakeup(settings.broker_url),
         )
+        await context.transaction(lambda connection: signing_keys.ensure(connection, register.keyring, by="api"))
         if (key := settings.bootstrap_key) is not None:
             await context.transaction(
                 lambda connection: tenants.add_key(connection, uuid7(), key, name="bootstrap", tenant_id=None)

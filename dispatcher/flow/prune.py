@@ -25,6 +25,7 @@ def prune(connection: Connection, *, batch: int = 1000, now: datetime | None = N
     pruned = (
         deliveries.expire(connection, batch=batch, now=now),
         deliveries.cancel_deleted(connection, batch=batch, now=now),
+        deliveries.set_order(connection, batch=batch),
         events.forget(connection, batch=batch, now=now),
     )
     workers.bury(connection, now=now)

@@ -44,6 +44,7 @@ class Claim:
     `seq` fences: what is recorded under an older number changes nothing. `attempts` counts the charged attempts
     so far, so this one has the number `attempts + 1`; `refunds` counts those given back. `endpoint_version` says
     which state of the endpoint the claim saw. `expired` is true where `expires_at` had passed when claimed.
+    `target_url` and `target_method` are the delivery's own, over the endpoint's, where the event had a target.
     """
 
     delivery_id: UUID
@@ -55,6 +56,8 @@ class Claim:
     schedule_id: int
     expired: bool
     event: StoredEvent
+    target_url: str | None = None
+    target_method: str | None = None
 
     @property
     def number(self) -> int:
@@ -116,10 +119,12 @@ class Result:
     """What is recorded of a claim: the attempt, if one was made, and what becomes of the delivery.
 
     `ended_monotonic_s` is the worker's monotonic clock at the attempt's end: the time that a result waits to be
-    recorded is taken off `wait_s`, or a database outage would stretch the schedule.
+    recorded is taken off `wait_s`, or a database outage would stretch the schedule. `blocked_limit` is given where the
+    attempt met an address that may not be dialled: after how many in a row the endpoint is disabled.
     """
 
     claim: Claim
     attempt: Attempt | None
     change: RetryAt | Stop | Released
     ended_monotonic_s: float
+    blocked_limit: int | None = None

@@ -45,7 +45,12 @@ class SealedSecret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A registered URL. `event_types` None means all; `secrets` has the newest first."""
+    """A registered URL. `event_types` None means all; `secrets` has the newest first.
+
+    `signature` are names of schemes, None those of the profile. `headers` and `auth` are sealed JSON: [[name, value]],
+    and {type, username, password}. `rate_limit` is in attempts a second. `origin` is given for the implicit endpoint of
+    a tenant's event targets: the URL stands on each delivery, and `secrets` are the tenant's.
+    """
 
     id: UUID
     tenant_id: UUID
@@ -58,6 +63,12 @@ class Endpoint:
     event_types: tuple[str, ...] | None = None
     method: str = "POST"
     max_in_flight: int = 64
+    signature: tuple[str, ...] | None = None
+    headers: str | None = None
+    auth: str | None = None
+    rate_limit: float | None = None
+    ordered: bool = False
+    origin: str | None = None
     secrets: tuple[SealedSecret, ...] = ()
     status: EndpointStatus = EndpointStatus.ACTIVE
     status_reason: str | None = None

@@ -8,7 +8,8 @@ from datetime import UTC, date, datetime, time
 from enum import StrEnum
 from hashlib import sha256
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
 import orjson
@@ -16,7 +17,11 @@ import orjson
 from dispatcher.errors import InvalidInput
 from dispatcher.ids import DEFAULT_TENANT, format_id
 
+Method = Literal["POST", "GET"]
+
+METHODS: Final[tuple[Method, ...]] = get_args(Method)
 MAX_PAYLOAD_BYTES: Final = 256 * 1024
+MAX_TARGET_CHARACTERS: Final = 2048
 _TYPE = re.compile(r"[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*")
 
 
@@ -34,6 +39,14 @@ class BodyForm(StrEnum):
     VERBATIM = "verbatim"  # the payload's own bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one event goes, instead of to its tenant's endpoints. `method` None is the first one of the profile."""
+
+    url: str
+    method: Method | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """What a producer emits.
@@ -41,7 +54,8 @@ class Event:
     `payload` is any JSON value, or `bytes` that are JSON text already and are kept as they are. `id` is a UUIDv7
     of the producer's own, which doubles as the idempotency key. `object_id` is the payment, order or refund that
     the event is about: what an operator searches by. The event is not sent before `not_before`, and no attempt
-    starts after `expires_at` (aware instants).
+    starts after `expires_at` (aware instants). With a `target` it goes there rather than to the endpoints of its
+    tenant, where the tenant's profile allows that.
     """
 
     type: str
@@ -53,6 +67,7 @@ class Event:
     object_id: str | None = None
     not_before: datetime | None = None
     expires_at: datetime | None = None
+    target: Target | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +79,15 @@ class StoredEvent:
     mode: str
     payload: bytes
     created_at: datetime
+    object_id: str | None = None
 
 
 def validate(event: Event, *, pointer: str = "") -> bytes:
     """The payload's bytes, if the event can be accepted.
 
     Raises InvalidInput, naming the field, for a type that is not dotted words of at most 128 characters, a payload
-    that is not JSON or is over 256 KiB, an empty or over-long key or object id, a naive instant, ids that are none.
+    that is not JSON or is over 256 KiB, an empty or over-long key or object id, a naive instant, ids that are none, a
+    target that is none.
     """
     if not isinstance(event.type, str) or len(event.type) > 128 or _TYPE.fullmatch(event.type) is None:
         raise InvalidInput(
@@ -92,10 +109,23 @@ def validate(event: Event, *, pointer: str = "") -> bytes:
         raise InvalidInput(f"{pointer}/id", repr(event.id)[:80], "a UUID")
     if event.mode not in tuple(Mode):
         raise InvalidInput(f"{pointer}/mode", repr(event.mode)[:80], "live or test")
+    if event.target is not None:
+        _check_target(event.target, f"{pointer}/target")
     payload = _payload_bytes(event.payload, f"{pointer}/payload")
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise InvalidInput(f"{pointer}/payload", f"{len(payload)} bytes", f"at most {MAX_PAYLOAD_BYTES} bytes")
     return payload
+
+
+def _check_target(target: Target, pointer: str) -> None:
+    """What every target must be; whether it may be this one is for the tenant's profile to say."""
+    if not isinstance(target, Target):
+        raise InvalidInput(pointer, type(target).__name__, "a Target")
+    if not isinstance(target.url, str) or not 0 < len(target.url) <= MAX_TARGET_CHARACTERS:
+        found = f"{len(target.url)} characters" if isinstance(target.url, str) else type(target.url).__name__
+        raise InvalidInput(f"{pointer}/url", found, f"a URL of at most {MAX_TARGET_CHARACTERS} characters")
+    if target.method is not None and target.method not in METHODS:
+        raise InvalidInput(f"{pointer}/method", repr(target.method)[:80], " or ".join(METHODS))
 
 
 def _is_aware(instant: datetime) -> bool:
@@ -149,12 +179,14 @@ def body_hash(event: Event, payload: bytes) -> bytes:
 
     Of the payload, its bytes as they are stored: the same values in another order of keys are another body.
     """
-    parts = (
+    parts: tuple[str | None, ...] = (
         str(event.type),
         str(event.mode),
         event.object_id,
         *(None if at is None else at.astimezone(UTC).isoformat() for at in (event.not_before, event.expires_at)),
     )
+    if event.target is not None:  # left out otherwise: keys outlive an upgrade
+        parts += (event.target.url, event.target.method)
     return sha256(repr(parts).encode() + b"\0" + payload).digest()
 
 
@@ -168,11 +200,31 @@ def body(event: StoredEvent, form: BodyForm) -> bytes:
     """
     if form is BodyForm.VERBATIM:
         return event.payload
-    timestamp = event.created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return b'{"id":"%b","type":"%b","timestamp":"%b","mode":"%b","data":%b}' % (
         format_id("evt", event.id).encode(),
         event.type.encode(),
-        timestamp.encode(),
+        _timestamp(event).encode(),
         event.mode.encode(),
         event.payload,
     )
+
+
+def get_url(url: str, event: StoredEvent) -> str:
+    """The exact URL that every attempt by GET asks for and signs: what the event is about stands in its query.
+
+    >>> from dispatcher.ids import DEFAULT_TENANT
+    >>> event = StoredEvent(DEFAULT_TENANT, "payment.paid", "live", b"1", datetime(2026, 1, 1, tzinfo=UTC), "ord/1 &2")
+    >>> get_url("https://shop.example.com/notify?shop=7", event).partition("&type")[2]
+    '=payment.paid&object_id=ord%2F1%20%262&timestamp=2026-01-01T00%3A00%3A00.000Z'
+    """
+    said = {"id": format_id("evt", event.id), "type": event.type}
+    if event.object_id is not None:
+        said["object_id"] = event.object_id
+    query = urlencode(said | {"timestamp": _timestamp(event)}, quote_via=quote, safe="")
+    before, hash_, fragment = url.partition("#")
+    joint = "" if before.endswith(("?", "&")) else "&" if "?" in before else "?"
+    return f"{before}{joint}{query}{hash_}{fragment}"
+
+
+def _timestamp(event: StoredEvent) -> str:
+    return event.created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

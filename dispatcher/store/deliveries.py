@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from sqlalchemy import text
 
+from dispatcher.ids import uuid7
 from dispatcher.model.delivery import Claim, DeliveryState, Released, RetryAt, Stop
 from dispatcher.model.event import StoredEvent
 from dispatcher.model.outcome import OutcomeClass
@@ -71,13 +72,29 @@ WITH clock AS MATERIALIZED (
           UNION ALL SELECT * FROM woken) x
     GROUP BY endpoint_id
 ), lane AS MATERIALIZED (
-    SELECT l.endpoint_id, e.version, e.status = 'active' AS active, tuned.cap,
-           CASE WHEN e.status = 'active' THEN greatest(0, tuned.cap - busy.n) ELSE 0 END AS room
-    FROM folded f
+    SELECT l.endpoint_id, e.version, e.ordered, held.types AS held_types, tuned.cap, e.rate_limit, bucket.tokens,
+           e.status = 'active' AND NOT held.whole AS active,
+           CASE WHEN e.status = 'active' AND NOT held.whole  -- least() passes over tokens that are null: no limit
+                THEN greatest(0, least(tuned.cap - busy.n, floor(bucket.tokens)::int)) ELSE 0 END AS room
+    FROM clock, folded f
     JOIN dispatcher.lanes l ON l.endpoint_id = f.endpoint_id
     JOIN dispatcher.endpoints e ON e.id = f.endpoint_id
     CROSS JOIN LATERAL (
-        SELECT least(e.max_in_flight,
+        SELECT coalesce(bool_or(p.type_pattern IS NULL), false) AS whole,
+               array_agg(p.type_pattern) FILTER (WHERE p.type_pattern IS NOT NULL) AS types
+        FROM dispatcher.pauses p
+        WHERE (p.tenant_id IS NULL OR p.tenant_id = e.tenant_id) AND (p.endpoint_id IS NULL OR p.endpoint_id = e.id)
+    ) held
+    CROSS JOIN LATERAL (  -- holds what a second brings, and at least one
+        SELECT least(greatest(1, e.rate_limit),
+                     coalesce(l.tokens + e.rate_limit * extract(epoch FROM greatest(clock.now - l.tokens_at,
+                                                                                    interval '0')),
+                              greatest(1, e.rate_limit))) AS tokens
+        WHERE e.rate_limit IS NOT NULL
+        UNION ALL SELECT NULL WHERE e.rate_limit IS NULL
+    ) bucket
+    CROSS JOIN LATERAL (
+        SELECT least(CASE WHEN e.ordered THEN 1 ELSE e.max_in_flight END,
                      greatest(1, greatest(least(l.cap, 8), l.cap >> least(f.failed, 6)) >> least(f.stalled, 6))
                      + f.succeeded)::int AS cap
     ) tuned
@@ -90,10 +107,17 @@ WITH clock AS MATERIALIZED (
            d.due_at <= clock.now AND d.n <= least(lane.room, :quantum) AS eligible
     FROM clock, lane
     CROSS JOIN LATERAL (
-        SELECT id, due_at, row_number() OVER (ORDER BY due_at, id) AS n FROM dispatcher.deliveries
-        WHERE endpoint_id = lane.endpoint_id AND state = 'waiting'
-        ORDER BY due_at, id
-        LIMIT least(lane.room, :quantum) + 1
+        (SELECT id, due_at, row_number() OVER (ORDER BY due_at, id) AS n FROM dispatcher.deliveries
+         WHERE NOT lane.ordered AND endpoint_id = lane.endpoint_id AND state = 'waiting'
+           AND (lane.held_types IS NULL OR event_type NOT LIKE ALL (lane.held_types))
+         ORDER BY due_at, id
+         LIMIT least(lane.room, :quantum) + 1)
+        UNION ALL  -- in order, only the oldest counts: what comes after it waits, even where that is held
+        (SELECT id, CASE WHEN event_type LIKE ANY (lane.held_types) THEN 'infinity' ELSE due_at END, 1
+         FROM dispatcher.deliveries
+         WHERE lane.ordered AND endpoint_id = lane.endpoint_id AND ordered
+         ORDER BY id
+         LIMIT 1)
     ) d
     WHERE lane.active
 ), ranked AS MATERIALIZED (
@@ -105,19 +129,24 @@ WITH clock AS MATERIALIZED (
     FROM ranked, clock
     WHERE ranked.picked AND d.id = ranked.id AND d.state = 'waiting'
     RETURNING d.id, d.endpoint_id, ranked.version, d.event_id, d.claim_seq, d.attempts, d.refunds, d.schedule_id,
-              d.expires_at <= clock.now AS expired
+              d.expires_at <= clock.now AS expired, d.target_url, d.target_method
 ), outlook AS (
-    SELECT endpoint_id, max(cap) AS cap, max(room) <= sum(taken) AS full_up, min(next_due_at) AS next_due_at
-    FROM (SELECT endpoint_id, cap, room, 0 AS taken, CAST(NULL AS timestamptz) AS next_due_at FROM lane
-          UNION ALL SELECT endpoint_id, NULL, NULL, 1, NULL FROM claimed
-          UNION ALL SELECT endpoint_id, NULL, NULL, 0, due_at FROM ranked WHERE NOT picked) x
+    SELECT endpoint_id, max(cap) AS cap, max(room) <= sum(taken) AS full_up, min(next_due_at) AS next_due_at,
+           max(tokens) - sum(taken) AS tokens, max(rate_limit) AS rate_limit,
+           max(tokens) - sum(taken) < 1 AS spent
+    FROM (SELECT endpoint_id, cap, room, tokens, rate_limit, 0 AS taken, CAST(NULL AS timestamptz) AS next_due_at
+          FROM lane
+          UNION ALL SELECT endpoint_id, NULL, NULL, NULL, NULL, 1, NULL FROM claimed
+          UNION ALL SELECT endpoint_id, NULL, NULL, NULL, NULL, 0, due_at FROM ranked WHERE NOT picked) x
     GROUP BY endpoint_id
 ), parked AS (
     UPDATE dispatcher.lanes l
     SET cap = o.cap,
-        capped = coalesce(o.next_due_at <= clock.now AND o.full_up, false),
+        tokens = o.tokens, tokens_at = clock.now,
+        capped = coalesce(o.next_due_at <= clock.now AND o.full_up AND o.spent IS NOT TRUE, false),
         ready_at = CASE WHEN o.next_due_at IS NULL THEN 'infinity'
                         WHEN o.next_due_at > clock.now THEN o.next_due_at
+                        WHEN o.spent THEN clock.now + make_interval(secs => (1 - o.tokens) / o.rate_limit)
                         WHEN o.full_up THEN 'infinity'
                         ELSE clock.now END
     FROM outlook o, clock
@@ -127,7 +156,8 @@ WITH clock AS MATERIALIZED (
     UPDATE dispatcher.workers SET room = greatest(0, :room - (SELECT count(*) FROM claimed)) WHERE id = :worker
 )
 SELECT c.id, c.endpoint_id, c.version, c.claim_seq, c.attempts, c.refunds, c.schedule_id,
-       coalesce(c.expired, false), e.id, e.type, e.mode, e.payload, e.created_at,
+       coalesce(c.expired, false), c.target_url, c.target_method,
+       e.id, e.type, e.mode, e.payload, e.created_at, e.object_id,
        (SELECT coalesce(bool_or(ready), false) FROM parked)
 FROM claimed c
 CROSS JOIN LATERAL (SELECT * FROM dispatcher.events e WHERE e.id = c.event_id) e
@@ -173,10 +203,12 @@ WITH clock AS MATERIALIZED (
 ), ended AS (
     INSERT INTO dispatcher.ended_deliveries
         (id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, ended_at, replay_id, replay_of, claim_seq,
-         schedule_id, attempts, refunds, state, event_type, mode, object_id, reason, last_outcome, last_status_code)
+         schedule_id, attempts, refunds, state, event_type, mode, object_id, reason, last_outcome, last_status_code,
+         target_url, target_method)
     SELECT id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, clock.now, replay_id, replay_of,
            claim_seq, schedule_id, attempts + charged::int, refunds, final_state, event_type, mode, object_id,
-           final_reason, coalesce(outcome, last_outcome), coalesce(status_code, last_status_code)
+           final_reason, coalesce(outcome, last_outcome), coalesce(status_code, last_status_code),
+           target_url, target_method
     FROM gone, clock
 ), kept AS (
     UPDATE dispatcher.deliveries d
@@ -207,16 +239,40 @@ WITH clock AS MATERIALIZED (
                  FROM result CROSS JOIN LATERAL (SELECT outcome NOT IN ('ok', 'internal', 'worker_lost') AS bad) b
                  UNION ALL SELECT endpoint_id, due_at, 0, 0, 0 FROM kept) x
     GROUP BY endpoint_id
-), disabled AS (
+), judged AS (  -- an answer that disables, or too many attempts in a row at an address that may not be dialled
     UPDATE dispatcher.endpoints e
-    SET status = 'disabled', status_reason = r.reason, version = e.version + 1, updated_at = clock.now
-    FROM (SELECT DISTINCT ON (x.endpoint_id) x.endpoint_id, x.reason
-          FROM json_to_recordset(CAST(CAST(:disable AS text) AS json)) AS x(endpoint_id uuid, reason text)) r, clock
+    SET status = CASE WHEN v.reason IS NULL THEN e.status ELSE 'disabled' END, status_reason = v.reason,
+        blocked = CASE WHEN v.reason IS NULL THEN v.blocked ELSE 0 END,
+        version = e.version + (v.reason IS NOT NULL)::int,
+        updated_at = CASE WHEN v.reason IS NULL THEN e.updated_at ELSE clock.now END
+    FROM clock, json_to_recordset(CAST(CAST(:verdicts AS text) AS json))
+                AS r(endpoint_id uuid, reason text, blocked int, blocked_limit int)
+    JOIN dispatcher.endpoints b ON b.id = r.endpoint_id
+    CROSS JOIN LATERAL (
+        SELECT b.blocked + r.blocked AS blocked,
+               coalesce(r.reason, CASE WHEN b.blocked + r.blocked >= r.blocked_limit THEN
+                   b.blocked + r.blocked || ' attempts in a row met an address that may not be dialled' END) AS reason
+    ) v
     WHERE e.id = r.endpoint_id AND e.status = 'active'
-    RETURNING e.id, e.version, e.event_types, e.status, e.status_reason
+    RETURNING e.id, e.tenant_id, e.version, e.event_types, e.status, e.status_reason
+), dialled AS (
+    UPDATE dispatcher.endpoints e SET blocked = 0
+    FROM (SELECT DISTINCT endpoint_id FROM result
+          WHERE outcome NOT IN ('blocked_address', 'internal', 'worker_lost', 'dns')) r
+    WHERE e.blocked > 0 AND e.id = r.endpoint_id AND NOT EXISTS (SELECT FROM judged WHERE judged.id = e.id)
 ), history AS (
     INSERT INTO dispatcher.endpoint_history (endpoint_id, version, changed_at, event_types, status, status_reason)
-    SELECT d.id, d.version, clock.now, d.event_types, d.status, d.status_reason FROM disabled d, clock
+    SELECT d.id, d.version, clock.now, d.event_types, d.status, d.status_reason FROM judged d, clock
+    WHERE d.status = 'disabled'
+), trail AS (
+    INSERT INTO dispatcher.audit_log (id, at, actor, action, object, tenant_id, before, after)
+    SELECT x.id, clock.now, 'worker', 'endpoint.disabled', 'ep_' || d.id, d.tenant_id,
+           CAST('{"status": "active"}' AS jsonb),
+           jsonb_build_object('status', 'disabled', 'status_reason', d.status_reason)
+    FROM judged d
+    JOIN json_to_recordset(CAST(CAST(:verdicts AS text) AS json)) AS x(endpoint_id uuid, id uuid)
+      ON x.endpoint_id = d.id, clock
+    WHERE d.status = 'disabled'
 ), reported AS (
     UPDATE dispatcher.workers SET room = CAST(:room AS int) WHERE id = :worker AND CAST(:room AS int) IS NOT NULL
 )
@@ -248,7 +304,8 @@ WITH lost AS MATERIALIZED (  -- or the planner may begin with all endpoints and 
     FOR NO KEY UPDATE SKIP LOCKED
 )
 SELECT d.id, d.endpoint_id, e.version, d.claim_seq, d.attempts, d.refunds, d.schedule_id, false,
-       d.event_id, d.event_type, d.mode, CAST('' AS bytea), d.created_at, d.claimed_by, e.method, e.url
+       d.target_url, d.target_method, d.event_id, d.event_type, d.mode, CAST('' AS bytea), d.created_at, d.object_id,
+       d.claimed_by, coalesce(d.target_method, e.method), coalesce(d.target_url, e.url)
 FROM lost d JOIN dispatcher.endpoints e ON e.id = d.endpoint_id
 """)
 
@@ -272,10 +329,12 @@ WITH gone AS (
 )
 INSERT INTO dispatcher.ended_deliveries
     (id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, ended_at, replay_id, replay_of, claim_seq,
-     schedule_id, attempts, refunds, state, event_type, mode, object_id, reason, last_outcome, last_status_code)
+     schedule_id, attempts, refunds, state, event_type, mode, object_id, reason, last_outcome, last_status_code,
+     target_url, target_method)
 SELECT id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at,
        coalesce(CAST(:now AS timestamptz), statement_timestamp()), replay_id, replay_of, claim_seq,
-       schedule_id, attempts, refunds, :state, event_type, mode, object_id, :reason, last_outcome, last_status_code
+       schedule_id, attempts, refunds, :state, event_type, mode, object_id, :reason, last_outcome, last_status_code,
+       target_url, target_method
 FROM gone
 RETURNING id
 """
@@ -308,6 +367,30 @@ _EXPIRE_HELD = text(
         LIMIT :batch"""
     )
 )
+
+_EXPIRE_PAUSED = text(
+    _MOVE.format(
+        which="""
+        SELECT w.id FROM dispatcher.endpoints e
+        JOIN dispatcher.deliveries w ON w.endpoint_id = e.id AND w.state = 'waiting'
+        WHERE EXISTS (SELECT FROM dispatcher.pauses)  -- once, before anything is read
+          AND w.expires_at IS NULL
+          AND w.due_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp()) - interval '7 days'
+          AND EXISTS (SELECT FROM dispatcher.pauses p
+                      WHERE (p.tenant_id IS NULL OR p.tenant_id = e.tenant_id)
+                        AND (p.endpoint_id IS NULL OR p.endpoint_id = e.id)
+                        AND (p.type_pattern IS NULL OR w.event_type LIKE p.type_pattern))
+        LIMIT :batch"""
+    )
+)
+
+_SET_ORDER = text("""
+UPDATE dispatcher.deliveries d SET ordered = true
+FROM (SELECT w.id FROM dispatcher.endpoints e
+      JOIN dispatcher.deliveries w ON w.endpoint_id = e.id AND w.state = 'waiting' AND NOT w.ordered
+      WHERE e.ordered LIMIT :batch) x
+WHERE d.id = x.id
+""")
 
 _EXPIRE = text(
     _MOVE.format(
@@ -367,10 +450,7 @@ def claim(connection: Connection, *, worker_id: UUID, room: int, batch: int, now
             "now": now,
         },
     ).all()
-    claims = [
-        Claim(id_, endpoint_id, version, seq, attempts, refunds, schedule_id, expired, StoredEvent(*event))
-        for id_, endpoint_id, version, seq, attempts, refunds, schedule_id, expired, *event, _ in rows
-    ]
+    claims = [_read_claim(row[:-1]) for row in rows]
     return Claimed(claims, more=bool(rows) and rows[0][-1])
 
 
@@ -392,22 +472,54 @@ def record(
     what a result has waited is taken off its wait. `room` is what the worker could still take.
     """
     rows = [_row(result, monotonic_s - result.ended_monotonic_s) for result in results]
-    disable = [
-        {"endpoint_id": result.claim.endpoint_id, "reason": result.change.reason}
-        for result in results
-        if isinstance(result.change, Stop) and result.change.disable_endpoint
-    ]
     moved: int = connection.execute(
         _RECORD,
         {
             "rows": _rows_json(rows),
-            "disable": to_json(disable),
+            "verdicts": to_json(_verdicts(results)),
             "worker": worker_id,
             "room": room,
             "now": now,
         },
     ).scalar_one()
     return moved
+
+
+def _read_claim(row: Sequence[Any]) -> Claim:
+    """The columns in the order in which a claim's statement returns them, the event's last."""
+    id_, endpoint_id, version, seq, attempts, refunds, schedule_id, expired, target_url, target_method, *event = row
+    # Positional: this runs for every delivery.
+    return Claim(
+        id_,
+        endpoint_id,
+        version,
+        seq,
+        attempts,
+        refunds,
+        schedule_id,
+        expired,
+        StoredEvent(*event),
+        target_url,
+        target_method,
+    )
+
+
+def _verdicts(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """What speaks against endpoints, one entry each: an answer that disables, or addresses that may not be dialled."""
+    found: dict[UUID, dict[str, Any]] = {}
+    for result in results:
+        change = result.change
+        disables = isinstance(change, Stop) and change.disable_endpoint
+        if not disables and result.blocked_limit is None:
+            continue
+        endpoint_id = result.claim.endpoint_id
+        entry = found.setdefault(endpoint_id, {"endpoint_id": endpoint_id, "id": uuid7(), "reason": None, "blocked": 0})
+        if isinstance(change, Stop) and disables:
+            entry["reason"] = change.reason
+        else:
+            entry["blocked"] += 1
+            entry["blocked_limit"] = result.blocked_limit
+    return list(found.values())
 
 
 def _row(result: Result, waited_s: float) -> dict[str, Any]:
@@ -527,17 +639,7 @@ def lost(connection: Connection, *, batch: int, now: datetime | None = None) -> 
 
     Reads by the partial index deliveries_claimed; skips what a worker or another rescuer is recording right now.
     """
-    return [
-        Lost(
-            Claim(id_, endpoint_id, version, seq, attempts, refunds, schedule_id, expired, StoredEvent(*event)),
-            worker_id,
-            method,
-            url,
-        )
-        for id_, endpoint_id, version, seq, attempts, refunds, schedule_id, expired, *event, worker_id, method, url in (
-            connection.execute(_LOST, {"batch": batch, "now": now})
-        )
-    ]
+    return [Lost(_read_claim(row[:-3]), *row[-3:]) for row in connection.execute(_LOST, {"batch": batch, "now": now})]
 
 
 def hurry(connection: Connection, delivery_id: UUID, *, now: datetime | None = None) -> bool:
@@ -576,16 +678,26 @@ def cancel_deleted(connection: Connection, *, batch: int, now: datetime | None =
 
 def expire(connection: Connection, *, batch: int, now: datetime | None = None) -> int:
     """Ends up to `batch` of each: waiting deliveries whose `expires_at` has passed (index deliveries_expiry), and those
-    without one that a disabled endpoint has kept from being sent for 7 days (index deliveries_due); returns how many.
+    without one that a disabled endpoint or a pause has kept from being sent for 7 days (index deliveries_due);
+    returns how many.
     """
     expired = 0
     for statement, reason in (
         (_EXPIRE, "expired before it was delivered"),
         (_EXPIRE_HELD, "held for 7 days, until it expired"),
+        (_EXPIRE_PAUSED, "held for 7 days, until it expired"),
     ):
         values = {"batch": batch, "state": DeliveryState.EXPIRED, "reason": reason, "now": now}
         expired += len(connection.execute(statement, values).all())
     return expired
+
+
+def set_order(connection: Connection, *, batch: int) -> int:
+    """Puts up to `batch` waiting deliveries of ordered endpoints in their order; returns how many.
+
+    For those that were being accepted while their endpoint became ordered: its lane looks at no others.
+    """
+    return connection.execute(_SET_ORDER, {"batch": batch}).rowcount
 
 
 def wake(connection: Connection, endpoint_id: UUID, *, now: datetime | None = None) -> None:

@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 
 _COLUMNS = """
 e.id, e.tenant_id, e.url, e.schedule, e.profile, e.name, e.description, e.metadata, e.event_types, e.method,
-e.max_in_flight, e.secrets, e.status, e.status_reason, e.version, e.created_at, e.updated_at
+e.max_in_flight, e.signature, e.headers, e.auth, e.rate_limit, e.ordered, e.origin,
+CASE WHEN e.origin IS NULL THEN e.secrets
+     ELSE (SELECT t.secrets FROM dispatcher.tenants t WHERE t.id = e.tenant_id) END AS secrets, e.status, e.status_reason, e.version, e.created_at, e.updated_at
 """
 
 _CREATE = text("""
 WITH endpoint AS (
     INSERT INTO dispatcher.endpoints (id, tenant_id, url, schedule, profile, name, description, metadata, event_types,
-                                      type_patterns, method, max_in_flight, secrets, status, status_reason)
+                                      type_patterns, method, max_in_flight, signature, headers, auth, rate_limit,
+                                      ordered, origin, secrets, status, status_reason)
     VALUES (:id, :tenant_id, :url, :schedule, :profile, :name, :description, CAST(:metadata AS jsonb), :event_types,
-            :type_patterns, :method, :max_in_flight, CAST(:secrets AS jsonb), :status, :status_reason)
+            :type_patterns, :method, :max_in_flight, :signature, :headers, :auth, :rate_limit, :ordered, :origin,
+            CAST(:secrets AS jsonb), :status, :status_reason)
     RETURNING id, version, event_types, status, status_reason, max_in_flight
 ), lane AS (
     INSERT INTO dispatcher.lanes (endpoint_id, ready_at, cap) SELECT id, 'infinity', max_in_flight FROM endpoint
@@ -77,6 +81,7 @@ def _secrets(secrets: Sequence[SealedSecret]) -> str:
 def _endpoint(row: Row[Any]) -> Endpoint:
     values = dict(row._mapping)  # noqa: SLF001 - the documented way to a row's names
     values["event_types"] = None if values["event_types"] is None else tuple(values["event_types"])
+    values["signature"] = None if values["signature"] is None else tuple(values["signature"])
     values["status"] = EndpointStatus(values["status"])
     values["secrets"] = tuple(
         SealedSecret(secret["sealed"], _instant(secret["expires_at"])) for secret in values["secrets"]
@@ -105,6 +110,12 @@ def create(connection: Connection, endpoint: Endpoint) -> None:
             "type_patterns": like_patterns(endpoint.event_types),
             "method": endpoint.method,
             "max_in_flight": endpoint.max_in_flight,
+            "signature": None if endpoint.signature is None else list(endpoint.signature),
+            "headers": endpoint.headers,
+            "auth": endpoint.auth,
+            "rate_limit": endpoint.rate_limit,
+            "ordered": endpoint.ordered,
+            "origin": endpoint.origin,
             "secrets": _secrets(endpoint.secrets),
             "status": endpoint.status,
             "status_reason": endpoint.status_reason,

@@ -54,6 +54,7 @@ class System:
         term_s: float = 3.0,
         grace_s: float = 5.0,
         data_dir: Path | None = None,
+        api: bool = False,
         **env: str,
     ) -> None:
         self._top = Path(tempfile.mkdtemp(prefix="dispatcher-crash-"))
@@ -78,7 +79,7 @@ class System:
             data_dir=self.data_dir,
             workers=workers,
             schedulers=schedulers,
-            api=False,
+            api=api,
             env=self._env,
             output=self._note,
             grace_s=grace_s + 3,

@@ -119,6 +119,12 @@ class Authority:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
 
+    def certificate_file(self) -> Path:
+        """A PEM file with the authority's certificate, for SSL_CERT_FILE of other processes."""
+        path = self.folder / "authority.pem"
+        path.write_text(self._pem())
+        return path
+
     def _pem(self) -> str:
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
 

@@ -11,12 +11,14 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.config import Settings
+from dispatcher.flow import signing_keys
 from dispatcher.flow.deliver import SECRET_PURPOSE, Deliver
 from dispatcher.flow.enqueue import Accepted, enqueue
+from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import DEFAULT_TENANT, uuid7
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.model.delivery import Attempt, Claim, Released, Result, RetryAt, Stop
@@ -43,6 +45,10 @@ def make_template(server: EmbeddedPostgres) -> str:
     """A migrated database with the shipped schedules, to be copied for each test."""
     url = fresh_database(server)
     prepare_database(Settings(database_url=url))
+    made = create_engine(url)
+    with made.begin() as connection:  # or every application of a test would make an RSA key at its start
+        signing_keys.ensure(connection, KEYS, by="test")
+    made.dispose()
     name = url.partition("@/")[2].partition("?")[0]
     with server.connect("postgres") as connection:
         connection.execute(f'ALTER DATABASE "{name}" RENAME TO {TEMPLATE}')
@@ -135,6 +141,7 @@ def result(
     worker_id: UUID | None = None,
     started_at: datetime = NOW,
     ended_monotonic_s: float = 0.0,
+    blocked_limit: int | None = None,
     **attempt: Any,
 ) -> Result:
     """A result as a worker makes it; without an outcome, the one that fits the change."""
@@ -153,6 +160,7 @@ def result(
         Attempt(id=uuid7(started_at), worker_id=worker_id or uuid7(), started_at=started_at, outcome=outcome, **values),
         change,
         ended_monotonic_s,
+        blocked_limit,
     )
 
 
@@ -172,6 +180,7 @@ def deliver(transport: Any, schedules_: dict[int, RetrySchedule], *, clock: Cloc
         user_agent=b"dispatcher/test",
         profiles=values.pop("profiles", PROFILES),
         networks=ANYWHERE,
+        platform_keys=values.pop("platform_keys", PlatformKeys),
         may_post=values.pop("may_post", lambda: True),
         **values,
     )

@@ -67,8 +67,9 @@ async def make_worker(hot: AsyncEngine, receiver: Receiver, engine: Engine) -> A
         clock = values.pop("clock", walk.SYSTEM)
         worker = WorkerLoop(
             hot,
-            lambda schedules, may_post: walk.deliver(
-                httpx.MockTransport(receiver), schedules, worker_id=worker_id, may_post=may_post, clock=clock
+            lambda schedules, may_post, platform_keys: walk.deliver(
+                httpx.MockTransport(receiver), schedules, worker_id=worker_id, may_post=may_post, clock=clock,
+                platform_keys=platform_keys,
             ),
             worker_id=worker_id,
             **({"max_in_flight": 100, "term_s": 30.0, "grace_s": 0.2} | values),
