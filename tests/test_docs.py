@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from dispatcher import config, telemetry
 from dispatcher.cli import cli
+from dispatcher.client.client import API_KEY, API_URL
 from dispatcher.model.delivery import DeliveryState, RetryAt
 from dispatcher.model.outcome import Outcome, OutcomeClass
 from dispatcher.retry import RetrySchedule, decide, format_duration, load_catalog, shipped_schedules_dir
@@ -93,6 +94,7 @@ def test_every_setting_is_documented_as_the_code_has_it() -> None:
 @documents
 def test_every_variable_that_is_named_exists(path: Path) -> None:
     known = {config.PREFIX + setting.name.upper() for setting in fields(config.Settings)}
+    known |= {API_URL, API_KEY}
     named = set(re.findall(r"\bDISPATCHER_[A-Z_]*[A-Z]", path.read_text()))
     assert named <= known
 
@@ -346,7 +348,7 @@ def test_every_example_is_valid(path: Path) -> None:
         elif block.language == "json":
             json.loads(block.text)
         else:
-            assert block.language in {"", "console"}, f"{path.name}:{block.line}: {block.language}"
+            assert block.language in {"", "console", "javascript"}, f"{path.name}:{block.line}: {block.language}"
 
 
 def test_the_example_of_a_schedule_file_is_one(tmp_path: Path) -> None:

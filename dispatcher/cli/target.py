@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dispatcher import config, wiring
+from dispatcher.client import Client
+from dispatcher.client.client import API_URL
 from dispatcher.errors import Unavailable
 from dispatcher.local import default_data_dir, find_running
 from dispatcher.local.secret_keys import secret_keys
@@ -64,3 +68,32 @@ def database() -> Iterator[tuple[Settings, Connection]]:
 def ring(settings: Settings) -> None:
     """Has the scheduler look now rather than at its next tick."""
     Wakeup(settings.broker_url).ring()
+
+
+@contextmanager
+def client() -> Iterator[Client]:
+    """A client of the API that DISPATCHER_API_URL names; without it, of one that runs in this process.
+
+    That one works on the database of `settings`, for the operator who typed the command. Raises ConfigurationError,
+    and without a URL what `settings` raises.
+    """
+    if os.environ.get(API_URL):
+        with Client.from_environment() as remote:
+            yield remote
+        return
+    from dispatcher.cli import in_process  # noqa: PLC0415 - FastAPI takes longer to import than most commands to run
+
+    with in_process.client(settings(), actor=actor()) as local:
+        yield local
+
+
+def actor() -> str:
+    """Who types the command, as the audit log has it.
+
+    >>> actor().partition(":")[0]
+    'cli'
+    """
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # an account without a name, as in a container
+        return f"cli:{os.getuid()}"

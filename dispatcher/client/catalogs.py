@@ -1,0 +1,58 @@
+"""`client.schedules` and `client.event_types`: what endpoints and events name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Unpack
+
+from dispatcher.client.answer import read_nothing, read_page
+from dispatcher.client.body import given, write
+from dispatcher.client.call import Call, path, query
+from dispatcher.client.resource import Resource, X, operation, paging
+
+if TYPE_CHECKING:
+    from dispatcher.client.types import EventType, Instant, NewSchedule, Page, Schedule, SchedulePreview
+
+
+class Schedules(Resource[X]):
+    """When attempts are made."""
+
+    @operation
+    def list(self) -> Call[Page[Schedule]]:
+        """The schedules of this installation."""
+        return Call("GET", path("schedules"), read_page)
+
+    @operation
+    def get(self, name: str) -> Call[Schedule]:
+        """One schedule."""
+        return Call("GET", path("schedules", name))
+
+    @operation
+    def preview(self, name: str, *, start: Instant | None = None) -> Call[SchedulePreview]:
+        """When the attempts of a delivery would be, if each failed at once."""
+        return Call("GET", path("schedules", name, "preview"), query=query({"start": start}))
+
+    @operation
+    def simulate(self, *, start: Instant | None = None, **schedule: Unpack[NewSchedule]) -> Call[SchedulePreview]:
+        """The same of a schedule that nobody has stored."""
+        return Call("POST", path("schedules", "simulate"), body=write(given({**schedule, "start": start})))
+
+
+class EventTypes(Resource[X]):
+    """The catalogue of event types."""
+
+    @operation
+    def list(self, *, limit: int = 50, cursor: str | None = None) -> Call[Page[EventType]]:
+        """The event types."""
+        return Call("GET", path("event_types"), read_page, query({"limit": limit, "cursor": cursor}))
+
+    iterate = paging(list)
+
+    @operation
+    def put(self, name: str, *, description: str | None = None, schema: Any = None) -> Call[EventType]:
+        """Adds a type, or changes it; `schema` is a JSON Schema that payloads must meet."""
+        return Call("PUT", path("event_types", name), body=write(given({"description": description, "schema": schema})))
+
+    @operation
+    def delete(self, name: str) -> Call[None]:
+        """Takes a type out of the catalogue."""
+        return Call("DELETE", path("event_types", name), read_nothing)

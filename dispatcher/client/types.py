@@ -1,0 +1,510 @@
+"""What goes in and what comes out, as the API's JSON has it. Instants that come out are RFC 3339 text in UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, Literal, NotRequired, Required, TypeAlias, TypedDict, TypeVar
+
+T = TypeVar("T")
+
+Instant: TypeAlias = datetime | str
+"""Going in: an aware datetime, or RFC 3339 text."""
+
+Mode: TypeAlias = Literal["live", "test"]
+Scope: TypeAlias = Literal["events:write", "endpoints:write", "deliveries:read", "deliveries:replay", "admin"]
+EndpointStatus: TypeAlias = Literal["active", "disabled"]
+DeliveryStatus: TypeAlias = Literal[
+    "waiting", "in_flight", "delivered", "exhausted", "rejected", "expired", "cancelled", "failed"
+]
+"""`failed`, in a filter, is every end but delivered and cancelled."""
+
+
+class Page(TypedDict, Generic[T]):
+    """Some of the objects, the newest first."""
+
+    data: list[T]
+    has_more: bool
+    next_cursor: str | None
+
+
+class Fault(TypedDict):
+    """One thing that is wrong with a request."""
+
+    pointer: str
+    detail: str
+
+
+class Paged(TypedDict, total=False):
+    """Which page: at most `limit` objects, after the `next_cursor` of the page before."""
+
+    limit: int
+    cursor: str
+
+
+# Tenants and keys
+
+
+class Tenant(TypedDict):
+    """Who owns endpoints and events."""
+
+    id: str
+    name: str
+    parent_id: str | None
+    profile: str | None
+    created_at: str
+
+
+class CreatedTenant(Tenant):
+    """With what is told once: the secret that signs deliveries to targets of its events."""
+
+    secret: NotRequired[str]
+
+
+class NewTenant(TypedDict, total=False):
+    """A tenant to be made; a parent's endpoints also receive its events."""
+
+    name: Required[str]
+    parent_id: str
+    profile: str
+
+
+class Key(TypedDict):
+    """An API key, without what is secret of it. `tenant_id` None is an operator's."""
+
+    id: str
+    name: str
+    tenant_id: str | None
+    scopes: list[Scope]
+    rate_limit: float | None
+    created_at: str
+    last_used_at: str | None
+    revoked_at: str | None
+
+
+class CreatedKey(Key):
+    """With what is told once; `signing_secret` is for requests signed by HMAC."""
+
+    key: NotRequired[str]
+    signing_secret: NotRequired[str]
+
+
+class NewKey(TypedDict, total=False):
+    """A key to be made; without a tenant an operator's. `rate_limit` is in requests a second."""
+
+    name: Required[str]
+    tenant_id: str
+    scopes: list[Scope]
+    rate_limit: float
+    signing: bool
+
+
+# Events
+
+
+class Target(TypedDict):
+    """Where one event goes instead of to endpoints."""
+
+    url: str
+    method: NotRequired[Literal["POST", "GET"]]
+
+
+class NewEvent(TypedDict, total=False):
+    """An event to be sent.
+
+    `payload` is any JSON value, or `bytes` that are JSON text and are sent as they are. `id` is `evt_` and a UUIDv7 of
+    the producer's own, within a day of now; it doubles as the idempotency key, so only one of the two is given.
+    """
+
+    type: Required[str]
+    payload: Required[Any]
+    tenant_id: str | None
+    id: str | None
+    idempotency_key: str | None
+    mode: Mode | None
+    object_id: str | None
+    not_before: Instant | None
+    expires_at: Instant | None
+    target: Target | None
+
+
+class AcceptedEvent(TypedDict):
+    """What became of an event: `duplicate` if it was accepted before, and then `deliveries` is None."""
+
+    id: str
+    type: str
+    tenant_id: str
+    mode: Mode
+    object_id: str | None
+    duplicate: bool
+    deliveries: int | None
+
+
+class BatchItem(TypedDict, total=False):
+    """What became of one event of many: its place from 0, its id, or the problem that it was refused for."""
+
+    index: Required[int]
+    status: Required[int]
+    id: str
+    duplicate: bool
+    deliveries: int | None
+    code: str
+    detail: str
+    errors: list[Fault]
+
+
+class Event(TypedDict):
+    """What happened."""
+
+    id: str
+    tenant_id: str
+    type: str
+    mode: Mode
+    object_id: str | None
+    created_at: str
+    payload: NotRequired[Any]
+    deliveries: NotRequired[Any]
+
+
+class EventFilter(TypedDict, total=False):
+    """Which events; all that is given must match."""
+
+    tenant_id: str | None
+    event_type: str | None
+    object_id: str | None
+    mode: Mode | None
+    created_after: Instant | None
+    created_before: Instant | None
+
+
+class Explanation(TypedDict):
+    """For each endpoint, what became of an event there, and which rule decided."""
+
+    event_id: str
+    type: str
+    endpoints: list[dict[str, Any]]
+
+
+# Endpoints
+
+
+class BasicAuth(TypedDict):
+    """How the receiver knows us; never shown again."""
+
+    type: Literal["basic"]
+    username: str
+    password: str
+
+
+class EndpointChanges(TypedDict, total=False):
+    """What can be changed of an endpoint. What is not given stays; None takes a value away."""
+
+    url: str
+    name: str | None
+    description: str | None
+    event_types: list[str] | None
+    metadata: dict[str, Any]
+    profile: str | None
+    schedule: str | None
+    signature: list[str] | None
+    auth: BasicAuth | None
+    headers: dict[str, str] | None
+    method: Literal["POST", "GET"] | None
+    max_in_flight: int
+    rate_limit: float | None
+    ordered: bool
+
+
+class NewEndpoint(EndpointChanges, total=False):
+    """An endpoint to be registered: its `url` at least. Without `event_types` it receives all."""
+
+    tenant_id: str | None
+    status: EndpointStatus
+
+
+class ImportedEndpoint(NewEndpoint, total=False):
+    """An endpoint that exists at another provider, with the secrets that it has there."""
+
+    secrets: list[str]
+
+
+class Endpoint(TypedDict):
+    """A registered URL, without what is secret of it."""
+
+    id: str
+    tenant_id: str
+    url: str
+    name: str | None
+    description: str | None
+    event_types: list[str] | None
+    metadata: dict[str, Any]
+    profile: str
+    schedule: str
+    signature: NotRequired[list[str]]
+    method: NotRequired[Literal["POST", "GET"]]
+    max_in_flight: int
+    rate_limit: NotRequired[float | None]
+    ordered: NotRequired[bool]
+    status: EndpointStatus
+    status_reason: str | None
+    created_at: str
+    updated_at: str
+
+
+class CreatedEndpoint(Endpoint):
+    """With what is told once: the secret that its deliveries are signed with."""
+
+    secret: NotRequired[str]
+    warnings: NotRequired[list[str]]
+
+
+class Ping(TypedDict, total=False):
+    """What the endpoint answered to a ping."""
+
+    ok: bool
+    outcome: str
+    status_code: int | None
+    error: str | None
+    duration_ms: float
+
+
+class EndpointStats(TypedDict, total=False):
+    """How an endpoint is doing."""
+
+    endpoint_id: str
+    waiting: int
+    in_flight: int
+    delivered: int
+    failed: int
+
+
+# Deliveries
+
+
+class ScheduleVersion(TypedDict):
+    """Which schedule a delivery pinned."""
+
+    name: str
+    version: str
+
+
+class Delivery(TypedDict):
+    """One event to one endpoint."""
+
+    id: str
+    event_id: str
+    event_type: str
+    object_id: str | None
+    mode: Mode
+    endpoint_id: str
+    url: str
+    tenant_id: str
+    status: DeliveryStatus
+    status_reason: str | None
+    attempt_count: int
+    next_attempt_at: str | None
+    schedule: ScheduleVersion
+    replay_of: str | None
+    created_at: str
+    ended_at: str | None
+
+
+class SentRequest(TypedDict):
+    """What was sent; headers are [name, value] pairs."""
+
+    method: str
+    url: str
+    headers: list[list[str]]
+
+
+class ReceivedResponse(TypedDict):
+    """What the receiver said; `body` is text, or hex where `body_encoding` says so."""
+
+    headers: list[list[str]]
+    body: str
+    body_encoding: Literal["utf-8", "hex"]
+    body_end: str
+    body_truncated: bool
+
+
+class Attempt(TypedDict):
+    """One POST, or a GET."""
+
+    id: str
+    number: int
+    started_at: str
+    duration_ms: float
+    outcome: str
+    phase: str | None
+    outcome_known: bool
+    status_code: int | None
+    error: str | None
+    peer_ip: str | None
+    request: SentRequest
+    response: ReceivedResponse
+    body_sha256: str | None
+    retry_after_s: float | None
+    decision: str
+
+
+class DeliveryFilter(TypedDict, total=False):
+    """Which deliveries; all that is given must match."""
+
+    status: DeliveryStatus | None
+    tenant_id: str | None
+    endpoint_id: str | None
+    event_id: str | None
+    event_type: str | None
+    object_id: str | None
+    outcome: str | None
+    created_after: Instant | None
+    created_before: Instant | None
+
+
+class RetriedDelivery(TypedDict):
+    """The delivery that will be attempted: the same one, or a replay of it."""
+
+    id: str
+
+
+# Replays and cancellations
+
+
+class Preview(TypedDict):
+    """What would be done; `preview_token` has exactly this done."""
+
+    count: int
+    oldest: NotRequired[str | None]
+    already_delivered: NotRequired[int]
+    estimate_s: NotRequired[float | None]
+    preview_token: str
+
+
+class NewReplay(DeliveryFilter, total=False):
+    """A replay, or a cancellation, to be started; `rate` is in deliveries a second."""
+
+    preview_token: str | None
+    rate: float | None
+
+
+class Replay(TypedDict):
+    """Work over many deliveries, and how far it is."""
+
+    id: str
+    status: Literal["running", "paused", "done", "cancelled"]
+    created_at: str
+    ended_at: str | None
+    total: NotRequired[int | None]
+    replayed: NotRequired[int]
+
+
+# Pauses
+
+
+class NewPause(TypedDict, total=False):
+    """What to hold: all that matches all that is given; everything where nothing is. `event_type` may be payment.*."""
+
+    tenant_id: str
+    endpoint_id: str
+    event_type: str
+    reason: str
+
+
+class Pause(TypedDict):
+    """What is held. It is sent when the pause ends."""
+
+    id: str
+    tenant_id: str | None
+    endpoint_id: str | None
+    event_type: str | None
+    reason: str
+    created_by: str
+    created_at: str
+
+
+# Schedules, profiles, event types
+
+
+class Schedule(TypedDict):
+    """When attempts are made."""
+
+    name: str
+    version: str
+    description: NotRequired[str]
+    relative_to: Literal["previous_failure", "first_attempt"]
+    waits: list[str]
+    waits_s: NotRequired[list[float]]
+    jitter: float
+    attempts: int
+    total_s: float
+
+
+class NewSchedule(TypedDict, total=False):
+    """A schedule that nobody has stored: what a file in `schedules/` says."""
+
+    waits: Required[list[str]]
+    relative_to: Literal["previous_failure", "first_attempt"]
+    jitter: float
+    description: str
+    source: str
+
+
+class PlannedAttempt(TypedDict, total=False):
+    """One attempt of a delivery of which every attempt fails at once."""
+
+    attempt: int
+    wait_s: float
+    at: str
+
+
+class SchedulePreview(TypedDict, total=False):
+    """A schedule laid out in time."""
+
+    name: str
+    version: str
+    attempts: Required[list[PlannedAttempt]]
+    total_s: float
+
+
+class EventType(TypedDict):
+    """A type of the catalogue; `schema` is a JSON Schema that payloads must meet."""
+
+    name: str
+    description: str | None
+    schema: Any
+    created_at: NotRequired[str]
+    updated_at: NotRequired[str]
+
+
+class PublicKey(TypedDict):
+    """One of the platform's keys, in every form that receivers read."""
+
+    id: str
+    kind: Literal["rsa", "ed25519"]
+    public_key_pem: str
+    jwk: dict[str, str]
+    whpk: str | None
+    schemes: list[str]
+    signs_from: str
+    signs_until: str | None
+    published_until: str | None
+
+
+class Jwks(TypedDict):
+    """A JSON Web Key Set (RFC 7517)."""
+
+    keys: list[dict[str, str]]
+
+
+class Found(TypedDict, total=False):
+    """What an id, an object id or a URL names."""
+
+    events: list[Event]
+    deliveries: list[Delivery]
+    endpoints: list[Endpoint]
+
+
+class Health(TypedDict):
+    """`status` is ok; of `readyz`, `schema` is the database's revision."""
+
+    status: str
+    schema: NotRequired[str]
