@@ -36,7 +36,7 @@ EVENTS: Final = {
     "rescue.failed": "a duty of the scheduler failed; it is tried again",
     "scheduler.started": "a scheduler ticks",
     "scheduler.stopped": "a scheduler has ended",
-    "signing_key.unusable": "a platform key does not sign; what its schemes sign waits for one that does",
+    "key.unusable": "a platform key does not sign; what its schemes sign waits for one that does",
     "tick.failed": "the scheduler could not ask the database what is due; it is tried again",
     "wakeup.failed": "the broker did not take a wake-up; the scheduler polls anyway",
     "worker.failed": "a defect of ours ended a worker's duty, and with it the process; its claims are rescued",

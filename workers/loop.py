@@ -126,7 +126,7 @@ class WorkerLoop:
         try:
             self._platform_keys.self_test()
         except ConfigurationError as error:  # what it would sign waits, uncharged; everything else goes on
-            _log.error("signing_key.unusable error=%s", telemetry.one_line(error))
+            _log.error("key.unusable error=%s", telemetry.one_line(error))
         self._duties = [
             asyncio.create_task(duty, name=name)
             for name, duty in (
