@@ -1,0 +1,59 @@
+"""`trigger` and `listen` on the real API over a real database, in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from sqlalchemy import Engine
+
+from dispatcher.model.delivery import Stop
+from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
+from dispatcher.signing import Keyring
+from tests.support import walk
+from tests.support.command import Command
+from tests.support.fake_client import after_each
+
+
+@pytest.fixture
+def run(migrated_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    for name in ("DATA_DIR", "BROKER_URL", "ALLOW_NETWORKS", "SCHEDULES_DIR", "API_URL", "API_KEY"):
+        monkeypatch.delenv(f"DISPATCHER_{name}", raising=False)
+    monkeypatch.delenv("WEBHOOK_SECRET", raising=False)
+    monkeypatch.setenv("DISPATCHER_DATABASE_URL", migrated_database_url)
+    monkeypatch.setenv("DISPATCHER_SECRET_KEYS", Keyring.generate().reveal())
+    return Command(monkeypatch, capsys)
+
+
+def test_a_triggered_event_is_followed_to_its_end(
+    run: Command, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deliver() -> None:
+        with engine.begin() as connection:
+            worker = walk.add_worker(connection, now=None)
+            outcome = Outcome(OutcomeClass.OK, Phase.BODY, status_code=200)
+            for one in walk.claim(connection, worker, now=None):
+                result = walk.result(one, Stop("delivered", "ok"), outcome, worker_id=worker)
+                walk.record(connection, [result], now=None)
+
+    run("endpoints", "create", "https://shop.example.com/hook")
+    monkeypatch.setattr(sys.modules["dispatcher.cli.trigger"], "sleep", after_each([deliver]))
+    ran = run("trigger", "payment.completed", "--wait")
+    assert ran.code == 0, ran.out + ran.err
+    assert "attempt 1  ok 200" in ran.out
+    assert ran.out.splitlines()[-1] == "1 of 1 delivery delivered"
+
+
+def test_an_accepted_event_is_heard(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def accept() -> None:
+        monkeypatch.setattr(sys, "argv", ["dispatcher"])
+        assert Command(monkeypatch, run.capsys)("trigger", "order.updated", "--object-id", "ord_1").code == 0
+
+    assert run("trigger", "payment.completed").code == 0
+    monkeypatch.setattr(sys.modules["dispatcher.cli.listen"], "sleep", after_each([accept, lambda: None]))
+    ran = run("listen", "--print", "--output", "json")
+    assert ran.code == 0, ran.err
+    (heard,) = [json.loads(line) for line in ran.out.splitlines()]
+    assert (heard["type"], heard["object_id"], heard["mode"]) == ("order.updated", "ord_1", "test")
+    assert json.loads(heard["body"])["data"]["order_id"] == "ord_1"
