@@ -87,6 +87,7 @@ ROWS = (
     Row("recovery.duplicates", "duplicates after an outage", ""),
     Row("ingest.single_per_s", "events accepted by single calls of the API", "/s", 2_000, most=False),
     Row("ingest.batch_events_per_s", "events accepted by the batch API", "/s", 12_000, most=False),
+    Row("ingest.repeat_ratio", "repeats under idempotency keys a second, against first calls", "×", 1, most=False),
     Row("ingest.emit_events_per_s", "events accepted by emit_many()", "/s", 20_000, most=False),
     Row("celery_naive.deliveries_per_s", "a Celery task for each delivery instead", "/s"),
     Row("celery_naive.cpu_us_per_delivery", "… its CPU per delivery", "µs"),

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 from uuid import UUID
@@ -17,36 +18,47 @@ from dispatcher import config, wiring
 from dispatcher.flow.register import NewEndpoint
 from dispatcher.ids import uuid7
 from dispatcher.local import Program, Stack, standard_programs
+from dispatcher.local.ports import free_port
 
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 """The embedded server's own defaults, said again: a benchmark that does not wait for the disk measures something else.
 
 They are read back from the server and stand in the result."""
 
+KEY = "bench-operators-key"
+
 _LOGGED = 'exec "$@" >>"$0" 2>&1'
 
 
 def logging_to(path: Path, program: Program) -> Program:
     """The program with its output in a file, as in production; a shell replaces itself by it."""
-    return Program(program.name, ["/bin/sh", "-c", _LOGGED, str(path), *program.argv], program.env)
+    return replace(program, argv=["/bin/sh", "-c", _LOGGED, str(path), *program.argv])
 
 
 class System:
     """Servers, scheduler and workers. A context manager; everything it made is removed at the end.
 
-    `workers` 0 runs the servers alone. The HTTP API is not on the walk and is not started.
+    `workers` 0 runs the servers alone, with `api` the HTTP API beside them, whose key is `KEY`: it is not on the walk.
     """
 
-    def __init__(self, *, workers: int, durable: bool = True) -> None:
+    def __init__(self, *, workers: int, durable: bool = True, api: bool = False) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="dispatcher-bench-"))
         self.log_path = self._folder / "programs.log"
         self.workers = workers
-        programs = standard_programs("127.0.0.1", 0, workers=workers, api=False) if workers else []
+        port = free_port("127.0.0.1") if api else 0
+        programs = standard_programs("127.0.0.1", port, workers=workers, api=api)
+        if not workers:
+            programs = [program for program in programs if program.name == "api"]
         self.stack = Stack(
             migrate=lambda url: wiring.prepare_database(config.with_database(config.Settings(), url)),
             data_dir=self._folder / "data",
+            port=port,
             programs=[logging_to(self.log_path, program) for program in programs],
-            env={"DISPATCHER_ALLOW_NETWORKS": "127.0.0.0/8", "DISPATCHER_SHUTDOWN_GRACE_S": "1"},
+            env={
+                "DISPATCHER_ALLOW_NETWORKS": "127.0.0.0/8",
+                "DISPATCHER_SHUTDOWN_GRACE_S": "1",
+                "DISPATCHER_BOOTSTRAP_KEY": KEY,
+            },
             postgres_settings=DURABLE if durable else {"fsync": "off"},
             output=lambda *_: None,
             grace_s=8,

@@ -12,19 +12,20 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dispatcher.flow.enqueue import Accepted, emit, emit_many
-    from dispatcher.model.event import Event, Mode
+    from dispatcher.model.event import Event, Mode, Target
     from dispatcher.wakeup import Wakeup
 
 _HOMES = {
     "Accepted": "dispatcher.flow.enqueue",
     "Event": "dispatcher.model.event",
     "Mode": "dispatcher.model.event",
+    "Target": "dispatcher.model.event",
     "Wakeup": "dispatcher.wakeup",
     "emit": "dispatcher.flow.enqueue",
     "emit_many": "dispatcher.flow.enqueue",
 }
 
-__all__ = ["Accepted", "Event", "Mode", "Wakeup", "__version__", "emit", "emit_many"]
+__all__ = ["Accepted", "Event", "Mode", "Target", "Wakeup", "__version__", "emit", "emit_many"]
 
 
 def __getattr__(name: str) -> Any:

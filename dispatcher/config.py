@@ -104,6 +104,16 @@ def _networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
         raise ValueError("networks such as 127.0.0.0/8, separated by commas") from error
 
 
+def _addresses(value: str) -> tuple[str, ...]:
+    found = _list(value)
+    try:
+        for one in found:
+            ip_network(one)
+    except ValueError as error:
+        raise ValueError("addresses or networks such as 192.0.2.1, 192.0.2.0/28, separated by commas") from error
+    return found
+
+
 def _setting(parse: Callable[[str], Any], about: str, default: Any = None, *, secret: bool = False) -> Any:
     return field(default=default, repr=not secret, metadata={"parse": parse, "about": about, "secret": secret})
 
@@ -130,7 +140,7 @@ class Settings:
     schedules_dir: Path | None = _setting(_directory, "retry schedules beside the shipped ones")
     profiles_dir: Path | None = _setting(_directory, "profiles beside the shipped ones")
     default_profile: str = _setting(_text, "the profile of an endpoint that names none", "default")
-    egress_addresses: tuple[str, ...] = _setting(_list, "what we send from, for receivers' allow lists", ())
+    egress_addresses: tuple[str, ...] = _setting(_addresses, "what we send from, for receivers' allow lists", ())
     secret_keys: str | None = _setting(
         _text,
         "keyring that seals secrets: id:base64 of 32 bytes, the active one first, separated by commas",

@@ -18,6 +18,7 @@ from dispatcher.profiles import load_catalog as load_profiles
 from dispatcher.retry import RetrySchedule, load_catalog, shipped_schedules_dir
 from dispatcher.signing import SCHEMES, Keyring
 from dispatcher.store import migrate, schedules
+from dispatcher.store import profiles as store_profiles
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -38,12 +39,13 @@ PLANS: Final = " ".join(
         "enable_memoize=off",
         "enable_hashjoin=off",
         "enable_mergejoin=off",
+        "enable_sort=off",
         "jit=off",
     )
 )
 """For the hot path's few statements: planned once a connection, and by index whatever the statistics say, since a
 plan made while the tables are empty would otherwise scan them when they are full. By plain index scans, whose order
-lets a LIMIT stop early: a bitmap of all that is due is as large as the backlog."""
+lets a LIMIT stop early: a bitmap of all that is due is as large as the backlog, and so is what a sort of it reads."""
 
 LIMITS: Final = "-c idle_in_transaction_session_timeout=10s"
 """A worker that hangs or is cut off between two statements of a claim would keep its lanes locked for everybody."""
@@ -73,13 +75,17 @@ def engine(settings: Settings) -> Engine:
 
 
 def api_engine(settings: Settings) -> AsyncEngine:
-    """For the API: asynchronous, planned freely; twenty requests at once reach the database, the others wait."""
+    """For the API: asynchronous, planned freely; twenty requests at once reach the database, the others wait.
+
+    A request waits 5 s for a lock, such as an idempotency key that a producer's open transaction holds; then it gets
+    a 503 rather than keep its connection from others.
+    """
     return create_async_engine(
         _database_url(settings),
         hide_parameters=True,
         pool_size=10,
         max_overflow=10,
-        connect_args={"connect_timeout": 10},
+        connect_args={"connect_timeout": 10, "options": "-c lock_timeout=5s"},
     )
 
 
@@ -143,22 +149,28 @@ def publish_schedules(connection: Connection, catalog: Catalog) -> None:
         )
 
 
+def publish_profiles(connection: Connection, settings: Settings, loaded: Profiles) -> None:
+    """Makes the profiles what events with targets are judged by."""
+    store_profiles.publish(connection, loaded, default=settings.default_profile, networks=settings.allow_networks)
+
+
 def read_schedules(connection: Connection) -> dict[int, RetrySchedule]:
     """Every version that a delivery may have pinned, by its id."""
     return {id_: RetrySchedule.from_canonical(name, body) for id_, name, body in schedules.versions(connection)}
 
 
 def prepare_database(settings: Settings) -> None:
-    """Migrates the database and publishes the schedules: what must be done before anything runs on it.
+    """Migrates the database, publishes the schedules and profiles: what must be done before anything runs on it.
 
-    Raises Unavailable for a database that does not answer, ConfigurationError for broken schedule files.
+    Raises Unavailable for a database that does not answer, ConfigurationError for broken schedule or profile files.
     """
-    loaded = catalog(settings)
+    loaded, known = catalog(settings), profiles(settings)
     built = engine(settings)
     try:
         migrate.migrate(built)
         with built.begin() as connection:
             publish_schedules(connection, loaded)
+            publish_profiles(connection, settings, known)
     except DBAPIError as error:
         raise unavailable(error) from error
     finally:

@@ -63,9 +63,12 @@ def test_the_bare_client_is_counted_by_the_receiver():
 
 
 def test_ingest_finds_every_event_in_the_database():
-    found = WORKLOADS["ingest"].run(Bench(TINY))
+    bench = Bench(TINY)
+    found = WORKLOADS["ingest"].run(bench)
     assert found["lost"] == 0
-    assert found["emit_events_per_s"] > 0
+    assert bench.details["answers"] == {202: found["calls"]}
+    for name in ("emit_events_per_s", "single_per_s", "batch_events_per_s", "repeat_ratio"):
+        assert found[name] > 0
 
 
 def test_a_ledger_larger_than_a_pipe_comes_through():

@@ -348,7 +348,7 @@ def test_every_example_is_valid(path: Path) -> None:
         elif block.language == "json":
             json.loads(block.text)
         else:
-            assert block.language in {"", "console", "javascript"}, f"{path.name}:{block.line}: {block.language}"
+            assert block.language in {"", "console", "javascript", "sh"}, f"{path.name}:{block.line}: {block.language}"
 
 
 def test_the_example_of_a_schedule_file_is_one(tmp_path: Path) -> None:

@@ -5,27 +5,62 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from dispatcher import __version__, wiring
-from dispatcher.api import deliveries, endpoints, events, health, openapi, problems, public_keys
+from dispatcher.api import (
+    audit_log,
+    deliveries,
+    endpoint_import,
+    endpoints,
+    event_types,
+    events,
+    find,
+    health,
+    keys,
+    metrics,
+    openapi,
+    pauses,
+    problems,
+    profiles,
+    public_keys,
+    schedules,
+    sender_addresses,
+    tenants,
+)
 from dispatcher.api.context import Context
 from dispatcher.api.gate import Gate
+from dispatcher.api.strict import strict
 from dispatcher.flow import signing_keys
+from dispatcher.flow import tenants as tenants_flow
 from dispatcher.ids import uuid7
-from dispatcher.store import tenants
+from dispatcher.store import tenants as tenants_store
 from dispatcher.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sqlalchemy import Connection
+
     from dispatcher.config import Settings
+    from dispatcher.signing import Keyring
 
 RESOURCES = (
     events,
     endpoints,
+    endpoint_import,
+    pauses,
     deliveries,
+    find,
     public_keys,
+    tenants,
+    keys,
+    audit_log,
+    schedules,
+    profiles,
+    event_types,
+    sender_addresses,
+    metrics,
     health,
 )
 """One module each, with a `router`. A new resource is a file and an entry here."""
@@ -48,19 +83,34 @@ def make_app(settings: Settings) -> FastAPI:
             transport=transport,
             wakeup=Wakeup(settings.broker_url),
         )
-        await context.transaction(lambda connection: signing_keys.ensure(connection, register.keyring, by="api"))
-        if (key := settings.bootstrap_key) is not None:
-            await context.transaction(
-                lambda connection: tenants.add_key(connection, uuid7(), key, name="bootstrap", tenant_id=None)
-            )
-        yield
-        await transport.aclose()
-        await context.engine.dispose()
+        try:
+            await context.transaction(lambda connection: _begin(connection, settings, register.keyring))
+            yield
+        finally:
+            await transport.aclose()
+            await context.engine.dispose()
 
-    app = FastAPI(title="Dispatcher", version=__version__, lifespan=life, redoc_url=None)
+    app = FastAPI(
+        title="Dispatcher",
+        version=__version__,
+        lifespan=life,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirected POST loses its body with some clients
+        strict_content_type=False,  # the gate has looked
+        generate_unique_id_function=openapi.operation_id,
+        dependencies=[Depends(strict)],
+    )
     app.add_middleware(Gate)
     problems.install(app)
     for resource in RESOURCES:
         app.include_router(resource.router)
     openapi.install(app)
     return app
+
+
+def _begin(connection: Connection, settings: Settings, keyring: Keyring) -> None:
+    """Makes what must be there before the first request: the platform's keys, a secret, the operator's first key."""
+    signing_keys.ensure(connection, keyring, by="api")
+    tenants_flow.ensure_secret(connection, keyring, by="api")
+    if (key := settings.bootstrap_key) is not None:
+        tenants_store.add_key(connection, uuid7(), key, name="bootstrap", tenant_id=None)

@@ -7,13 +7,13 @@ The canonical text that is signed is `{x-timestamp}\n{METHOD}\n{path?query as se
 from __future__ import annotations
 
 import hmac
-from base64 import b64encode
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from dispatcher.errors import InvalidInput, Unauthorized
+from dispatcher.flow.keys import open_signing_secret
 from dispatcher.ids import format_id, parse_id
 from dispatcher.model.access import ALL, Scope
 from dispatcher.signing import SealError
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 TOLERANCE_S: Final = 300
 """How far `x-timestamp` may be from our clock, either way."""
 
-REQUEST_SIGNING: Final = "request-signing"
-"""What a key's signing secret is sealed for."""
+REMEMBERED_S: Final = 3 * TOLERANCE_S
+"""How long a signature is refused when it comes again: as long as its time counts, and as long as the clocks of our own
+processes could differ."""
 
-SIGNING_PREFIX: Final = "hmsec_"
 _NO_KEY: Final = b"\0" * 32
 
 _ALLOWED: Final = "Authorization: Bearer <key>, or x-api-key, x-timestamp and x-signature"
@@ -108,7 +108,7 @@ def by_signature(
             "found an x-signature that is not of this request by this key; allowed: base64 of HMAC-SHA256 over "
             "timestamp, method, path with query, and the body's SHA-256 in hex, joined by line feeds"
         )
-    if not tenants.take_signature(connection, signature, lifetime_s=2 * TOLERANCE_S):
+    if not tenants.take_signature(connection, signature, lifetime_s=REMEMBERED_S):
         raise Unauthorized("found a signature that was seen before; allowed: each request signed anew")
     tenants.note_use(connection, key.id)
     return key
@@ -146,18 +146,3 @@ def _key_and_secret(connection: Connection, given: str, keyring: Keyring) -> tup
         return key, open_signing_secret(keyring, key.signing_secret, key.id)
     except SealError:
         return None, _NO_KEY
-
-
-def open_signing_secret(keyring: Keyring, sealed: str, key_id: UUID) -> bytes:
-    """The HMAC key. Raises SealError."""
-    return keyring.open(sealed, tenant="", endpoint=key_id, purpose=REQUEST_SIGNING).reveal()
-
-
-def seal_signing_secret(keyring: Keyring, secret: bytes, key_id: UUID) -> str:
-    """The HMAC key as it is kept with its API key."""
-    return keyring.seal(secret, tenant="", endpoint=key_id, purpose=REQUEST_SIGNING)
-
-
-def write_signing_secret(secret: bytes) -> str:
-    """The text that a client is given."""
-    return SIGNING_PREFIX + b64encode(secret).decode()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+import re
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
@@ -12,12 +14,14 @@ from uuid import UUID
 
 import orjson
 from fastapi import Depends, Header, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
 
 from dispatcher.errors import Forbidden, IdempotencyConflict, InvalidInput, NotFound
+from dispatcher.flow.ping import Ping
 from dispatcher.ids import DEFAULT_TENANT, parse_id
 from dispatcher.model.access import Scope
 from dispatcher.store import idempotency
+from dispatcher.wiring import USER_AGENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,7 +50,7 @@ KEY_LIFETIME_S: Final = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Context:
-    """The application's parts, made once."""
+    """The application's parts, made once. `answers` counts what this process answered, by status."""
 
     settings: Settings
     engine: AsyncEngine
@@ -56,6 +60,7 @@ class Context:
     register: Register
     transport: httpx.AsyncBaseTransport
     wakeup: Wakeup
+    answers: Counter[int] = field(default_factory=Counter)
 
     async def transaction(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` in one transaction: committed when this returns, rolled back when it raises."""
@@ -68,6 +73,11 @@ class Context:
         from dispatcher.api.ingest import Ingest  # noqa: PLC0415 - it needs this module
 
         return Ingest(self)
+
+    @cached_property
+    def ping(self) -> Ping:
+        """Asks URLs whether anybody answers there; counts how often."""
+        return Ping(self.transport, self.keyring, self.profiles, self.clock, USER_AGENT, self.settings.allow_networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +115,13 @@ class Caller:
         return None if self.tenant_id is None and asked is None else self.tenant(asked)
 
 
-def context(request: Request) -> Context:
+async def context(request: Request) -> Context:
     """The application's parts."""
     found: Context = request.app.state.context
     return found
 
 
-def caller(request: Request) -> Caller:
+async def caller(request: Request) -> Caller:
     """Who calls: `Gate` has found out."""
     found: Identity = request.scope["dispatcher.caller"]
     return Caller(found.tenant_id, found.scopes, found.actor, None if found.key is None else found.key.id)
@@ -120,20 +130,19 @@ def caller(request: Request) -> Caller:
 def needs(*scopes: Scope) -> Any:
     """A caller whose key has one of the scopes. Raises Forbidden."""
 
-    def check(request: Request) -> Caller:
-        found = caller(request)
+    async def check(request: Request) -> Caller:
+        found = await caller(request)
         if not any(found.may(scope) for scope in scopes):
-            raise Forbidden(
-                f"this key may do {', '.join(sorted(found.scopes))}; allowed: {' or '.join((*scopes, Scope.ADMIN))}"
-            )
+            allowed = " or ".join(dict.fromkeys((*scopes, Scope.ADMIN)))
+            raise Forbidden(f"this key may do {', '.join(sorted(found.scopes))}; allowed: {allowed}")
         return found
 
     return Depends(check)
 
 
-def operator(request: Request) -> Caller:
+async def operator(request: Request) -> Caller:
     """An operator who may do everything. Raises Forbidden."""
-    found = caller(request)
+    found = await caller(request)
     if not found.is_operator or not found.may(Scope.ADMIN):
         raise Forbidden("this is for operators' keys with the scope admin")
     return found
@@ -151,12 +160,47 @@ Replayer = Annotated[Caller, needs(Scope.DELIVERIES_REPLAY)]
 Admin = Annotated[Caller, needs(Scope.ADMIN)]
 Operator = Annotated[Caller, Depends(operator)]
 
+
+def _tenant_id(text: str | None) -> str | None:
+    if text is not None:
+        parse_id("ten", text, pointer="tenant_id")
+    return text
+
+
 TenantId = Annotated[
     str | None,
+    AfterValidator(_tenant_id),  # looked at even where the body names the tenant
     Query(description="The tenant to act for. Operators name it; a tenant's key may only name its own."),
 ]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
-Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
+Cursor = Annotated[
+    str | None,
+    Query(
+        description="`next_cursor` of the page before.",
+        examples=["AZytzj9AfB6dK19qe4ydDg"],
+        json_schema_extra={"pattern": "^[A-Za-z0-9_-]{21}[AQgw]$"},
+    ),
+]
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.", examples=[50])]
+
+
+def _instant(value: object) -> object:
+    """Only what is written as an instant: pydantic would also take seconds since 1970, and days without a time."""
+    if isinstance(value, str) and not _INSTANT(value):
+        raise ValueError("an RFC 3339 instant with a time zone, such as 2026-03-02T09:00:00Z")
+    return value
+
+
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII).fullmatch
+
+Instant = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_instant)]
+"""A moment in a query or a body, in RFC 3339."""
+
+CreatedAfter = Annotated[
+    Instant | None, Query(description="Only those made then or later.", examples=["2026-03-02T09:00:00Z"])
+]
+CreatedBefore = Annotated[
+    Instant | None, Query(description="Only those made before.", examples=["2026-03-09T09:00:00Z"])
+]
 
 
 # Answers
@@ -180,16 +224,23 @@ def read_cursor(cursor: str | None) -> UUID | None:
     if cursor is None:
         return None
     try:
-        return UUID(bytes=base64.urlsafe_b64decode(cursor + "=="))
+        found = UUID(bytes=base64.urlsafe_b64decode(cursor + "=="))
+        if write_cursor(found) != cursor:  # base64 has several spellings
+            raise ValueError(cursor)
     except (ValueError, binascii.Error) as error:
-        raise InvalidInput("/cursor", repr(cursor)[:80], "a next_cursor of an earlier page") from error
+        raise InvalidInput("cursor", repr(cursor)[:80], "a next_cursor of an earlier page") from error
+    return found
+
+
+def write_cursor(last: UUID) -> str:
+    """The cursor of a page that starts after this id."""
+    return base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
 
 
 def page(found: list[Any], limit: int, form: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     """A page of at most `limit` of the objects found; one more was asked for, to know whether there are more."""
     more = len(found) > limit
-    last = found[limit - 1].id if more else None
-    cursor = base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode() if last is not None else None
+    cursor = write_cursor(found[limit - 1].id) if more else None
     return {"data": [form(one) for one in found[:limit]], "has_more": more, "next_cursor": cursor}
 
 
@@ -280,10 +331,10 @@ IdempotencyKey = Annotated[
 async def once(request: Request, idempotency_key: IdempotencyKey = None) -> Once:
     """How a POST is done once. Raises InvalidInput for a key that cannot be kept."""
     if idempotency_key is not None and not idempotency_key.isprintable():
-        raise InvalidInput("/idempotency-key", repr(idempotency_key)[:80], "1 to 255 printable characters")
-    who = caller(request)
+        raise InvalidInput("idempotency-key", repr(idempotency_key)[:80], "1 to 255 printable characters")
+    who = await caller(request)
     asked = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + await request.body()
-    return Once(context(request), who.tenant_id or NOBODY, idempotency_key, sha256(asked).digest())
+    return Once(await context(request), who.tenant_id or NOBODY, idempotency_key, sha256(asked).digest())
 
 
 OnceOf = Annotated[Once, Depends(once)]

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
+from dispatcher.flow import sealed
 from dispatcher.ids import format_id
 from dispatcher.model.delivery import DeliveryState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from dispatcher.flow.explain import Explained
     from dispatcher.model.endpoint import Endpoint
-    from dispatcher.store.log import LoggedAttempt, LoggedDelivery
+    from dispatcher.model.outcome import Outcome
+    from dispatcher.signing import Keyring
+    from dispatcher.store.log import LoggedAttempt, LoggedDelivery, LoggedEvent
+    from dispatcher.store.pauses import Pause
+    from dispatcher.store.stats import Stats
+    from dispatcher.store.tenants import ApiKey, Tenant
+    from dispatcher.store.trail import Entry
 
 
-def endpoint(one: Endpoint) -> dict[str, Any]:
-    """An endpoint without its secrets."""
+def endpoint(one: Endpoint, keyring: Keyring) -> dict[str, Any]:
+    """An endpoint without its secrets: of its own headers the names, of its authentication the username."""
     return {
         "id": format_id("ep", one.id),
         "tenant_id": format_id("ten", one.tenant_id),
@@ -24,11 +37,49 @@ def endpoint(one: Endpoint) -> dict[str, Any]:
         "metadata": one.metadata,
         "profile": one.profile,
         "schedule": one.schedule,
+        "signature": None if one.signature is None else list(one.signature),
+        "auth": sealed.shown_auth(keyring, one),
+        "headers": sealed.header_names(keyring, one),
+        "method": one.method,
         "max_in_flight": one.max_in_flight,
+        "rate_limit": one.rate_limit,
+        "ordered": one.ordered,
+        "origin": one.origin,
         "status": str(one.status),
         "status_reason": one.status_reason,
+        "version": one.version,
         "created_at": one.created_at,
         "updated_at": one.updated_at,
+    }
+
+
+def deleted_endpoint(endpoint_id: UUID, cancelled: int) -> dict[str, Any]:
+    """What became of an endpoint that is deleted."""
+    return {"id": format_id("ep", endpoint_id), "status": "deleted", "cancelled_deliveries": cancelled}
+
+
+def pinged(outcome: Outcome) -> dict[str, Any]:
+    """What came of a ping."""
+    return {
+        "ok": outcome.ok,
+        "outcome": str(outcome.kind),
+        "status_code": outcome.status_code,
+        "duration_ms": round(outcome.duration_ms, 1),
+        "error": outcome.error,
+    }
+
+
+def pause(one: Pause) -> dict[str, Any]:
+    """A pause; what is None does not matter to what it holds."""
+    scope = one.scope
+    return {
+        "id": format_id("pau", one.id),
+        "tenant_id": None if scope.tenant_id is None else format_id("ten", scope.tenant_id),
+        "endpoint_id": None if scope.endpoint_id is None else format_id("ep", scope.endpoint_id),
+        "event_type": scope.event_type,
+        "reason": one.reason,
+        "created_by": one.created_by,
+        "created_at": one.created_at,
     }
 
 
@@ -52,6 +103,47 @@ def delivery(one: LoggedDelivery) -> dict[str, Any]:
         "created_at": one.created_at,
         "ended_at": one.ended_at,
     }
+
+
+def event(one: LoggedEvent) -> dict[str, Any]:
+    """An event, its payload as it was written."""
+    return {
+        "id": format_id("evt", one.id),
+        "type": one.type,
+        "tenant_id": format_id("ten", one.tenant_id),
+        "mode": one.mode,
+        "object_id": one.object_id,
+        "payload": orjson.Fragment(one.payload),
+        "deliveries": one.fanout,
+        "created_at": one.created_at,
+    }
+
+
+def explanation(one: LoggedEvent, endpoints: Iterable[Explained]) -> dict[str, Any]:
+    """Where an event went and why, endpoint by endpoint."""
+    return {
+        "event_id": format_id("evt", one.id),
+        "type": one.type,
+        "tenant_id": format_id("ten", one.tenant_id),
+        "created_at": one.created_at,
+        "deliveries": one.fanout,
+        "endpoints": [
+            {
+                "endpoint_id": format_id("ep", found.endpoint_id),
+                "url": found.url,
+                "tenant_id": format_id("ten", found.tenant_id),
+                "verdict": str(found.verdict),
+                "rule": found.rule,
+                "delivery": None if found.delivery is None else _explained(found.delivery),
+            }
+            for found in endpoints
+        ],
+    }
+
+
+def _explained(one: LoggedDelivery) -> dict[str, Any]:
+    shown = delivery(one)
+    return {name: shown[name] for name in ("id", "status", "next_attempt_at")} | {"held": one.held}
 
 
 def attempt(one: LoggedAttempt) -> dict[str, Any]:
@@ -82,4 +174,83 @@ def attempt(one: LoggedAttempt) -> dict[str, Any]:
         "body_sha256": None if one.body_sha256 is None else one.body_sha256.hex(),
         "retry_after_s": one.retry_after_s,
         "decision": one.decision,
+    }
+
+
+def stats(one: Stats, window: str) -> dict[str, Any]:
+    """How an endpoint is doing; durations in milliseconds."""
+    failure = one.last_failure
+    return {
+        "window": window,
+        "waiting": one.waiting,
+        "in_flight": one.in_flight,
+        "oldest_waiting_at": one.oldest_waiting_at,
+        "delivered": one.delivered,
+        "exhausted": one.exhausted,
+        "rejected": one.rejected,
+        "expired": one.expired,
+        "cancelled": one.cancelled,
+        "success_rate": one.success_rate,
+        "attempts_p50_ms": _rounded(one.attempts_p50_ms),
+        "attempts_p95_ms": _rounded(one.attempts_p95_ms),
+        "attempts_to_success_mean": _rounded(one.attempts_to_success_mean, 2),
+        "cap": one.cap,
+        "last_attempt_at": one.last_attempt_at,
+        "last_success_at": one.last_success_at,
+        "last_failure": None
+        if failure is None
+        else {
+            "at": failure.at,
+            "outcome": failure.outcome,
+            "status_code": failure.status_code,
+            "error": failure.error,
+        },
+    }
+
+
+def _rounded(value: float | None, digits: int = 1) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def found(kind: str, summary: str, shown: dict[str, Any]) -> dict[str, Any]:
+    """One thing that was found: what it is, what is to be said of it, itself."""
+    return {"kind": kind, "id": shown["id"], "summary": summary, "object": shown}
+
+
+def tenant(one: Tenant) -> dict[str, Any]:
+    """A tenant without its secrets."""
+    return {
+        "id": format_id("ten", one.id),
+        "name": one.name,
+        "parent_id": None if one.parent_id is None else format_id("ten", one.parent_id),
+        "profile": one.profile,
+        "created_at": one.created_at,
+    }
+
+
+def key(one: ApiKey) -> dict[str, Any]:
+    """A key without what is secret of it."""
+    return {
+        "id": format_id("key", one.id),
+        "tenant_id": None if one.tenant_id is None else format_id("ten", one.tenant_id),
+        "name": one.name,
+        "scopes": sorted(one.scopes),
+        "rate_limit": one.rate_limit,
+        "created_at": one.created_at,
+        "last_used_at": one.last_used_at,
+        "revoked_at": one.revoked_at,
+    }
+
+
+def entry(one: Entry) -> dict[str, Any]:
+    """An entry of the audit log."""
+    return {
+        "id": format_id("aud", one.id),
+        "at": one.at,
+        "actor": one.actor,
+        "action": one.action,
+        "object": one.object,
+        "tenant_id": None if one.tenant_id is None else format_id("ten", one.tenant_id),
+        "before": one.before,
+        "after": one.after,
     }

@@ -69,9 +69,14 @@ class Gate:
         number = f"req_{uuid7()}"
         scope["dispatcher.request_id"] = number
 
+        is_head = scope["method"] == "HEAD"
+
         async def numbered(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"].append((b"x-request-id", number.encode()))
+                scope["app"].state.context.answers[message["status"]] += 1
+            elif is_head:
+                message["body"] = b""
             await send(message)
 
         try:
@@ -87,6 +92,8 @@ class Gate:
                 raise
             await answer(scope, receive, numbered)
             return
+        if is_head:  # what can be got can be asked for without its content; the server keeps its own scope
+            scope = {**scope, "method": "GET"}
         await self._app(scope, body, numbered)
 
     async def _identify(self, scope: Scope, body: _Body) -> Identity:

@@ -2,20 +2,86 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi.openapi.utils import get_openapi
 
 from dispatcher.api.gate import PUBLIC_PATHS
-from dispatcher.api.problems import Problem
+from dispatcher.api.problems import WITH_BODY, Problem, title
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from fastapi import FastAPI
+    from fastapi.routing import APIRoute
+
+DESCRIPTION: Final = """\
+Events in, signed webhooks out: an event that was accepted is delivered, whatever dies.
+
+Every request below `/v1` carries a key: `Authorization: Bearer <key>`, the key alone, or a signature by HMAC. A key
+acts for one tenant, or is an operator's; its scopes say what it may do. What is not yours is answered as what is not
+there.
+
+JSON in and out, names in snake_case, times in RFC 3339 and UTC. A list is a page, `{data, has_more, next_cursor}`.
+Errors are `application/problem+json` (RFC 9457) with a `code` that does not change. A POST may be repeated under its
+`Idempotency-Key`.
+"""
+
+TAGS: Final = {
+    "events": "What happened. An event that was accepted is committed.",
+    "event types": "The catalogue of what may happen.",
+    "endpoints": "The URLs that events go to.",
+    "pauses": "What is held for the time being: everything, a tenant, an endpoint or a type.",
+    "deliveries": "One event on its way to one endpoint, and every attempt of it.",
+    "replays": "Deliveries made again, chosen by a filter.",
+    "cancellations": "Deliveries ended, chosen by a filter.",
+    "find": "Anything by any id, object or URL.",
+    "schedules": "When attempts are repeated.",
+    "profiles": "The rules of a payment system.",
+    "tenants": "Who owns endpoints and events.",
+    "keys": "What authenticates requests.",
+    "public keys": "What receivers verify signatures with.",
+    "audit log": "Who changed what.",
+    "health": "Whether the process lives, can work, and how much it does.",
+}
+"""In the order in which people read them."""
+
+_UUID: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_IDS: Final = {
+    "tenant_id": "ten",
+    "parent_id": "ten",
+    "event_id": "evt",
+    "endpoint_id": "ep",
+    "delivery_id": "dlv",
+    "replay_id": "rpl",
+    "key_id": "key",
+    "pause_id": "pau",
+}
+"""What is named so, as a parameter or a member, is an id with this prefix."""
 
 _PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-_REQUEST_ID: Final = {"x-request-id": {"schema": {"type": "string"}, "description": "The number of the request."}}
-_RETRY_AFTER: Final = {"retry-after": {"schema": {"type": "integer"}, "description": "In seconds."}}
+
+
+def _header(schema: dict[str, Any], description: str, *, required: bool = True) -> dict[str, Any]:
+    return {"schema": schema, "description": description, "required": required}
+
+
+_REQUEST_ID: Final = {
+    "x-request-id": _header(
+        {"type": "string", "examples": ["req_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"]}, "The number of the request."
+    )
+}
+_RETRY_AFTER: Final = {
+    "retry-after": _header({"type": "integer", "minimum": 1, "examples": [1]}, "When to come again, in seconds.")
+}
+_AUTHENTICATE: Final = {
+    "www-authenticate": _header({"type": "string", "examples": ["Bearer"]}, "How to say who calls.")
+}
+_REPLAYED: Final = {
+    "idempotency-replayed": _header(
+        {"const": "true", "examples": ["true"]}, "This is the first answer again.", required=False
+    )
+}
 
 _SECURITY: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key, as `Bearer <key>`; also alone."},
@@ -29,17 +95,37 @@ _SECURITY: Final = {
 }
 
 
+def operation_id(route: APIRoute) -> str:
+    """The resource and its verb, such as `endpoints_create`."""
+    return f"{route.endpoint.__module__.rpartition('.')[2]}_{route.endpoint.__name__.strip('_')}"
+
+
 def install(app: FastAPI) -> None:
     """Has the application serve the completed document."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _complete(
-                get_openapi(title=app.title, version=app.version, routes=app.routes, description=app.description)
+                get_openapi(
+                    title=app.title,
+                    version=app.version,
+                    summary="A durable webhook sender.",
+                    description=DESCRIPTION,
+                    servers=[{"url": "/", "description": "Where this document came from."}],
+                    license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+                    routes=app.routes,
+                )
             )
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every operation of a document: its path, its method in lower case, itself."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
 
 
 def _complete(found: dict[str, Any]) -> dict[str, Any]:
@@ -50,27 +136,70 @@ def _complete(found: dict[str, Any]) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     found["components"]["securitySchemes"] = _SECURITY
-    for path, operations in found["paths"].items():
-        guarded = path.startswith("/v1/") and path not in PUBLIC_PATHS
-        for method, operation in operations.items():
-            _complete_operation(operation, method, path, guarded=guarded)
+    used = set()
+    for path, method, operation in operations(found):
+        used |= set(operation["tags"])
+        _complete_operation(operation, method, path)
+    found["tags"] = [{"name": name, "description": text} for name, text in TAGS.items() if name in used]
+    for schema in _inside(found):
+        for name, member in schema.get("properties", {}).items():
+            _say_prefix(name, member)
     return found
 
 
-def _complete_operation(operation: dict[str, Any], method: str, path: str, *, guarded: bool) -> None:
+def _complete_operation(operation: dict[str, Any], method: str, path: str) -> None:
+    operation["summary"] = operation["description"].partition("\n\n")[0].partition(". ")[0].rstrip(".")
     responses = operation["responses"]
     responses.pop("422", None)
-    statuses: list[HTTPStatus] = []
-    if guarded:
+    parameters = operation.get("parameters", [])
+    for parameter in parameters:
+        _say_prefix(parameter["name"], parameter["schema"])
+    statuses: list[int] = []
+    if path.startswith("/v1/") and path not in PUBLIC_PATHS:
         operation["security"] = [{"bearer": []}, {"hmac": []}]
-        statuses += [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND]
-        statuses += [HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS]
-        if method != "get":
-            statuses += [HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE]
-    if guarded or path in PUBLIC_PATHS or path != "/healthz":
-        statuses.append(HTTPStatus.SERVICE_UNAVAILABLE)
+        statuses += [401, 403, 404, 422, 429]
+        if method.upper() in WITH_BODY:
+            statuses += [409, 413, 415]
+        elif method == "delete":
+            statuses += [409]
+    if path != "/healthz":
+        statuses.append(503)
     for status in sorted(statuses):
-        responses.setdefault(str(int(status)), {"description": status.phrase, "content": _PROBLEM})
+        responses.setdefault(str(status), {"description": title(status), "content": _PROBLEM})
+    is_repeatable = any(parameter["name"] == "idempotency-key" for parameter in parameters)
     for status_text, response in responses.items():
-        more = _RETRY_AFTER if status_text in {"429", "503"} else {}
-        response["headers"] = {**response.get("headers", {}), **_REQUEST_ID, **more}
+        headers = response.setdefault("headers", {})
+        headers |= _REQUEST_ID
+        match status_text:
+            case "401":
+                headers |= _AUTHENTICATE
+            case "429" | "503":
+                headers |= _RETRY_AFTER
+            case _ if is_repeatable and status_text.startswith("2"):
+                headers |= _REPLAYED
+
+
+def _say_prefix(name: str, schema: dict[str, Any]) -> None:
+    """Says what an id looks like, where a member or a parameter is named as one."""
+    if name not in _IDS:
+        return
+    for one in schema.get("anyOf", [schema]):
+        if "string" in _list(one.get("type")):
+            one["pattern"] = f"^{_IDS[name]}_{_UUID}$"
+    schema.setdefault("examples", [f"{_IDS[name]}_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"])
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _inside(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a document."""
+    inner: Iterable[Any] = ()
+    if isinstance(value, dict):
+        yield value
+        inner = value.values()
+    elif isinstance(value, list):
+        inner = value
+    for one in inner:
+        yield from _inside(one)

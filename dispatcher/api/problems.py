@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from dispatcher.errors import (
     Conflict,
@@ -25,6 +26,8 @@ from dispatcher.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from fastapi import FastAPI
     from starlette.requests import Request
     from starlette.responses import Response
@@ -44,10 +47,47 @@ _STATUSES: Final[dict[type[DispatcherError], int]] = {
 }
 
 
+_CODES: Final = {
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    413: "CONTENT_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+}
+"""Of what the framework and the gate refuse. `http.HTTPStatus` has other words in each version of Python."""
+
+_TITLES: Final = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""As RFC 9110 has them; Python before 3.13 has the words of the RFC before that."""
+
+_SUBJECTS: Final = {
+    "Input should be": "",
+    "String should": "a string that should",
+    "List should": "a list that should",
+    "Dictionary should": "an object that should",
+    "Value error,": "",
+}
+"""How pydantic begins what it has to say, and how that goes on after "allowed:"."""
+
+_NO_PLACES: Final = object()
+
+MAX_FAULTS: Final = 100
+"""Named in one problem: a list of 100,000 items can have as many faults."""
+
+
+WITH_BODY: Final = frozenset({"PATCH", "POST", "PUT"})
+"""The methods whose requests have bodies that we read."""
+
+
+_SECRET_FIELDS: Final = frozenset({"auth", "headers", "password", "secret", "secrets"})
+"""Whose values no answer repeats."""
+
+
 class Fault(BaseModel):
     """One thing wrong: where, what was found and what is allowed."""
 
-    pointer: str = Field(description="A JSON pointer into the body, or the name of a parameter.", examples=["/url"])
+    pointer: str = Field(
+        description="A JSON pointer into the body, `/` for the whole of it; or the name of a parameter.",
+        examples=["/url"],
+    )
     detail: str = Field(examples=["found the scheme 'http'; allowed: https"])
 
 
@@ -60,8 +100,13 @@ class Problem(BaseModel):
     detail: str = Field(examples=["/url: found the scheme 'http'; allowed: https"])
     instance: str = Field(description="The path that was asked for.", examples=["/v1/endpoints"])
     code: str = Field(description="For programs: it does not change.", examples=["INVALID_INPUT"])
-    errors: list[Fault] = Field(description="Each fault that was found, if some can be named.")
-    request_id: str = Field(description="Also in the header x-request-id.", examples=["req_0190"])
+    errors: list[Fault] = Field(
+        description=f"Each fault that was found, if some can be named; of more than {MAX_FAULTS} the first.",
+        examples=[[{"pointer": "/url", "detail": "found the scheme 'http'; allowed: https"}]],
+    )
+    request_id: str = Field(
+        description="Also in the header x-request-id.", examples=["req_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"]
+    )
 
 
 def problem(
@@ -76,7 +121,7 @@ def problem(
     """One problem document."""
     body: dict[str, Any] = {
         "type": f"urn:dispatcher:problem:{code.lower().replace('_', '-')}",
-        "title": HTTPStatus(status).phrase,
+        "title": title(status),
         "status": status,
         "detail": detail,
         "instance": request.url.path,
@@ -85,6 +130,11 @@ def problem(
         "request_id": request.scope.get("dispatcher.request_id", ""),
     }
     return _Problem(body, status_code=status, headers=headers)
+
+
+def title(status: int) -> str:
+    """What a status is called."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
 class _Problem(JSONResponse):
@@ -99,12 +149,12 @@ def answer(request: Request, error: Exception) -> Response | None:
         case RequestValidationError():
             return _invalid(request, error)
         case HTTPException():
-            code = HTTPStatus(error.status_code).phrase.upper().replace(" ", "_")
-            headers = dict(error.headers) if error.headers else None
-            return problem(request, error.status_code, code, str(error.detail), headers=headers)
+            return _refused(request, error)
         case DataError() | UnicodeEncodeError():
-            detail = "found a character or a number that cannot be stored; allowed: Unicode text without NUL"
-            return problem(request, 422, "INVALID_INPUT", detail)
+            given = (*request.path_params.items(), *request.query_params.multi_items())
+            place = next((name for name, value in given if "\0" in str(value)), "/")
+            fault = _fault(place, "a character or a number that cannot be stored", "Unicode text without NUL")
+            return _faulty(request, InvalidInput.code, [fault])
         case DBAPIError():
             _log.error("api.failed path=%s error=%s", request.url.path, " ".join(str(error.orig).split()))
             return problem(
@@ -123,31 +173,135 @@ def _ours(request: Request, error: DispatcherError) -> Response | None:
         return None
     headers = {}
     match error:
+        case InvalidInput():
+            pointer = _place(request, error.pointer)
+            return _faulty(request, error.code, [_fault(pointer, error.found, error.allowed)])
+        case IdempotencyConflict():
+            pointer = "idempotency-key" if "idempotency-key" in request.headers else "/"
+            return _faulty(request, error.code, [_fault(pointer, str(error), "the same request, or a key of its own")])
         case Unauthorized():
             headers = {"www-authenticate": "Bearer"}
         case TooMany():
             headers = {"retry-after": str(error.retry_after_s)}
         case Unavailable():
             headers = {"retry-after": "1"}
-    return problem(request, status, error.code, str(error), errors=faults(error), headers=headers)
+    return problem(request, status, error.code, str(error), headers=headers)
+
+
+def _faulty(request: Request, code: str, errors: list[dict[str, str]]) -> Response:
+    """A 422 that says everything that its `errors` say."""
+    more = f"; and {len(errors) - MAX_FAULTS} more" if len(errors) > MAX_FAULTS else ""
+    errors = errors[:MAX_FAULTS]
+    detail = "; ".join(f"{one['pointer']}: {one['detail']}" for one in errors) + more
+    return problem(request, 422, code, detail, errors=errors)
+
+
+def _fault(pointer: str, found: str, allowed: str) -> dict[str, str]:
+    return {"pointer": pointer, "detail": f"found {found}; allowed: {allowed}"}
 
 
 def faults(error: DispatcherError) -> list[dict[str, str]]:
     """What an error names, as `errors` has it."""
-    if not isinstance(error, InvalidInput):
-        return []
-    return [{"pointer": error.pointer, "detail": f"found {error.found}; allowed: {error.allowed}"}]
+    return [_fault(error.pointer, error.found, error.allowed)] if isinstance(error, InvalidInput) else []
+
+
+def _place(request: Request, pointer: str) -> str:
+    """A pointer as it was raised, by code that does not know whether its value came in the body; or the parameter."""
+    name = pointer.removeprefix("/")
+    if name == "id" and request.path_params:
+        return next(reversed(request.path_params))
+    is_parameter = request.method not in WITH_BODY or name in request.query_params or name in request.headers
+    return name if is_parameter and name else pointer
+
+
+def _refused(request: Request, error: HTTPException) -> Response:
+    """What the framework or the gate refuse."""
+    headers = dict(error.headers) if error.headers else {}
+    detail = str(error.detail)
+    match error.status_code:
+        case 400:  # FastAPI's, of a body that `json` cannot read, for other reasons than its syntax
+            return _faulty(request, InvalidInput.code, [_fault("/", "no JSON", "JSON in UTF-8, not nested too deeply")])
+        case 404:
+            detail = "there is no such path"
+        case 405:
+            allowed = ", ".join(_methods(request))
+            headers = {"allow": allowed}
+            detail = f"found the method {request.method[:20]}; allowed: {allowed}"
+    return problem(request, error.status_code, _CODES[error.status_code], detail, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path allows. The framework names the methods of one of its routes only."""
+    found = set()
+    for method in ("DELETE", "GET", "PATCH", "POST", "PUT"):
+        scope = dict(request.scope) | {"method": method}
+        if any(route.matches(scope)[0] == Match.FULL for route in request.app.routes):
+            found.add(method)
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 def _invalid(request: Request, error: RequestValidationError) -> Response:
-    errors = [
-        {
-            "pointer": "/" + "/".join(str(part) for part in one["loc"][1:]),
-            "detail": f"{one['msg']} (found {repr(one.get('input'))[:80]}, in the {one['loc'][0]})",
-        }
-        for one in error.errors()
-    ]
-    return problem(request, 422, "INVALID_INPUT", "; ".join(one["detail"] for one in errors), errors=errors)
+    return _faulty(request, InvalidInput.code, field_faults(error.errors(), body=error.body))
+
+
+def field_faults(errors: Iterable[Mapping[str, Any]], *, body: Any = _NO_PLACES) -> list[dict[str, str]]:
+    """What pydantic found wrong, in our words. With `body`, each location says first where it is: body, query, path."""
+    return [_field_fault(one, body) for one in errors]
+
+
+def _field_fault(one: Mapping[str, Any], body: Any) -> dict[str, str]:
+    loc: tuple[str | int, ...] = one["loc"]
+    if body is _NO_PLACES:
+        pointer = _pointer(loc)
+    elif loc[0] == "body":
+        pointer = _pointer(_there(loc[1:], body, missing=one["type"] == "missing"))
+    else:
+        pointer = str(loc[1])
+    match one["type"]:
+        case "missing":
+            return _fault(pointer, "nothing", "a value: it is required")
+        case "extra_forbidden":
+            return _fault(pointer, "a field that does not exist", "the fields of the OpenAPI document")
+        case "json_invalid":
+            return _fault("/", f"no JSON ({one['ctx']['error']} at character {loc[1]})", "JSON in UTF-8")
+    allowed = one["msg"]
+    for begins, instead in _SUBJECTS.items():
+        if allowed.startswith(begins):
+            allowed = (instead + allowed.removeprefix(begins)).strip()
+    return _fault(pointer, _found(one), allowed)
+
+
+def _there(loc: Iterable[str | int], body: Any, *, missing: bool) -> list[str | int]:
+    """Of pydantic's location what is in the body, or missing there: it also names alternatives, and keys as keys."""
+    found: list[str | int] = []
+    for part in loc:
+        if isinstance(body, dict) and (part in body or missing):
+            body = body.get(part)
+        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
+            body = body[part]
+        else:
+            continue
+        found.append(part)
+    return found
+
+
+def _pointer(loc: Iterable[str | int]) -> str:
+    return "/" + "/".join(str(part)[:80].replace("~", "~0").replace("/", "~1") for part in loc)
+
+
+def _found(one: Mapping[str, Any]) -> str:
+    """What was found, if it is no secret and holds none."""
+    if not _SECRET_FIELDS.isdisjoint(str(part).lower() for part in one["loc"]):
+        return "a value that is not repeated here"
+    match one.get("input"):
+        case dict():
+            return "an object"
+        case list(found):
+            return f"a list of {len(found)}"
+        case bytes(found):
+            return f"{len(found)} bytes"
+        case found:
+            return repr(found)[:80]
 
 
 def too_large(limit: int) -> HTTPException:
@@ -164,7 +318,7 @@ def check_length(scope: Scope, limit: int) -> None:
 
 def check_content_type(scope: Scope) -> None:
     """Raises a 415 for a body that says it is no JSON; one that says nothing is taken for JSON."""
-    if scope["method"] not in {"POST", "PATCH", "PUT"}:
+    if scope["method"] not in WITH_BODY:
         return
     for name, value in scope["headers"]:
         if name == b"content-type":
@@ -187,4 +341,6 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)  # which is raised again, so that the server logs it
     async def defect(request: Request, _: Exception) -> Response:
-        return problem(request, 500, "INTERNAL_ERROR", "a defect of ours; the log has the details")
+        number = request.scope.get("dispatcher.request_id", "")  # the gate is inside of what answers here
+        headers = {"x-request-id": number}
+        return problem(request, 500, "INTERNAL_ERROR", "a defect of ours; the log has the details", headers=headers)

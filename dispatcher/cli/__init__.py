@@ -9,8 +9,16 @@ from sqlalchemy.exc import DBAPIError
 
 from dispatcher import __version__, wiring
 from dispatcher.cli import deliveries, endpoints, events, processes, replay, settings
+from dispatcher.cli.find import find
+from dispatcher.cli.keys import keys
+from dispatcher.cli.listen import listen
+from dispatcher.cli.pauses import pause, unpause
 from dispatcher.cli.profiles import profiles
 from dispatcher.cli.schedules import schedules
+from dispatcher.cli.signatures import sign, verify
+from dispatcher.cli.signing_keys import signing_keys
+from dispatcher.cli.tenants import tenants
+from dispatcher.cli.trigger import trigger
 from dispatcher.errors import DispatcherError
 
 
@@ -31,11 +39,21 @@ cli.add_command(processes.scheduler)
 cli.add_command(processes.migrate)
 cli.add_command(settings.config)
 cli.add_command(endpoints.endpoints)
+cli.add_command(find)
+cli.add_command(pause)
+cli.add_command(unpause)
 cli.add_command(events.events)
 cli.add_command(deliveries.deliveries)
 cli.add_command(replay.replay)
+cli.add_command(tenants)
+cli.add_command(keys)
 cli.add_command(schedules)
 cli.add_command(profiles)
+cli.add_command(signing_keys)
+cli.add_command(sign)
+cli.add_command(verify)
+cli.add_command(trigger)
+cli.add_command(listen)
 
 
 def main() -> None:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from uuid import UUID
 
 import click
 from rich.text import Text
 
-from dispatcher.api import forms
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id, Since
-from dispatcher.cli.output import output_option, print_fields, print_json, print_line, print_table, visible
+from dispatcher.cli.output import (
+    counted,
+    instant,
+    output_option,
+    print_fields,
+    print_json,
+    print_line,
+    print_table,
+    visible,
+)
 from dispatcher.clock import SYSTEM
-from dispatcher.errors import Conflict, NotFound
-from dispatcher.flow import replay
 from dispatcher.ids import format_id
 from dispatcher.model.delivery import FAILED, DeliveryState
-from dispatcher.store import deliveries as store
 from dispatcher.store import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dispatcher.cli.output import Command, Output
-    from dispatcher.store.log import LoggedAttempt, LoggedDelivery
+    from dispatcher.client import Client
+    from dispatcher.client.types import Attempt, Delivery, DeliveryFilter, DeliveryStatus
 
 COLOURS: Final = {
     DeliveryState.WAITING: "yellow",
@@ -37,6 +45,8 @@ COLOURS: Final = {
     DeliveryState.EXPIRED: "red",
     DeliveryState.CANCELLED: "magenta",
 }
+
+_FOLLOWED: Final = 200
 
 _STATUSES: Final = [*map(str, DeliveryState), "failed"]
 
@@ -105,54 +115,49 @@ def filter_options(command: Command) -> Command:
     return decorated  # type: ignore[no-any-return]
 
 
-def _status(one: LoggedDelivery) -> Text:
-    return Text(one.state, style=COLOURS[one.state])
+def query_of(chosen: log.Filter) -> DeliveryFilter:
+    """The same choice as the API has it: several states with commas between."""
+    states = chosen.states
+    if chosen.undelivered:
+        states = tuple(one for one in states or tuple(DeliveryState) if one is not DeliveryState.DELIVERED)
+    found: DeliveryFilter = {
+        "status": cast("DeliveryStatus", ",".join(states)) if states else None,
+        "tenant_id": None if chosen.tenant_id is None else format_id("ten", chosen.tenant_id),
+        "endpoint_id": None if chosen.endpoint_id is None else format_id("ep", chosen.endpoint_id),
+        "event_id": None if chosen.event_id is None else format_id("evt", chosen.event_id),
+        "event_type": chosen.event_type,
+        "object_id": chosen.object_id,
+        "outcome": chosen.outcome,
+        "created_after": None if chosen.created_after is None else instant(chosen.created_after),
+        "created_before": None if chosen.created_before is None else instant(chosen.created_before),
+    }
+    return found
 
 
-def _outcome(attempt: LoggedAttempt) -> str:
-    return attempt.outcome if attempt.outcome_known else f"{attempt.outcome}, perhaps received"
+def _newest(client: Client, chosen: log.Filter, limit: int) -> Iterator[Delivery]:
+    if chosen.undelivered and chosen.states == (DeliveryState.DELIVERED,):
+        return iter(())  # which the API would take for any
+    return islice(client.deliveries.iterate(**query_of(chosen), limit=min(limit, 1000)), limit)
 
 
-def _why(one: LoggedDelivery) -> str:
-    if one.state is DeliveryState.DELIVERED:
+def _status(one: Delivery) -> Text:
+    return Text(one["status"], style=COLOURS[DeliveryState(one["status"])])
+
+
+def _outcome(attempt: Attempt) -> str:
+    return attempt["outcome"] if attempt["outcome_known"] else f"{attempt['outcome']}, perhaps received"
+
+
+def _why(one: Delivery) -> str:
+    if one["status"] == "delivered":
         return ""
-    return one.held or one.reason or ("" if one.attempts else "not attempted yet")
+    return one["status_reason"] or ("" if one["attempt_count"] else "not attempted yet")
 
 
-@deliveries.command("list")
-@filter_options
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
-@output_option
-def list_(chosen: log.Filter, limit: int, output: Output) -> None:
-    """The newest deliveries that all the given options choose."""
-    with target.database() as (_, connection):
-        found = log.search(connection, chosen, limit=limit)
-    if output == "json":
-        print_json({"data": [forms.delivery(one) for one in found]})
-        return
-    print_table(
-        ["delivery", "age", "status", "tries", "event type", "object", "why", "next try"],
-        [
-            (
-                format_id("dlv", one.id),
-                ago((SYSTEM.now() - one.created_at).total_seconds()),
-                _status(one),
-                one.attempts,
-                one.event_type,
-                one.object_id,
-                _why(one),
-                _next(one),
-            )
-            for one in found
-        ],
-        caption="" if found else "No delivery matches. `dispatcher events show` tells whether an event matched nobody.",
-    )
-
-
-def _next(one: LoggedDelivery) -> str:
-    if one.due_at is None or one.state is not DeliveryState.WAITING or one.held is not None:
+def _next(one: Delivery) -> str:
+    if one["next_attempt_at"] is None:
         return ""
-    wait_s = (one.due_at - SYSTEM.now()).total_seconds()
+    wait_s = (datetime.fromisoformat(one["next_attempt_at"]) - SYSTEM.now()).total_seconds()
     return "now" if wait_s <= 0 else f"in {ago(wait_s)}"
 
 
@@ -171,32 +176,61 @@ def ago(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
+@deliveries.command("list")
+@filter_options
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@output_option
+def list_(chosen: log.Filter, limit: int, output: Output) -> None:
+    """The newest deliveries that all the given options choose."""
+    with target.client() as client:
+        found = list(_newest(client, chosen, limit))
+    if output == "json":
+        print_json({"data": found})
+        return
+    now = SYSTEM.now()
+    print_table(
+        ["delivery", "age", "status", "tries", "event type", "object", "why", "next try"],
+        [
+            (
+                one["id"],
+                ago((now - datetime.fromisoformat(one["created_at"])).total_seconds()),
+                _status(one),
+                one["attempt_count"],
+                one["event_type"],
+                one["object_id"],
+                _why(one),
+                _next(one),
+            )
+            for one in found
+        ],
+        caption="" if found else "No delivery matches. `dispatcher events show` tells whether an event matched nobody.",
+    )
+
+
 @deliveries.command()
 @click.argument("delivery_id", type=Id("dlv"))
 @output_option
 def show(delivery_id: UUID, output: Output) -> None:
     """One delivery with every attempt: what was sent, what came back, what was decided."""
-    with target.database() as (_, connection):
-        one = log.find(connection, delivery_id)
-        if one is None:
-            raise NotFound(f"there is no delivery {format_id('dlv', delivery_id)}")
-        attempts = log.attempts(connection, delivery_id)
+    with target.client() as client:
+        one = client.deliveries.get(format_id("dlv", delivery_id))
+        attempts = client.deliveries.attempts(one["id"])["data"]
     if output == "json":
-        print_json(forms.delivery(one) | {"attempts": [forms.attempt(attempt) for attempt in attempts]})
+        print_json({**one, "attempts": attempts})
         return
     print_fields(
         [
-            ("delivery", format_id("dlv", one.id)),
+            ("delivery", one["id"]),
             ("status", _status(one)),
             *([("why", _why(one))] if _why(one) else []),
-            ("event", f"{format_id('evt', one.event_id)}  {one.event_type}"),
-            *([("object", one.object_id)] if one.object_id else []),
-            ("endpoint", f"{format_id('ep', one.endpoint_id)}  {one.url}"),
-            ("schedule", f"{one.schedule} (version {one.schedule_version[:12]})"),
-            ("created", one.created_at),
-            *([("next attempt", f"{one.due_at:%Y-%m-%d %H:%M:%S} UTC, {_next(one)}")] if _next(one) else []),
-            *([("ended", one.ended_at)] if one.ended_at else []),
-            *([("replay of", format_id("dlv", one.replay_of))] if one.replay_of else []),
+            ("event", f"{one['event_id']}  {one['event_type']}"),
+            *([("object", one["object_id"])] if one["object_id"] else []),
+            ("endpoint", f"{one['endpoint_id']}  {one['url']}"),
+            ("schedule", f"{one['schedule']['name']} (version {one['schedule']['version']})"),
+            ("created", one["created_at"]),
+            *([("next attempt", f"{_second(one['next_attempt_at'])}, {_next(one)}")] if one["next_attempt_at"] else []),
+            *([("ended", one["ended_at"])] if one["ended_at"] else []),
+            *([("replay of", one["replay_of"])] if one["replay_of"] else []),
         ]
     )
     print_line("")
@@ -204,60 +238,139 @@ def show(delivery_id: UUID, output: Output) -> None:
         ["#", "started", "took", "outcome", "status", "from", "decision", "error"],
         [
             (
-                attempt.number,
-                attempt.started_at,
-                f"{attempt.duration_ms:,.0f} ms",
-                Text(_outcome(attempt), style="green" if attempt.outcome == "ok" else "red"),
-                attempt.status_code,
-                attempt.peer_ip,
-                attempt.decision,
-                attempt.error,
+                attempt["number"],
+                attempt["started_at"],
+                f"{attempt['duration_ms']:,.0f} ms",
+                Text(_outcome(attempt), style="green" if attempt["outcome"] == "ok" else "red"),
+                attempt["status_code"],
+                attempt["peer_ip"],
+                attempt["decision"],
+                attempt["error"],
             )
             for attempt in attempts
         ],
         caption="" if attempts else "No attempt has been made.",
     )
     if attempts:
-        last = forms.attempt(attempts[-1])
-        print_line("")
-        print_line("last request", style="bold")
-        print_line(f"{last['request']['method']} {last['request']['url']}")
-        for name, value in last["request"]["headers"]:
-            print_line(f"{name}: {value}")
-        print_line("")
-        print_line("last answer", style="bold")
-        for name, value in last["response"]["headers"]:
-            print_line(f"{name}: {value}")
-        body = last["response"]["body"]
-        if body:
-            print_line(re.sub(r"^", "  ", visible(body[:2000]), flags=re.MULTILINE))
-        if last["response"]["body_truncated"]:
-            print_line(f"(the body ended as {last['response']['body_end']})")
+        _print_exchange(attempts[-1])
+
+
+def _second(at: str) -> str:
+    return f"{datetime.fromisoformat(at):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _print_exchange(last: Attempt) -> None:
+    print_line("")
+    print_line("last request", style="bold")
+    print_line(f"{last['request']['method']} {last['request']['url']}")
+    for name, value in last["request"]["headers"]:
+        print_line(f"{name}: {value}")
+    print_line("")
+    print_line("last answer", style="bold")
+    for name, value in last["response"]["headers"]:
+        print_line(f"{name}: {value}")
+    body = last["response"]["body"]
+    if body:
+        print_line(re.sub(r"^", "  ", visible(body[:2000]), flags=re.MULTILINE))
+    if last["response"]["body_truncated"]:
+        print_line(f"(the body ended as {last['response']['body_end']})")
 
 
 @deliveries.command()
-@click.argument("delivery_id", type=Id("dlv"))
-def retry(delivery_id: UUID) -> None:
-    """Attempt one delivery now: a waiting one at once, an ended one again from the start of its schedule."""
-    with target.database() as (settings, connection):
-        if log.find(connection, delivery_id) is None:
-            raise NotFound(f"there is no delivery {format_id('dlv', delivery_id)}")
-        made = replay.retry(connection, delivery_id)
-    if made is None:
-        raise Conflict("it is in flight, was replayed before, or its endpoint is deleted; nothing was changed")
-    target.ring(settings)
-    print_line(f"{format_id('dlv', made)} is due now" + ("" if made == delivery_id else ", a replay"))
+@filter_options
+@click.option("--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds.")
+@output_option
+def tail(chosen: log.Filter, interval: float, output: Output) -> None:
+    """Follow deliveries until Ctrl-C: a line for each new one, and whenever one moves; of the newest 200.
+
+    With --output json, one object a line.
+    """
+    seen: dict[str, Delivery] | None = None
+    with target.client() as client:
+        while True:
+            found = list(_newest(client, chosen, _FOLLOWED))
+            for one in [] if seen is None else moved(seen, found):
+                _print_moved(one, output)
+            seen = {one["id"]: one for one in found}
+            time.sleep(interval)
+
+
+def moved(seen: dict[str, Delivery], found: list[Delivery]) -> list[Delivery]:
+    """Those of `found`, the newest first, that are new or not as they were seen; the oldest first."""
+    return [one for one in reversed(found) if seen.get(one["id"]) != one]
+
+
+def _print_moved(one: Delivery, output: Output) -> None:
+    if output == "json":
+        click.echo(json.dumps(one))
+        return
+    why, at = _why(one), _next(one)
+    rest = [one["event_type"], one["object_id"] or "", f"try {one['attempt_count']}", why, f"next {at}" if at else ""]
+    print_line(" ".join([f"{SYSTEM.now():%H:%M:%S}", one["id"], f"{one['status']:<9}", *filter(None, rest)]))
 
 
 @deliveries.command()
-@click.argument("delivery_id", type=Id("dlv"))
-@click.option("--reason", default="cancelled by an operator", show_default=True)
-def cancel(delivery_id: UUID, reason: str) -> None:
-    """End one waiting delivery without sending it."""
-    with target.database() as (_, connection):
-        if log.find(connection, delivery_id) is None:
-            raise NotFound(f"there is no delivery {format_id('dlv', delivery_id)}")
-        done = store.cancel(connection, delivery_id, reason)
-    if not done:
-        raise Conflict("it is in flight or has ended; nothing was changed")
-    print_line(f"{format_id('dlv', delivery_id)} is cancelled")
+@click.argument("delivery_ids", metavar="[DELIVERY_ID]...", nargs=-1, type=Id("dlv"))
+@filter_options
+@click.option("--dry-run", is_flag=True, help="Tell what would be retried, and do nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def retry(delivery_ids: tuple[UUID, ...], chosen: log.Filter, dry_run: bool, yes: bool) -> None:
+    """Attempt deliveries now: a waiting one at once, an ended one again from the start of its schedule.
+
+    By their ids, or by options, which start a replay of the ended ones that they choose.
+    """
+    with target.client() as client:
+        if not _by_id(delivery_ids, chosen):
+            _over_many(client, "replay", chosen, dry_run=dry_run, yes=yes)
+            return
+        for id_ in (format_id("dlv", one) for one in delivery_ids):
+            if dry_run:
+                print_line(f"{id_} is {client.deliveries.get(id_)['status']}")
+                continue
+            made = client.deliveries.retry(id_)
+            print_line(f"{made['id']} is due now" + ("" if made["id"] == id_ else ", a replay"))
+
+
+@deliveries.command()
+@click.argument("delivery_ids", metavar="[DELIVERY_ID]...", nargs=-1, type=Id("dlv"))
+@filter_options
+@click.option("--reason", default="cancelled by an operator", show_default=True, help="Of those named by id.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be cancelled, and do nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def cancel(delivery_ids: tuple[UUID, ...], chosen: log.Filter, reason: str, dry_run: bool, yes: bool) -> None:
+    """End waiting deliveries without sending them: by their ids, or all that the options choose."""
+    with target.client() as client:
+        if not _by_id(delivery_ids, chosen):
+            _over_many(client, "cancel", chosen, dry_run=dry_run, yes=yes)
+            return
+        for id_ in (format_id("dlv", one) for one in delivery_ids):
+            if dry_run:
+                print_line(f"{id_} is {client.deliveries.get(id_)['status']}")
+                continue
+            client.deliveries.cancel(id_, reason=reason)
+            print_line(f"{id_} is cancelled")
+
+
+def _by_id(delivery_ids: tuple[UUID, ...], chosen: log.Filter) -> bool:
+    """Whether deliveries are named by their ids. Raises UsageError for ids and options, and for neither."""
+    if bool(delivery_ids) == (chosen != log.Filter()):
+        found = "both" if delivery_ids else "nothing"
+        raise click.UsageError(f"found {found}; allowed: ids of deliveries, or options that choose some")
+    return bool(delivery_ids)
+
+
+def _over_many(
+    client: Client, verb: Literal["replay", "cancel"], chosen: log.Filter, *, dry_run: bool, yes: bool
+) -> None:
+    """Counts what is chosen, asks, and starts the work over it."""
+    resource = client.replays if verb == "replay" else client.cancellations
+    query = query_of(chosen)
+    preview = resource.preview(**query)
+    number = counted(preview["count"], "delivery", "deliveries")
+    if dry_run or not preview["count"]:
+        print_line(f"{number} would be {'replayed' if verb == 'replay' else 'cancelled'}")
+        return
+    if not yes:
+        click.confirm(f"{verb.capitalize()} {number}?", abort=True)
+    started = resource.create(**query, preview_token=preview["preview_token"])
+    print_line(f"{started['id']} is {started['status']}, over {number}")

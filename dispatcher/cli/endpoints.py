@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING
+import sys
+from itertools import islice
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 from uuid import UUID
 
 import click
+import orjson
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dispatcher import wiring
-from dispatcher.api import forms
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
-from dispatcher.cli.output import counted, output_option, print_fields, print_json, print_line, print_table
-from dispatcher.flow import register
-from dispatcher.ids import DEFAULT_TENANT, format_id
+from dispatcher.cli.output import console, counted, output_option, print_fields, print_json, print_line, print_table
+from dispatcher.ids import format_id
 from dispatcher.retry import parse_duration
-from dispatcher.store import endpoints as store
 
 if TYPE_CHECKING:
-    from dispatcher.cli.output import Output
-    from dispatcher.config import Settings
-    from dispatcher.model.endpoint import Endpoint
+    from collections.abc import Callable, Mapping, Sequence
+
+    from dispatcher.cli.output import Command, Output
+    from dispatcher.client.types import EndpointChanges, ImportedEndpoint, ImportItem, NewEndpoint
+
+CHUNK: Final = 25
+"""Endpoints in one request of an import: a URL that has to answer a ping may take 15 s."""
+
+CLEARABLE: Final = (
+    *("name", "description", "event_types", "metadata", "schedule", "signature", "auth", "headers", "method"),
+    *("max_in_flight", "rate_limit", "ordered"),
+)
 
 
 @click.group()
@@ -29,20 +37,72 @@ def endpoints() -> None:
     """Register URLs, and change what is sent to them."""
 
 
-def _print(endpoint: Endpoint, output: Output, **more: object) -> None:
-    values = forms.endpoint(endpoint) | more
+def _print(endpoint: Mapping[str, Any], output: Output) -> None:
     if output == "json":
-        print_json(values)
+        print_json(endpoint)
         return
-    if values["event_types"] is None:
-        values["event_types"] = "all"
-    else:
-        values["event_types"] = ", ".join(values["event_types"])
-    print_fields([(name, value) for name, value in values.items() if value not in (None, {})])
+    shown = dict(endpoint)
+    shown["event_types"] = ", ".join(shown["event_types"] or ["all"])
+    shown["auth"] = None if shown["auth"] is None else f"{shown['auth']['type']}, {shown['auth']['username']}"
+    shown["metadata"] = orjson.dumps(shown["metadata"]).decode() if shown["metadata"] else None
+    for name in ("headers", "signature"):
+        shown[name] = ", ".join(shown[name] or ())
+    warnings = shown.pop("warnings", [])
+    print_fields([(name, value) for name, value in shown.items() if value not in (None, "")])
+    for warning in warnings:
+        print_line(f"warning: {warning}")
 
 
-def _register(settings: Settings) -> register.Register:
-    return wiring.register(settings)
+def _choices(command: Command) -> Command:
+    """Adds the options of what an owner chooses, passed as `chosen`."""
+    options: list[Callable[[Any], Any]] = [
+        click.option("--name"),
+        click.option("--description"),
+        click.option("--event-type", "event_types", multiple=True, help="A type, or payment.*; may be repeated."),
+        click.option("--metadata", metavar="JSON", help="An object of your own."),
+        click.option("--schedule", help="When it is tried again."),
+        click.option("--signature", multiple=True, help="A scheme; may be repeated: all of them sign."),
+        click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Sent with every delivery."),
+        click.option("--basic-auth", metavar="USERNAME", help="Authenticate deliveries; asks for the password."),
+        click.option("--password-file", type=click.File("r"), help="Read the password from here; - for stdin."),
+        click.option("--method", type=click.Choice(["POST", "GET"])),
+        click.option("--max-in-flight", type=click.IntRange(1, 1000), help="Attempts at once."),
+        click.option("--rate-limit", type=click.FloatRange(0.01, 10_000), help="Attempts a second."),
+        click.option("--ordered/--unordered", default=None, help="One delivery after the other."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given of the options, as the API takes it."""
+    chosen = {name: value for name, value in options.items() if value not in (None, ())}
+    for name in ("event_types", "signature"):
+        if name in chosen:
+            chosen[name] = list(chosen[name])
+    if "metadata" in chosen:
+        try:
+            chosen["metadata"] = orjson.loads(chosen["metadata"])
+        except orjson.JSONDecodeError as error:
+            raise click.BadParameter(f"found no JSON ({error})", param_hint="--metadata") from error
+    if "headers" in chosen:
+        chosen["headers"] = dict(_header(text) for text in chosen["headers"])
+    file = chosen.pop("password_file", None)
+    username = chosen.pop("basic_auth", None)
+    if username is not None:
+        password = click.prompt("Password", hide_input=True, err=True) if file is None else file.read().rstrip("\r\n")
+        chosen["auth"] = {"type": "basic", "username": username, "password": password}
+    elif file is not None:
+        raise click.UsageError("--password-file goes with --basic-auth")
+    return chosen
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise click.BadParameter(f"found {name[:80]!r} without a colon", param_hint="--header")
+    return name.strip(), value.strip()
 
 
 _endpoint_id = click.argument("endpoint_id", type=Id("ep"))
@@ -50,62 +110,130 @@ _endpoint_id = click.argument("endpoint_id", type=Id("ep"))
 
 @endpoints.command()
 @click.argument("url")
-@click.option("--tenant", "tenant_id", type=Id("ten"), default=DEFAULT_TENANT, help="Whose it is.")
-@click.option("--name")
-@click.option("--description")
-@click.option(
-    "--event-type", "event_types", multiple=True, help="A type, or payment.*; may be repeated. All by default."
-)
-@click.option("--schedule", default=register.DEFAULT_SCHEDULE, show_default=True)
-@click.option("--max-in-flight", type=click.IntRange(1, 1000), default=64, show_default=True)
+@click.option("--tenant", "tenant_id", type=Id("ten"), help="Whose it is.  [default: the default tenant's]")
+@click.option("--profile", help="The rules that it follows.  [default: its tenant's]")
+@click.option("--disabled", is_flag=True, help="Hold its deliveries until it is enabled.")
+@_choices
 @output_option
 def create(
-    url: str,
-    tenant_id: UUID,
-    name: str | None,
-    description: str | None,
-    event_types: tuple[str, ...],
-    schedule: str,
-    max_in_flight: int,
-    output: Output,
+    url: str, tenant_id: UUID | None, profile: str | None, disabled: bool, output: Output, **options: Any
 ) -> None:
     """Register URL. Its signing secret is shown this once."""
-    with target.database() as (settings, connection):
-        endpoint, secret = _register(settings).create(
-            connection,
-            register.NewEndpoint(
-                url=url,
-                tenant_id=tenant_id,
-                name=name,
-                description=description,
-                event_types=event_types or None,
-                schedule=schedule,
-                max_in_flight=max_in_flight,
-            ),
-        )
-    _print(endpoint, output, secret=secret.reveal_whsec())
+    asked = cast("NewEndpoint", {"url": url, "profile": profile} | _chosen(options))
+    if tenant_id is not None:
+        asked["tenant_id"] = format_id("ten", tenant_id)
+    if disabled:
+        asked["status"] = "disabled"
+    with target.client() as client:
+        endpoint = client.endpoints.create(**asked)
+    _print(endpoint, output)
+
+
+@endpoints.command("import")
+@click.argument("source", type=click.File("rb"), default="-")
+@output_option
+@click.pass_context
+def import_(context: click.Context, source: BinaryIO, output: Output) -> None:
+    """Register many endpoints with the secrets that they have elsewhere, from SOURCE, a file or - for standard input.
+
+    One JSON object a line, or one JSON array: {"url": "https://…", "secret": "whsec_…"}, with the fields of POST
+    /v1/endpoints; "secrets" for several, the newest first. They are sealed and never shown. Bad ones stop no others;
+    the exit code is 1 if there are any.
+    """
+    found = _read(source.read())
+    results: list[ImportItem] = []
+    progress = Progress(
+        TextColumn("importing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console(),
+        disable=not sys.stdout.isatty(),
+        transient=True,
+    )
+    try:
+        with target.client() as client, progress:
+            task = progress.add_task("importing", total=len(found))
+            for start in range(0, len(found), CHUNK):
+                chunk = client.endpoints.import_many(found[start : start + CHUNK])
+                results += [{**one, "index": one["index"] + start} for one in chunk]
+                progress.update(task, completed=len(results))
+    finally:
+        if results or not found:
+            _report(results, output)
+    if any(one["status"] == "failed" for one in results):
+        context.exit(1)
+
+
+def _read(text: bytes) -> list[ImportedEndpoint]:
+    """The endpoints of a file: of an array, an object with `endpoints`, or one a line."""
+    try:
+        whole = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        whole = None
+    if isinstance(whole, dict) and isinstance(whole.get("endpoints"), list):
+        whole = whole["endpoints"]
+    if not isinstance(whole, list):
+        whole = []
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                whole.append(orjson.loads(line))
+            except orjson.JSONDecodeError as error:
+                # Not the error's own words: they would repeat a line that holds a secret.
+                raise click.UsageError(f"line {number}: found no JSON; allowed: one JSON object a line") from error
+    for number, one in enumerate(whole, 1):
+        if not isinstance(one, dict):
+            raise click.UsageError(f"endpoint {number}: found no object; allowed: objects with a url and a secret")
+    return cast("list[ImportedEndpoint]", whole)
+
+
+def _report(results: Sequence[ImportItem], output: Output) -> None:
+    if output == "json":
+        print_json({"data": results})
+        return
+    print_table(
+        ["endpoint", "status", "id", "error"],
+        [
+            (
+                one["index"] + 1,
+                one["status"],
+                one["id"],
+                "; ".join(one["warnings"]) if one["error"] is None else one["error"]["detail"],
+            )
+            for one in results
+        ],
+    )
+    failed = sum(1 for one in results if one["status"] == "failed")
+    print_line(f"{counted(len(results) - failed, 'endpoint')} registered, {failed} failed")
 
 
 @endpoints.command("list")
 @click.option("--tenant", "tenant_id", type=Id("ten"))
+@click.option("--status", type=click.Choice(["active", "disabled"]))
+@click.option("--profile")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 @output_option
-def list_(tenant_id: UUID | None, limit: int, output: Output) -> None:
+def list_(tenant_id: UUID | None, status: Any, profile: str | None, limit: int, output: Output) -> None:
     """The endpoints, the newest first."""
-    with target.database() as (_, connection):
-        found = store.list_(connection, tenant_id=tenant_id, limit=limit)
+    tenant = None if tenant_id is None else format_id("ten", tenant_id)
+    with target.client() as client:
+        pages = client.endpoints.iterate(tenant_id=tenant, status=status, profile=profile, limit=min(limit, 1000))
+        found = list(islice(pages, limit))
     if output == "json":
-        print_json({"data": [forms.endpoint(endpoint) for endpoint in found]})
+        print_json({"data": found})
         return
     print_table(
-        ["id", "status", "event types", "schedule", "url"],
+        ["id", "status", "event types", "profile", "schedule", "url"],
         [
             (
-                format_id("ep", one.id),
-                one.status if one.status_reason is None else f"{one.status}: {one.status_reason}",
-                ", ".join(one.event_types) if one.event_types else "all",
-                one.schedule,
-                one.url,
+                one["id"],
+                one["status"] if one["status_reason"] is None else f"{one['status']}: {one['status_reason']}",
+                ", ".join(one["event_types"] or ["all"]),
+                one["profile"],
+                one["schedule"],
+                one["url"],
             )
             for one in found
         ],
@@ -117,8 +245,27 @@ def list_(tenant_id: UUID | None, limit: int, output: Output) -> None:
 @output_option
 def show(endpoint_id: UUID, output: Output) -> None:
     """One endpoint."""
-    with target.database() as (_, connection):
-        endpoint = register.find(connection, endpoint_id)
+    with target.client() as client:
+        endpoint = client.endpoints.get(format_id("ep", endpoint_id))
+    _print(endpoint, output)
+
+
+@endpoints.command()
+@_endpoint_id
+@click.option("--url", help="Where deliveries go from now on, those that wait too.")
+@_choices
+@click.option("--clear", multiple=True, type=click.Choice(CLEARABLE), help="Take back to what the profile has.")
+@output_option
+def update(endpoint_id: UUID, clear: tuple[str, ...], output: Output, **options: Any) -> None:
+    """Change what is given; the rest stays."""
+    chosen = _chosen(options)
+    if both := sorted(chosen.keys() & set(clear)):
+        raise click.UsageError(f"--clear {both[0]}: found a value for it too; allowed: one of the two")
+    changes = cast("EndpointChanges", chosen | dict.fromkeys(clear))
+    if not changes:
+        raise click.UsageError("found nothing to change; allowed: at least one option")
+    with target.client() as client:
+        endpoint = client.endpoints.update(format_id("ep", endpoint_id), **changes)
     _print(endpoint, output)
 
 
@@ -127,8 +274,8 @@ def show(endpoint_id: UUID, output: Output) -> None:
 @output_option
 def enable(endpoint_id: UUID, output: Output) -> None:
     """Send to it again, what was held meanwhile first."""
-    with target.database() as (_, connection):
-        endpoint = register.enable(connection, endpoint_id)
+    with target.client() as client:
+        endpoint = client.endpoints.enable(format_id("ep", endpoint_id))
     _print(endpoint, output)
 
 
@@ -138,21 +285,43 @@ def enable(endpoint_id: UUID, output: Output) -> None:
 @output_option
 def disable(endpoint_id: UUID, reason: str, output: Output) -> None:
     """Hold its deliveries: they wait, for 7 days at most, until it is enabled."""
-    with target.database() as (_, connection):
-        endpoint = register.disable(connection, endpoint_id, reason)
+    with target.client() as client:
+        endpoint = client.endpoints.disable(format_id("ep", endpoint_id), reason=reason)
     _print(endpoint, output)
 
 
 @endpoints.command()
 @_endpoint_id
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def delete(endpoint_id: UUID, yes: bool) -> None:
+@output_option
+def delete(endpoint_id: UUID, yes: bool, output: Output) -> None:
     """Delete it and cancel what waits for it; the log stays."""
+    name = format_id("ep", endpoint_id)
     if not yes:
-        click.confirm(f"Delete {format_id('ep', endpoint_id)} and cancel what waits for it?", abort=True)
-    with target.database() as (_, connection):
-        cancelled = register.delete(connection, endpoint_id)
-    print_line(f"deleted; {counted(cancelled, 'waiting delivery', 'waiting deliveries')} cancelled")
+        click.confirm(f"Delete {name} and cancel what waits for it?", abort=True)
+    with target.client() as client:
+        deleted = client.endpoints.delete(name)
+    if output == "json":
+        print_json(deleted)
+        return
+    cancelled = counted(deleted["cancelled_deliveries"], "waiting delivery", "waiting deliveries")
+    print_line(f"deleted; {cancelled} cancelled")
+
+
+@endpoints.command()
+@_endpoint_id
+@output_option
+@click.pass_context
+def ping(context: click.Context, endpoint_id: UUID, output: Output) -> None:
+    """Ask its URL whether anybody answers there. The exit code is 1 if a delivery would fail."""
+    with target.client() as client:
+        result = client.endpoints.ping(format_id("ep", endpoint_id))
+    if output == "json":
+        print_json(result)
+    else:
+        print_fields([(name, value) for name, value in result.items() if value is not None])
+    if not result["ok"]:
+        context.exit(1)
 
 
 @endpoints.command("rotate-secret")
@@ -162,10 +331,9 @@ def delete(endpoint_id: UUID, yes: bool) -> None:
 def rotate_secret(endpoint_id: UUID, overlap: str, output: Output) -> None:
     """Give it a new signing secret, shown this once."""
     try:
-        kept: timedelta = parse_duration(overlap)
+        kept = parse_duration(overlap)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--overlap") from error
-    with target.database() as (settings, connection):
-        secret = _register(settings).rotate_secret(connection, endpoint_id, overlap=kept)
-        endpoint = register.find(connection, endpoint_id)
-    _print(endpoint, output, secret=secret.reveal_whsec())
+    with target.client() as client:
+        endpoint = client.endpoints.rotate_secret(format_id("ep", endpoint_id), overlap_s=kept.total_seconds())
+    _print(endpoint, output)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 from uuid import UUID
 
 import click
 import orjson
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from dispatcher.api import forms
 from dispatcher.cli import target
-from dispatcher.cli.arguments import Id
+from dispatcher.cli.arguments import Id, Since
 from dispatcher.cli.output import console, counted, output_option, print_fields, print_json, print_line, print_table
 from dispatcher.errors import NotFound
 from dispatcher.flow.enqueue import CHUNK, Accepted, enqueue
 from dispatcher.flow.parse import parse_event, parse_line
 from dispatcher.ids import DEFAULT_TENANT, format_id
+from dispatcher.model.event import METHODS, Mode
 from dispatcher.store import log
 from dispatcher.wakeup import Wakeup
 
@@ -27,6 +30,14 @@ if TYPE_CHECKING:
 
     from dispatcher.cli.output import Output
     from dispatcher.model.event import Event
+
+_STYLES: Final = {
+    "matched": "green",
+    "filtered": "",
+    "overridden_by_target": "",
+    "not_registered_yet": "",
+    "deleted": "",
+}
 
 
 @click.group()
@@ -39,6 +50,8 @@ def events() -> None:
 @click.option("--type", "event_type", help="Send SOURCE as the payload of one event of this type.")
 @click.option("--object-id", help="With --type: the payment or order that the event is about.")
 @click.option("--idempotency-key", help="With --type: sending it again under this key makes no second event.")
+@click.option("--target", "--url", "url", help="With --type: send it to this URL, not to the tenant's endpoints.")
+@click.option("--method", type=click.Choice(METHODS), help="With --target; by default the profile's first one.")
 @click.option("--tenant", "tenant_id", type=Id("ten"), default=DEFAULT_TENANT, help="Whose, where a line names none.")
 @click.option("--dry-run", is_flag=True, help="Check every line and send nothing.")
 @output_option
@@ -47,6 +60,8 @@ def send(
     event_type: str | None,
     object_id: str | None,
     idempotency_key: str | None,
+    url: str | None,
+    method: str | None,
     tenant_id: UUID,
     dry_run: bool,
     output: Output,
@@ -57,17 +72,26 @@ def send(
     --type, SOURCE is the payload of a single event. Committed in batches of 1,000: after an error, what was printed
     as accepted is accepted, and sending it again is safe where the lines carry ids or keys.
     """
+    if method is not None and url is None:
+        raise click.UsageError("--method goes with --target")
     if event_type is not None:
         try:
             payload = source.read().strip(b" \t\r\n")
             orjson.loads(payload)
         except orjson.JSONDecodeError as error:
             raise click.UsageError(f"SOURCE: found no JSON ({error}); allowed: any JSON value") from error
-        values = {"type": event_type, "payload": payload, "object_id": object_id, "idempotency_key": idempotency_key}
+        values: dict[str, Any] = {
+            "type": event_type,
+            "payload": payload,
+            "object_id": object_id,
+            "idempotency_key": idempotency_key,
+        }
+        if url is not None:
+            values["target"] = {"url": url, "method": method}
         found: Iterator[Event] = iter([parse_event(values, tenant_id=tenant_id)])
     else:
-        if object_id is not None or idempotency_key is not None:
-            raise click.UsageError("--object-id and --idempotency-key go with --type; lines carry their own")
+        if (object_id, idempotency_key, url) != (None, None, None):
+            raise click.UsageError("--object-id, --idempotency-key and --target go with --type; lines carry their own")
         lines = ((n, line) for n, line in enumerate(source, 1) if line.strip())
         found = (parse_line(line, n, tenant_id=tenant_id) for n, line in lines)
     if dry_run:
@@ -120,6 +144,80 @@ def _send(found: Iterator[Event], accepted: list[Accepted]) -> None:
                 accepted += enqueue(connection, batch)
             wakeup.ring()
             progress.update(task, completed=len(accepted))
+
+
+@events.command("list")
+@click.option("--event-type", help="Of this type.")
+@click.option("--object", "object_id", help="The payment, order or refund that the event is about.")
+@click.option("--mode", type=click.Choice(list(map(str, Mode))))
+@click.option("--tenant", "tenant_id", type=Id("ten"))
+@click.option("--since", type=Since(), help="Accepted after: 24h, or an instant.")
+@click.option("--until", type=Since(), help="Accepted before.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@output_option
+def list_(
+    event_type: str | None,
+    object_id: str | None,
+    mode: Literal["live", "test"] | None,
+    tenant_id: UUID | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    output: Output,
+) -> None:
+    """The newest events that all the given options choose."""
+    with target.client() as client:
+        found = client.events.list(
+            limit=limit,
+            event_type=event_type,
+            object_id=object_id,
+            mode=mode,
+            tenant_id=None if tenant_id is None else format_id("ten", tenant_id),
+            created_after=since,
+            created_before=until,
+        )["data"]
+    if output == "json":
+        print_json({"data": found})
+        return
+    print_table(
+        ["event", "accepted", "type", "object", "mode", "deliveries"],
+        [
+            (one["id"], one["created_at"], one["type"], one["object_id"], one["mode"], one.get("deliveries"))
+            for one in found
+        ],
+        caption="" if found else "No event matches.",
+    )
+
+
+@events.command()
+@click.argument("event_id", type=Id("evt"))
+@output_option
+def explain(event_id: UUID, output: Output) -> None:
+    """Why an event went where it went: for each endpoint of its tenant and above, the rule that decided.
+
+    The rules are those of the moment at which the event was accepted.
+    """
+    with target.client() as client:
+        explained = client.events.explain(format_id("evt", event_id))
+    if output == "json":
+        print_json(explained)
+        return
+    print_table(
+        ["endpoint", "verdict", "rule", "delivery", "status", "next attempt", "url"],
+        [
+            (
+                one["endpoint_id"],
+                Text(one["verdict"], style=_STYLES.get(one["verdict"], "yellow")),
+                one["rule"],
+                (one["delivery"] or {}).get("id"),
+                (one["delivery"] or {}).get("held") or (one["delivery"] or {}).get("status"),
+                (one["delivery"] or {}).get("next_attempt_at"),
+                one["url"],
+            )
+            for one in explained["endpoints"]
+        ],
+        caption="" if explained["endpoints"] else "The tenant, and those above it, never had an endpoint.",
+    )
 
 
 @events.command()

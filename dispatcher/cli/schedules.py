@@ -20,8 +20,10 @@ from dispatcher.retry import (
     lint,
     load_catalog,
     load_schedule,
+    parse_duration,
     preview,
     shipped_schedules_dir,
+    simulate,
 )
 
 if TYPE_CHECKING:
@@ -162,6 +164,76 @@ def preview_(name: str, start: str | None, seed: int | None, output: Output, sch
     if schedule.jitter:
         total += f", with the most jitter ({schedule.jitter:g}) {clock_time(last.latest)}"
     print_table(columns, table, caption=f"{total}, from {instant(start_at)}.\n{_assumption(schedule)}")
+
+
+@schedules.command("simulate")
+@click.argument("name")
+@click.option(
+    "--down",
+    multiple=True,
+    metavar="FROM..TO",
+    help="When the receiver fails, as durations after the event: 0s..3h; may be repeated.",
+)
+@click.option("--takes", default="0s", show_default=True, help="How long a failing attempt takes.")
+@click.option("--start", metavar="RFC3339", help="When the event is accepted; default now.")
+@output_option
+@schedules_dir_option
+def simulate_(
+    name: str, down: tuple[str, ...], takes: str, start: str | None, output: Output, schedules_dir: Path | None
+) -> None:
+    """Show what NAME (or a file) makes of an outage of the receiver: each attempt, how it ends, and how late."""
+    schedule = _find(name, schedules_dir).schedule
+    start_at = SYSTEM.now().replace(microsecond=0) if start is None else _parse_start(start)
+    done = simulate(schedule, [_span(one) for one in down], takes=_duration(takes, "--takes"))
+    try:
+        rows = [
+            {
+                "number": one.number,
+                "offset_s": one.offset.total_seconds(),
+                "at": start_at + one.offset,
+                "ok": one.ok,
+            }
+            for one in done.attempts
+        ]
+    except OverflowError as error:
+        raise click.BadParameter("the schedule would run past the year 9999", param_hint="--start") from error
+    if output == "json":
+        print_json(
+            {
+                "name": schedule.name,
+                "version": schedule.version,
+                "start": start_at,
+                "attempts": rows,
+                "ended": done.ended,
+                "delay_s": done.delay.total_seconds(),
+            }
+        )
+        return
+    tried = counted(len(rows), "attempt")
+    late = f"{clock_time(done.delay)} after the event"
+    print_table(
+        ["attempt", "after start", "at", "answer"],
+        [
+            (one.number, clock_time(one.offset), row["at"], "ok" if one.ok else "fails")
+            for one, row in zip(done.attempts, rows, strict=True)
+        ],
+        caption=f"{schedule.name}: {done.ended} by {tried}, {late}.",
+    )
+
+
+def _span(text: str) -> tuple[timedelta, timedelta]:
+    begin, dots, end = text.partition("..")
+    span = _duration(begin, "--down"), _duration(end, "--down")
+    if not dots or span[0] >= span[1]:
+        raise click.BadParameter(f"{text!r} is no span such as 0s..3h", param_hint="--down")
+    return span
+
+
+def _duration(text: str, option: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from error
 
 
 def clock_time(duration: timedelta) -> str:

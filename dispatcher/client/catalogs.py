@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 from dispatcher.client.answer import read_nothing, read_page
 from dispatcher.client.body import given, write
 from dispatcher.client.call import Call, path, query
-from dispatcher.client.resource import Resource, X, operation, paging
+from dispatcher.client.resource import Resource, X, operation
 
 if TYPE_CHECKING:
-    from dispatcher.client.types import EventType, Instant, NewSchedule, Page, Schedule, SchedulePreview
+    from dispatcher.client.types import EventType, Instant, NewSimulation, Page, Schedule, SchedulePreview, Simulation
 
 
 class Schedules(Resource[X]):
@@ -32,20 +32,18 @@ class Schedules(Resource[X]):
         return Call("GET", path("schedules", name, "preview"), query=query({"start": start}))
 
     @operation
-    def simulate(self, *, start: Instant | None = None, **schedule: Unpack[NewSchedule]) -> Call[SchedulePreview]:
-        """The same of a schedule that nobody has stored."""
-        return Call("POST", path("schedules", "simulate"), body=write(given({**schedule, "start": start})))
+    def simulate(self, *, start: Instant | None = None, **asked: Unpack[NewSimulation]) -> Call[Simulation]:
+        """What a schedule makes of an outage of the receiver."""
+        return Call("POST", path("schedules", "simulate"), body=write(given({**asked, "start": start})))
 
 
 class EventTypes(Resource[X]):
     """The catalogue of event types."""
 
     @operation
-    def list(self, *, limit: int = 50, cursor: str | None = None) -> Call[Page[EventType]]:
-        """The event types."""
-        return Call("GET", path("event_types"), read_page, query({"limit": limit, "cursor": cursor}))
-
-    iterate = paging(list)
+    def list(self) -> Call[Page[EventType]]:
+        """The event types, those that profiles bring among them."""
+        return Call("GET", path("event_types"), read_page)
 
     @operation
     def put(self, name: str, *, description: str | None = None, schema: Any = None) -> Call[EventType]:

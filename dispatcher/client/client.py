@@ -21,7 +21,7 @@ from dispatcher.client.exchange import Exchange
 from dispatcher.client.executor import AsyncExecutor, Executor
 from dispatcher.client.pauses import Pauses
 from dispatcher.client.resource import Resource, X, operation
-from dispatcher.client.tenants import Keys, Tenants
+from dispatcher.client.tenants import AuditLog, Keys, Tenants
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.errors import ConfigurationError, InvalidInput, Problem
 from dispatcher.ids import uuid7
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import Self
 
-    from dispatcher.client.types import Found, Health, Jwks, Page, PublicKey
+    from dispatcher.client.types import Found, Health, Jwks, Page, PublicKey, SenderAddress
 
 API_URL: Final = "DISPATCHER_API_URL"
 API_KEY: Final = "DISPATCHER_API_KEY"
@@ -63,6 +63,7 @@ class Api(Resource[X]):
         super().__init__(executor)
         self.tenants = Tenants(executor)
         self.keys = Keys(executor)
+        self.audit_log = AuditLog(executor)
         self.events = Events(executor)
         self.endpoints = Endpoints(executor)
         self.pauses = Pauses(executor)
@@ -73,9 +74,9 @@ class Api(Resource[X]):
         self.event_types = EventTypes(executor)
 
     @operation
-    def find(self, q: str) -> Call[Found]:
-        """Whatever an id, an object id or a URL names."""
-        return Call("GET", path("find"), query=query({"q": q}))
+    def find(self, q: str, *, tenant_id: str | None = None) -> Call[Page[Found]]:
+        """Whatever an id, an object id, a URL or a host names."""
+        return Call("GET", path("find"), read_page, query({"q": q, "tenant_id": tenant_id}))
 
     @operation
     def profiles(self) -> Call[Page[dict[str, Any]]]:
@@ -93,7 +94,7 @@ class Api(Resource[X]):
         return Call("GET", "/.well-known/jwks.json")
 
     @operation
-    def sender_addresses(self) -> Call[Page[str]]:
+    def sender_addresses(self) -> Call[Page[SenderAddress]]:
         """The addresses that deliveries come from."""
         return Call("GET", path("sender_addresses"), read_page)
 

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
         Attempt,
         Delivery,
         DeliveryFilter,
+        DeliverySearch,
         NewReplay,
         Page,
         Preview,
         Replay,
-        RetriedDelivery,
     )
 
 
@@ -27,7 +27,7 @@ class Deliveries(Resource[X]):
 
     @operation
     def list(
-        self, *, limit: int = 50, cursor: str | None = None, **chosen: Unpack[DeliveryFilter]
+        self, *, limit: int = 50, cursor: str | None = None, **chosen: Unpack[DeliverySearch]
     ) -> Call[Page[Delivery]]:
         """The deliveries that all of `chosen` choose, the newest first."""
         return Call("GET", path("deliveries"), read_page, query({**chosen, "limit": limit, "cursor": cursor}))
@@ -45,14 +45,17 @@ class Deliveries(Resource[X]):
         return Call("GET", path("deliveries", delivery_id, "attempts"), read_page)
 
     @operation
-    def retry(self, delivery_id: str, *, idempotency_key: str | None = None) -> Call[RetriedDelivery]:
-        """Has it attempted now: a waiting one at once, an ended one as a replay."""
+    def retry(self, delivery_id: str, *, idempotency_key: str | None = None) -> Call[Delivery]:
+        """Has it attempted now: a waiting one at once, an ended one as a replay. Answers which will be attempted."""
         return Call("POST", path("deliveries", delivery_id, "retry"), idempotency_key=idempotency_key)
 
     @operation
-    def cancel(self, delivery_id: str, *, idempotency_key: str | None = None) -> Call[Delivery]:
+    def cancel(
+        self, delivery_id: str, *, reason: str | None = None, idempotency_key: str | None = None
+    ) -> Call[Delivery]:
         """Ends a delivery that waits."""
-        return Call("POST", path("deliveries", delivery_id, "cancel"), idempotency_key=idempotency_key)
+        body = write(given({"reason": reason}))
+        return Call("POST", path("deliveries", delivery_id, "cancel"), body=body, idempotency_key=idempotency_key)
 
 
 class Replays(Resource[X]):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from dispatcher.client.answer import read_data, read_nothing, read_page
+from dispatcher.client.answer import read_data, read_page
 from dispatcher.client.body import batches, given, write
 from dispatcher.client.call import Call, path, query
 from dispatcher.client.resource import Resource, X, operation, paging
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
     from dispatcher.client.call import Steps
     from dispatcher.client.types import (
-        BatchItem,
         CreatedEndpoint,
+        DeletedEndpoint,
         Endpoint,
         EndpointChanges,
         EndpointStats,
+        EndpointStatus,
         ImportedEndpoint,
+        ImportItem,
         Instant,
         NewEndpoint,
         Page,
@@ -37,19 +39,27 @@ class Endpoints(Resource[X]):
         return Call("POST", path("endpoints"), body=write(given(endpoint)), idempotency_key=idempotency_key)
 
     @operation
-    def import_many(self, endpoints: Iterable[ImportedEndpoint | Mapping[str, Any]]) -> Steps[list[BatchItem]]:
+    def import_many(self, endpoints: Iterable[ImportedEndpoint | Mapping[str, Any]]) -> Steps[list[ImportItem]]:
         """Registers many that exist elsewhere, with their secrets; answers what became of each, in their order."""
-        results: list[BatchItem] = []
+        results: list[ImportItem] = []
         texts = (write(given(endpoint), pointer=f"/{n}") for n, endpoint in enumerate(endpoints))
         for body in batches(texts, name="endpoints"):
-            batch: list[BatchItem] = yield from Call("POST", path("endpoints", "import"), read_data, body=body)
-            results += batch
+            batch: list[ImportItem] = yield from Call("POST", path("endpoints", "import"), read_data, body=body)
+            results += [{**one, "index": len(results) + n} for n, one in enumerate(batch)]
         return results
 
     @operation
-    def list(self, *, tenant_id: str | None = None, limit: int = 50, cursor: str | None = None) -> Call[Page[Endpoint]]:
+    def list(
+        self,
+        *,
+        tenant_id: str | None = None,
+        status: EndpointStatus | None = None,
+        profile: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Call[Page[Endpoint]]:
         """The endpoints, the newest first."""
-        chosen = query({"tenant_id": tenant_id, "limit": limit, "cursor": cursor})
+        chosen = query({"tenant_id": tenant_id, "status": status, "profile": profile, "limit": limit, "cursor": cursor})
         return Call("GET", path("endpoints"), read_page, chosen)
 
     iterate = paging(list)
@@ -65,9 +75,9 @@ class Endpoints(Resource[X]):
         return Call("PATCH", path("endpoints", endpoint_id), body=write(changes))
 
     @operation
-    def delete(self, endpoint_id: str) -> Call[None]:
+    def delete(self, endpoint_id: str) -> Call[DeletedEndpoint]:
         """Takes an endpoint away. What waits for it is cancelled, and its log stays."""
-        return Call("DELETE", path("endpoints", endpoint_id), read_nothing)
+        return Call("DELETE", path("endpoints", endpoint_id))
 
     @operation
     def enable(self, endpoint_id: str, *, idempotency_key: str | None = None) -> Call[Endpoint]:
@@ -96,12 +106,16 @@ class Endpoints(Resource[X]):
         return Call("POST", path("endpoints", endpoint_id, "rotate_secret"), body=body, idempotency_key=idempotency_key)
 
     @operation
-    def recover(self, endpoint_id: str, *, since: Instant, idempotency_key: str | None = None) -> Call[Replay]:
+    def recover(
+        self, endpoint_id: str, *, since: Instant, until: Instant | None = None, idempotency_key: str | None = None
+    ) -> Call[Replay]:
         """Sends again all that failed to reach the endpoint since then."""
-        body = write({"since": since})
+        body = write(given({"since": since, "until": until}))
         return Call("POST", path("endpoints", endpoint_id, "recover"), body=body, idempotency_key=idempotency_key)
 
     @operation
-    def stats(self, endpoint_id: str) -> Call[EndpointStats]:
-        """How the endpoint is doing."""
-        return Call("GET", path("endpoints", endpoint_id, "stats"))
+    def stats(
+        self, endpoint_id: str, *, window: Literal["1h", "24h", "7d", "30d"] | None = None
+    ) -> Call[EndpointStats]:
+        """How the endpoint is doing, and did with deliveries made in the window: 24h, unless given."""
+        return Call("GET", path("endpoints", endpoint_id, "stats"), query=query({"window": window}))

@@ -10,7 +10,7 @@ from dispatcher.client.call import Call, path, query
 from dispatcher.client.resource import Resource, X, operation, paging
 
 if TYPE_CHECKING:
-    from dispatcher.client.types import NewPause, Page, Pause
+    from dispatcher.client.types import NewPause, Page, Pause, PauseScope
 
 
 class Pauses(Resource[X]):
@@ -33,3 +33,8 @@ class Pauses(Resource[X]):
     def delete(self, pause_id: str) -> Call[None]:
         """Lets what was held go on."""
         return Call("DELETE", path("pauses", pause_id), read_nothing)
+
+    @operation
+    def delete_scope(self, **scope: Unpack[PauseScope]) -> Call[None]:
+        """Ends the pause of exactly this scope; the one of everything where nothing is given."""
+        return Call("DELETE", path("pauses"), read_nothing, query(scope))

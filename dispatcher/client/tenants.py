@@ -1,4 +1,4 @@
-"""`client.tenants` and `client.keys`: who may call."""
+"""`client.tenants`, `client.keys` and `client.audit_log`: who may call, and who changed what."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dispatcher.client.call import Call, path, query
 from dispatcher.client.resource import Resource, X, operation, paging
 
 if TYPE_CHECKING:
-    from dispatcher.client.types import CreatedKey, CreatedTenant, Key, NewKey, NewTenant, Page, Tenant
+    from dispatcher.client.types import Change, CreatedKey, CreatedTenant, Key, NewKey, NewTenant, Page, Tenant
 
 
 class Tenants(Resource[X]):
@@ -27,6 +27,19 @@ class Tenants(Resource[X]):
         return Call("GET", path("tenants"), read_page, query({"limit": limit, "cursor": cursor}))
 
     iterate = paging(list)
+
+    @operation
+    def get(self, tenant_id: str) -> Call[Tenant]:
+        """One tenant."""
+        return Call("GET", path("tenants", tenant_id))
+
+    @operation
+    def rotate_secret(
+        self, tenant_id: str, *, overlap_s: float | None = None, idempotency_key: str | None = None
+    ) -> Call[CreatedTenant]:
+        """Makes a new secret, told this once; the old one signs too for `overlap_s` more."""
+        body = write(given({"overlap_s": overlap_s}))
+        return Call("POST", path("tenants", tenant_id, "rotate_secret"), body=body, idempotency_key=idempotency_key)
 
 
 class Keys(Resource[X]):
@@ -49,3 +62,22 @@ class Keys(Resource[X]):
     def revoke(self, key_id: str) -> Call[None]:
         """Makes a key worthless."""
         return Call("DELETE", path("keys", key_id), read_nothing)
+
+
+class AuditLog(Resource[X]):
+    """Every change that was made."""
+
+    @operation
+    def list(
+        self,
+        *,
+        object: str | None = None,  # noqa: A002 - what the parameter is called
+        tenant_id: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Call[Page[Change]]:
+        """The changes of a tenant or of an object, the newest first."""
+        chosen = query({"object": object, "tenant_id": tenant_id, "limit": limit, "cursor": cursor})
+        return Call("GET", path("audit_log"), read_page, chosen)
+
+    iterate = paging(list)

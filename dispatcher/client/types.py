@@ -95,7 +95,19 @@ class NewKey(TypedDict, total=False):
     tenant_id: str
     scopes: list[Scope]
     rate_limit: float
-    signing: bool
+
+
+class Change(TypedDict):
+    """One entry of the audit log: who changed what. `actor` is a key's id, or `cli:` and an account's name."""
+
+    id: str
+    at: str
+    actor: str
+    action: str
+    object: str
+    tenant_id: str | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
 
 
 # Events
@@ -139,17 +151,22 @@ class AcceptedEvent(TypedDict):
     deliveries: int | None
 
 
-class BatchItem(TypedDict, total=False):
-    """What became of one event of many: its place from 0, its id, or the problem that it was refused for."""
+class Refusal(TypedDict):
+    """Why an event was refused; pointers are into the event."""
 
-    index: Required[int]
-    status: Required[int]
-    id: str
-    duplicate: bool
-    deliveries: int | None
     code: str
     detail: str
     errors: list[Fault]
+
+
+class BatchItem(TypedDict):
+    """What became of one event of many: its place in its batch from 0, its id, or the problem it was refused for."""
+
+    index: int
+    status: Literal["accepted", "duplicate", "failed"]
+    id: str | None
+    deliveries: int | None
+    error: Refusal | None
 
 
 class Event(TypedDict):
@@ -202,33 +219,59 @@ class EndpointChanges(TypedDict, total=False):
     name: str | None
     description: str | None
     event_types: list[str] | None
-    metadata: dict[str, Any]
-    profile: str | None
+    metadata: dict[str, Any] | None
     schedule: str | None
     signature: list[str] | None
     auth: BasicAuth | None
     headers: dict[str, str] | None
     method: Literal["POST", "GET"] | None
-    max_in_flight: int
+    max_in_flight: int | None
     rate_limit: float | None
-    ordered: bool
+    ordered: bool | None
 
 
 class NewEndpoint(EndpointChanges, total=False):
     """An endpoint to be registered: its `url` at least. Without `event_types` it receives all."""
 
     tenant_id: str | None
-    status: EndpointStatus
+    profile: str | None
+    status: EndpointStatus | None
 
 
 class ImportedEndpoint(NewEndpoint, total=False):
-    """An endpoint that exists at another provider, with the secrets that it has there."""
+    """An endpoint that exists at another provider, with the secret that it has there, or several, the newest first."""
 
-    secrets: list[str]
+    secret: str | None
+    secrets: list[str] | None
+
+
+class ImportItem(TypedDict):
+    """What became of one endpoint of an import: its place from 0, its id, or why it was refused."""
+
+    index: int
+    status: Literal["created", "failed"]
+    id: str | None
+    warnings: list[str]
+    error: Refused | None
+
+
+class Refused(TypedDict):
+    """Why one object of many was refused; pointers are into it."""
+
+    code: str
+    detail: str
+    errors: list[Fault]
+
+
+class AuthShown(TypedDict):
+    """How deliveries authenticate themselves, without the password."""
+
+    type: Literal["basic"]
+    username: str | None
 
 
 class Endpoint(TypedDict):
-    """A registered URL, without what is secret of it."""
+    """A registered URL, without what is secret of it; `headers` are names. `origin` is of targets of events."""
 
     id: str
     tenant_id: str
@@ -239,25 +282,37 @@ class Endpoint(TypedDict):
     metadata: dict[str, Any]
     profile: str
     schedule: str
-    signature: NotRequired[list[str]]
-    method: NotRequired[Literal["POST", "GET"]]
+    signature: list[str] | None
+    auth: AuthShown | None
+    headers: list[str] | None
+    method: Literal["POST", "GET"]
     max_in_flight: int
-    rate_limit: NotRequired[float | None]
-    ordered: NotRequired[bool]
+    rate_limit: float | None
+    ordered: bool
+    origin: str | None
     status: EndpointStatus
     status_reason: str | None
+    version: int
     created_at: str
     updated_at: str
 
 
 class CreatedEndpoint(Endpoint):
-    """With what is told once: the secret that its deliveries are signed with."""
+    """With what is told once: the secret that its deliveries are signed with, None where its profile knows none."""
 
-    secret: NotRequired[str]
-    warnings: NotRequired[list[str]]
+    secret: NotRequired[str | None]
+    warnings: list[str]
 
 
-class Ping(TypedDict, total=False):
+class DeletedEndpoint(TypedDict):
+    """What became of an endpoint that is deleted, and of what waited for it."""
+
+    id: str
+    status: Literal["deleted"]
+    cancelled_deliveries: int
+
+
+class Ping(TypedDict):
     """What the endpoint answered to a ping."""
 
     ok: bool
@@ -267,14 +322,35 @@ class Ping(TypedDict, total=False):
     duration_ms: float
 
 
-class EndpointStats(TypedDict, total=False):
-    """How an endpoint is doing."""
+class LastFailure(TypedDict):
+    """The latest attempt that did not succeed."""
 
-    endpoint_id: str
+    at: str
+    outcome: str
+    status_code: int | None
+    error: str | None
+
+
+class EndpointStats(TypedDict):
+    """How an endpoint is doing: what lives is of now, the rest of deliveries made in the window."""
+
+    window: Literal["1h", "24h", "7d", "30d"]
     waiting: int
     in_flight: int
+    oldest_waiting_at: str | None
     delivered: int
-    failed: int
+    exhausted: int
+    rejected: int
+    expired: int
+    cancelled: int
+    success_rate: float | None
+    attempts_p50_ms: float | None
+    attempts_p95_ms: float | None
+    attempts_to_success_mean: float | None
+    cap: int
+    last_attempt_at: str | None
+    last_success_at: str | None
+    last_failure: LastFailure | None
 
 
 # Deliveries
@@ -360,10 +436,10 @@ class DeliveryFilter(TypedDict, total=False):
     created_before: Instant | None
 
 
-class RetriedDelivery(TypedDict):
-    """The delivery that will be attempted: the same one, or a replay of it."""
+class DeliverySearch(DeliveryFilter, total=False):
+    """Which deliveries to list: also those that a replay has made."""
 
-    id: str
+    replay_id: str | None
 
 
 # Replays and cancellations
@@ -400,13 +476,18 @@ class Replay(TypedDict):
 # Pauses
 
 
-class NewPause(TypedDict, total=False):
-    """What to hold: all that matches all that is given; everything where nothing is. `event_type` may be payment.*."""
+class PauseScope(TypedDict, total=False):
+    """What is held: all that matches all that is given; everything where nothing is. `event_type` may be payment.*."""
 
-    tenant_id: str
-    endpoint_id: str
-    event_type: str
-    reason: str
+    tenant_id: str | None
+    endpoint_id: str | None
+    event_type: str | None
+
+
+class NewPause(PauseScope, total=False):
+    """What to hold, and why."""
+
+    reason: str | None
 
 
 class Pause(TypedDict):
@@ -429,40 +510,71 @@ class Schedule(TypedDict):
 
     name: str
     version: str
-    description: NotRequired[str]
     relative_to: Literal["previous_failure", "first_attempt"]
     waits: list[str]
-    waits_s: NotRequired[list[float]]
+    waits_s: list[float]
     jitter: float
     attempts: int
     total_s: float
 
 
-class NewSchedule(TypedDict, total=False):
-    """A schedule that nobody has stored: what a file in `schedules/` says."""
+class NewSimulation(TypedDict, total=False):
+    """What is simulated: a schedule by its `name`, or one of its own by its `waits`, and when the receiver fails."""
 
-    waits: Required[list[str]]
+    name: str
+    waits: list[str]
     relative_to: Literal["previous_failure", "first_attempt"]
     jitter: float
-    description: str
-    source: str
+    down: list[Down]
+    takes_s: float
 
 
-class PlannedAttempt(TypedDict, total=False):
+class PlannedAttempt(TypedDict):
     """One attempt of a delivery of which every attempt fails at once."""
 
-    attempt: int
+    number: int
     wait_s: float
+    offset_s: float
+    latest_offset_s: float
     at: str
+    latest_at: str
 
 
-class SchedulePreview(TypedDict, total=False):
+class SchedulePreview(TypedDict):
     """A schedule laid out in time."""
 
     name: str
     version: str
-    attempts: Required[list[PlannedAttempt]]
+    start: str
+    attempts: list[PlannedAttempt]
     total_s: float
+
+
+class Down(TypedDict):
+    """A span in which the receiver fails; two instants."""
+
+    begin: str
+    end: str
+
+
+class SimulatedAttempt(TypedDict):
+    """One attempt of a simulated delivery."""
+
+    number: int
+    offset_s: float
+    at: str
+    ok: bool
+
+
+class Simulation(TypedDict):
+    """How a simulated delivery goes."""
+
+    name: str | None
+    version: str
+    start: str
+    attempts: list[SimulatedAttempt]
+    ended: Literal["delivered", "exhausted"]
+    delay_s: float
 
 
 class EventType(TypedDict):
@@ -471,8 +583,15 @@ class EventType(TypedDict):
     name: str
     description: str | None
     schema: Any
-    created_at: NotRequired[str]
-    updated_at: NotRequired[str]
+    profiles: list[str]
+    created_at: str | None
+    updated_at: str | None
+
+
+class SenderAddress(TypedDict):
+    """An address, or a network, that deliveries come from."""
+
+    address: str
 
 
 class PublicKey(TypedDict):
@@ -495,12 +614,13 @@ class Jwks(TypedDict):
     keys: list[dict[str, str]]
 
 
-class Found(TypedDict, total=False):
-    """What an id, an object id or a URL names."""
+class Found(TypedDict):
+    """One thing that an id, an object id, a URL or a host names; `object` is as its kind's own operation answers it."""
 
-    events: list[Event]
-    deliveries: list[Delivery]
-    endpoints: list[Endpoint]
+    kind: Literal["event", "endpoint", "delivery", "attempt", "replay", "tenant", "key"]
+    id: str
+    summary: str
+    object: dict[str, Any]
 
 
 class Health(TypedDict):

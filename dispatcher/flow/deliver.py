@@ -206,7 +206,7 @@ class Deliver:
                 headers.insert(0, _JSON)
                 if form is BodyForm.VERBATIM:
                     headers += [(b"webhook-event-type", event.type.encode()), (b"webhook-mode", event.mode.encode())]
-            signed = self._sign(route, format_id("evt", event.id), at, content)
+            signed = self.sign(route, format_id("evt", event.id), at, content)
             if isinstance(signed, Outcome):
                 return signed
             headers += signed
@@ -216,7 +216,7 @@ class Deliver:
         headers += [(name, MASK) for name, _ in route.extra]
         return Prepared(request, headers, content, method, target.canonical, at)
 
-    def _sign(self, route: Route, message_id: str, at: datetime, content: bytes) -> RawHeaders | Outcome:
+    def sign(self, route: Route, message_id: str, at: datetime, content: bytes) -> RawHeaders | Outcome:
         """The headers of all the schemes; an Outcome where one of them has no key now, which is ours to mend."""
         signers: list[tuple[Scheme, Sequence[bytes]]] = []
         for signer in route.signers:

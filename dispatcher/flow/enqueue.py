@@ -1,8 +1,9 @@
 """Accepts events inside the caller's own transaction: the outbox.
 
 What is emitted exists exactly if the caller's transaction commits. Nothing here waits for another producer, except
-for one that holds the same idempotency key: then until it commits or rolls back. A batch takes its keys in one order,
-so batches never deadlock; who emits several batches with the same keys in one transaction orders them.
+for one that holds the same idempotency key, or is the first to use the same tenant's target at an origin: then until
+it commits or rolls back. A batch takes its keys and its origins in one order, so batches never deadlock; who emits
+several batches with the same keys in one transaction orders them.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from dispatcher.clock import SYSTEM, Clock
-from dispatcher.errors import IdempotencyConflict, InvalidInput
+from dispatcher.errors import DispatcherError, IdempotencyConflict, InvalidInput
+from dispatcher.flow import targets
 from dispatcher.flow.fanout import fan_out
 from dispatcher.ids import first_id, format_id, uuid7
 from dispatcher.model.event import Event, body_hash, validate
 from dispatcher.store import events as store
+from dispatcher.store import profiles
 from dispatcher.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Sequence
+    from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -65,11 +68,17 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
+    place: int
     event: Event
     payload: bytes
     id: UUID
     key: str | None = None
     body_sha256: bytes = b""  # where there is a key
+
+    @property
+    def owner(self) -> tuple[UUID, str] | None:
+        """Whose key it is and which, if it has one."""
+        return None if self.key is None else (self.event.tenant_id, self.key)
 
 
 @overload
@@ -131,23 +140,227 @@ def enqueue(
 
     Raises as `emit` does, with a pointer that starts with the event's place (`/3/type`) where there are several.
     """
-    at = now or clock.now()
-    several = len(events) > 1
-    checked = [_check(event, f"/{n}" if several else "", at) for n, event in enumerate(events)]
+    batch = _Batch(connection, at=now or clock.now(), now=now, several=len(events) > 1)
+    checked = batch.check(events)
     if all(item.key is None for item in checked):
-        return _accept(connection, checked, at=at, now=now, several=several)
+        batch.accept(checked)
+        return batch.accepted()
     try:
         with connection.begin_nested():  # a conflict must not leave behind keys of events that do not exist
-            return _accept_keyed(connection, checked, at=at, now=now, several=several)
+            batch.accept(checked)
     except IntegrityError as error:
-        own = [format_id("evt", event.id) for event in events if event.id is not None]
+        own = [_own_id(event) for event in events if event.id is not None]
         if not own:
             raise
         named = own[0] if len(own) == 1 else f"one of {own[0]} … {own[-1]}"
         raise IdempotencyConflict(f"{named} is the id of another event") from error
+    return batch.accepted()
 
 
-def _check(event: Event, pointer: str, at: datetime) -> _Checked:
+def enqueue_each(
+    connection: Connection, events: Sequence[Event], *, clock: Clock = SYSTEM, now: datetime | None = None
+) -> list[Accepted | DispatcherError]:
+    """Accepts the events as `enqueue` does, but each for itself: those that cannot be are told why, the others stay.
+
+    Raises only what is no event's fault, such as a database that is away.
+    """
+    batch = _Batch(connection, at=now or clock.now(), now=now, each=True)
+    _accept_each(batch, batch.check(events))
+    return [batch.answers[place] for place in range(len(events))]
+
+
+def _accept_each(batch: _Batch, checked: Sequence[_Checked]) -> None:
+    """Accepts what can be. What only the database can refuse, an id that another event has, is looked for by halves."""
+    if all(item.event.id is None for item in checked):
+        batch.accept(checked)
+        return
+    try:
+        with batch.connection.begin_nested():
+            batch.accept(checked)
+    except IntegrityError:
+        if len(checked) == 1:
+            (item,) = checked
+            batch.answers[item.place] = IdempotencyConflict(f"{_own_id(item.event)} is the id of another event")
+            return
+        middle = len(checked) // 2
+        _accept_each(batch, checked[:middle])
+        _accept_each(batch, checked[middle:])
+
+
+class _Batch:
+    """Events on their way into the database, each at its place; `answers` is what became of them.
+
+    One that cannot be accepted is an error of all of them or, with `each`, its own answer.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        at: datetime,
+        now: datetime | None,
+        several: bool = False,
+        each: bool = False,
+    ) -> None:
+        self.connection = connection
+        self.answers: dict[int, Accepted | DispatcherError] = {}
+        self._at = at
+        self._now = now
+        self._several = several
+        self._each = each
+
+    def accepted(self) -> list[Accepted]:
+        """What became of the events, in the order of their places, where none was refused."""
+        found = (self.answers[place] for place in sorted(self.answers))
+        return [one for one in found if isinstance(one, Accepted)]
+
+    def _refuse(self, place: int, error: DispatcherError) -> None:
+        if not self._each:
+            raise error
+        self.answers[place] = error
+
+    def check(self, events: Iterable[Event]) -> list[_Checked]:
+        """Those that can be accepted as far as they themselves tell."""
+        checked: list[_Checked] = []
+        for place, event in enumerate(events):
+            try:
+                checked.append(_check(event, place, self._pointer(place), self._at))
+            except InvalidInput as error:
+                self._refuse(place, error)
+        return checked
+
+    def accept(self, checked: Sequence[_Checked]) -> None:
+        """Inserts the events and their deliveries, `CHUNK` events a statement; of repeats it finds the first ones.
+
+        All that can be refused is refused before anything is written, but for keys that others take meanwhile.
+        """
+        if owners := {item.owner for item in checked if item.owner is not None}:
+            known = store.recall(self.connection, owners, now=self._now)
+            checked = self._without_repeats(
+                checked, {(one.tenant_id, one.key): one for one in known if one.lifetime_s > 0}
+            )
+        if not checked:
+            return
+        kinds = list(dict.fromkeys((item.event.tenant_id, item.event.type) for item in checked))
+        found, schemas = store.recipients(self.connection, kinds)
+        recipients = dict(zip(kinds, found, strict=True))
+        checked = [item for item in checked if self._is_possible(item, recipients, schemas)]
+        routes = self._routes([item for item in checked if item.event.target is not None])
+        checked = [item for item in checked if item.event.target is None or item.place in routes]
+        if any(item.key is not None for item in checked):
+            checked = self._take_keys(checked)
+            routes = {item.place: routes[item.place] for item in checked if item.place in routes}
+        implicit = targets.endpoints(self.connection, routes.values(), at=self._at) if routes else {}
+        for start in range(0, len(checked), CHUNK):
+            events: list[store.NewEvent] = []
+            deliveries: list[store.NewDelivery] = []
+            for item in checked[start : start + CHUNK]:
+                event = item.event
+                goes_to = recipients[event.tenant_id, event.type] or []
+                if (route := routes.get(item.place)) is not None:
+                    goes_to = [implicit[route.place], *(one for one in goes_to if not one.own)]
+                stored = store.NewEvent(
+                    id=item.id,
+                    tenant_id=event.tenant_id,
+                    type=event.type,
+                    mode=event.mode,
+                    object_id=event.object_id,
+                    payload=b64encode(item.payload).decode(),
+                    fanout=len(goes_to),
+                    created_at=self._at,
+                )
+                events.append(stored)
+                deliveries += fan_out(event, stored, goes_to, at=self._at, route=route)
+                self.answers[item.place] = Accepted(item.id, fanout=len(goes_to))
+            store.accept(self.connection, events, deliveries, now=self._now)
+
+    def _without_repeats(
+        self,
+        checked: Sequence[_Checked],
+        first: Mapping[tuple[UUID, str], store.Remembered],
+        *,
+        takers: Collection[int] = (),
+    ) -> list[_Checked]:
+        """Those whose key is none of these, or who took it; the others answer with the event that has it.
+
+        With another body they are refused.
+        """
+        new: list[_Checked] = []
+        for item in checked:
+            known = None if item.owner is None else first.get(item.owner)
+            if known is None or item.place in takers:
+                new.append(item)
+            elif item.body_sha256 == known.body_sha256:
+                self.answers[item.place] = Accepted(known.event_id, duplicate=True)
+            else:
+                pointer = f"event {item.place}: " if self._several else ""
+                error = IdempotencyConflict(f"{pointer}the key {item.key!r} was used before with another body")
+                self._refuse(item.place, error)
+        return new
+
+    def _is_possible(
+        self,
+        item: _Checked,
+        recipients: Mapping[tuple[UUID, str], list[store.Recipient] | None],
+        schemas: Mapping[str, str],
+    ) -> bool:
+        event, pointer = item.event, self._pointer(item.place)
+        try:
+            if recipients[event.tenant_id, event.type] is None:
+                tenant = format_id("ten", event.tenant_id)
+                raise InvalidInput(f"{pointer}/tenant_id", tenant, "a tenant that exists")
+            if event.type in schemas:
+                from dispatcher.flow import event_schemas  # noqa: PLC0415 - it takes long to import, and few need it
+
+                event_schemas.check(schemas[event.type], item.payload, f"{pointer}/payload")
+        except InvalidInput as error:
+            self._refuse(item.place, error)
+            return False
+        return True
+
+    def _routes(self, checked: Sequence[_Checked]) -> dict[int, targets.Route]:
+        """How each of these gets to its target; of those that may, by their places."""
+        if not checked:
+            return {}
+        published = profiles.of_tenants(self.connection, {item.event.tenant_id for item in checked})
+        found: dict[int, targets.Route] = {}
+        for item in checked:
+            assert item.event.target is not None
+            tenant_id, pointer = item.event.tenant_id, f"{self._pointer(item.place)}/target"
+            try:
+                found[item.place] = targets.route(
+                    item.event.target, tenant_id, published.get(tenant_id), pointer=pointer
+                )
+            except InvalidInput as error:
+                self._refuse(item.place, error)
+        return found
+
+    def _take_keys(self, checked: Sequence[_Checked]) -> list[_Checked]:
+        """Those whose key was free; the others repeat one of these, or one that was accepted a moment ago."""
+        first: dict[tuple[UUID, str], store.Remembered] = {}
+        places: dict[tuple[UUID, str], int] = {}
+        for item in checked:
+            if item.owner is not None and item.owner not in first:
+                lifetime = ID_LIFETIME if item.event.id else KEY_LIFETIME
+                first[item.owner] = store.Remembered(*item.owner, item.id, item.body_sha256, lifetime.total_seconds())
+                places[item.owner] = item.place
+        taken = store.remember(self.connection, list(first.values()), now=self._now)
+        lost = [owner for owner, one in first.items() if one.event_id not in taken]
+        if lost:
+            first |= {(one.tenant_id, one.key): one for one in store.recall(self.connection, lost, now=self._now)}
+        takers = {place for owner, place in places.items() if owner not in lost}
+        return self._without_repeats(checked, first, takers=takers)
+
+    def _pointer(self, place: int) -> str:
+        return f"/{place}" if self._several else ""
+
+
+def _own_id(event: Event) -> str:
+    assert event.id is not None
+    return format_id("evt", event.id)
+
+
+def _check(event: Event, place: int, pointer: str, at: datetime) -> _Checked:
     payload = validate(event, pointer=pointer)
     if event.not_before is not None or event.expires_at is not None:
         not_before, expires_at = event.not_before, event.expires_at
@@ -158,93 +371,14 @@ def _check(event: Event, pointer: str, at: datetime) -> _Checked:
         )
     if event.id is None:
         if event.idempotency_key is None:
-            return _Checked(event, payload, uuid7(at))
-        return _Checked(event, payload, uuid7(at), event.idempotency_key, body_hash(event, payload))
+            return _Checked(place, event, payload, uuid7(at))
+        return _Checked(place, event, payload, uuid7(at), event.idempotency_key, body_hash(event, payload))
     if event.idempotency_key is not None:
         raise InvalidInput(f"{pointer}/idempotency_key", "an id and an idempotency key", "one of the two")
     day = timedelta(days=1)  # compared as ids: the years of a UUIDv7 go beyond a datetime's
     if event.id.version != 7 or not first_id(at - day) <= event.id < first_id(at + day):
         raise InvalidInput(f"{pointer}/id", format_id("evt", event.id), "evt_ and a UUIDv7 within a day of now")
-    return _Checked(event, payload, event.id, format_id("evt", event.id), body_hash(event, payload))
-
-
-def _accept_keyed(
-    connection: Connection, checked: Sequence[_Checked], *, at: datetime, now: datetime | None, several: bool
-) -> list[Accepted]:
-    """As `_accept`, of those whose key is new; the others answer with the event that has their key."""
-    first: dict[tuple[UUID, str], _Checked] = {}
-    for item in checked:
-        if item.key is not None:
-            first.setdefault((item.event.tenant_id, item.key), item)
-    asked = [
-        store.Remembered(
-            *owner, item.id, item.body_sha256, (ID_LIFETIME if item.event.id else KEY_LIFETIME).total_seconds()
-        )
-        for owner, item in first.items()
-    ]
-    taken = store.remember(connection, asked, now=now)
-    known = {(r.tenant_id, r.key): r for r in asked if r.event_id in taken}
-    lacking = [owner for owner in first if owner not in known]
-    if lacking:
-        known |= {(r.tenant_id, r.key): r for r in store.recall(connection, lacking)}
-    fresh: dict[int, _Checked] = {}
-    answers: dict[int, Accepted] = {}
-    for n, item in enumerate(checked):
-        if item.key is None:
-            fresh[n] = item
-            continue
-        owner = (item.event.tenant_id, item.key)
-        if item.body_sha256 != known[owner].body_sha256:
-            pointer = f"event {n}: " if several else ""
-            raise IdempotencyConflict(f"{pointer}the key {item.key!r} was used before with another body")
-        if first[owner] is item and item.id in taken:
-            fresh[n] = item
-        else:
-            answers[n] = Accepted(known[owner].event_id, duplicate=True)
-    places = list(fresh)
-    accepted = _accept(connection, list(fresh.values()), at=at, now=now, several=several, places=places)
-    answers |= dict(zip(places, accepted, strict=True))
-    return [answers[n] for n in range(len(checked))]
-
-
-def _accept(
-    connection: Connection,
-    checked: Sequence[_Checked],
-    *,
-    at: datetime,
-    now: datetime | None,
-    several: bool,
-    places: Sequence[int] | None = None,
-) -> list[Accepted]:
-    """Inserts the events and their deliveries, `CHUNK` events a statement."""
-    kinds = list(dict.fromkeys((item.event.tenant_id, item.event.type) for item in checked))
-    targets = dict(zip(kinds, store.targets(connection, kinds), strict=True)) if kinds else {}
-    for n, item in enumerate(checked):
-        if targets[item.event.tenant_id, item.event.type] is None:  # found out before anything is inserted
-            pointer = f"/{places[n] if places else n}/tenant_id" if several else "/tenant_id"
-            raise InvalidInput(pointer, format_id("ten", item.event.tenant_id), "a tenant that exists")
-    accepted: list[Accepted] = []
-    for start in range(0, len(checked), CHUNK):
-        events: list[store.NewEvent] = []
-        deliveries: list[store.NewDelivery] = []
-        for item in checked[start : start + CHUNK]:
-            event = item.event
-            found = targets[event.tenant_id, event.type] or ()
-            stored = store.NewEvent(
-                id=item.id,
-                tenant_id=event.tenant_id,
-                type=event.type,
-                mode=event.mode,
-                object_id=event.object_id,
-                payload=b64encode(item.payload).decode(),
-                fanout=len(found),
-                created_at=at,
-            )
-            events.append(stored)
-            deliveries += fan_out(event, stored, found, at=at)
-            accepted.append(Accepted(item.id, fanout=len(found)))
-        store.accept(connection, events, deliveries, now=now)
-    return accepted
+    return _Checked(place, event, payload, event.id, format_id("evt", event.id), body_hash(event, payload))
 
 
 _wakeups: dict[str | None, Wakeup] = {}

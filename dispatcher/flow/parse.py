@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from datetime import datetime
 from json import JSONDecoder
 from typing import TYPE_CHECKING, Any, Final
@@ -11,10 +12,10 @@ import orjson
 
 from dispatcher.errors import InvalidInput
 from dispatcher.ids import DEFAULT_TENANT, parse_id
-from dispatcher.model.event import Event, Mode, validate
+from dispatcher.model.event import Event, Mode, Target, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from uuid import UUID
 
 FIELDS: Final = (
@@ -27,11 +28,14 @@ FIELDS: Final = (
     "object_id",
     "not_before",
     "expires_at",
+    "target",
 )
 
+MAX_BATCH: Final = 1000
+"""Events in one batch."""
 
 _SCAN: Final = JSONDecoder(parse_int=str, parse_float=str, parse_constant=str).raw_decode
-_BLANK: Final = re.compile(r"[ \t\n\r]*")
+_AFTER_BLANKS: Final = re.compile(r"[ \t\n\r]*").match
 
 
 def read_object(text: bytes) -> object:
@@ -45,31 +49,88 @@ def read_object(text: bytes) -> object:
     """
     values = orjson.loads(text)
     if isinstance(values, dict) and "payload" in values:
-        try:
-            values["payload"] = _member(text.decode(), "payload").encode()
-        except RecursionError as error:  # at a depth of some 900, a little less than orjson's own limit
-            raise orjson.JSONDecodeError("nested too deeply", "", 0) from error
+        with _depth():
+            written = text.decode()
+            values["payload"], _ = _payload(written, written.index("{"))
     return values
 
 
-def _member(text: str, name: str) -> str:
-    """How the member of a JSON object is written; the last one of that name, as for every parser."""
+def read_batch(text: bytes) -> list[object]:
+    """The events of `{"events": [{…}, …]}`, each as `read_object` would read it.
+
+    Raises orjson.JSONDecodeError for what is no JSON, InvalidInput for what is no such object or too long.
+
+    >>> read_batch(b'{"events": [{"payload": 1.10}, 2]}')
+    [{'payload': b'1.10'}, 2]
+    """
+    values = orjson.loads(text)
+    if not isinstance(values, dict):
+        raise InvalidInput("/", type(values).__name__, 'an object such as {"events": […]}')
+    for name in values:
+        if name != "events":
+            raise InvalidInput(f"/{name[:80]}", "a field that does not exist", "events")
+    events = values.get("events")
+    if not isinstance(events, list):
+        found = type(events).__name__ if "events" in values else "nothing"
+        raise InvalidInput("/events", found, f"a list of 1 to {MAX_BATCH} events")
+    if not 1 <= len(events) <= MAX_BATCH:
+        raise InvalidInput("/events", f"{len(events)} events", f"1 to {MAX_BATCH}")
+    with _depth():
+        written = text.decode()
+        _, at = _SCAN(written, _skip(written, written.index("{") + 1))
+        at = _skip(written, _skip(written, at) + 1)
+        for n, event in enumerate(events):
+            if written[at] != ("," if n else "["):
+                raise _twice()
+            at = _skip(written, at + 1)
+            if written[at] == "]":
+                raise _twice()
+            if isinstance(event, dict) and "payload" in event and written[at] == "{":
+                event["payload"], at = _payload(written, at)
+            else:
+                _, at = _SCAN(written, at)
+            at = _skip(written, at)
+    if written[at] != "]" or written[_skip(written, at + 1)] != "}":
+        raise _twice()
+    return events
+
+
+def _twice() -> InvalidInput:
+    """Of two members of one name every parser knows one; what is walked through here is the other."""
+    return InvalidInput("/events", "the field twice", "the field once")
+
+
+@contextmanager
+def _depth() -> Iterator[None]:
+    """What is nested too deeply (beyond some 900, a little less than orjson's own limit) as orjson says it."""
+    try:
+        yield
+    except RecursionError as error:
+        raise orjson.JSONDecodeError("nested too deeply", "", 0) from error
+
+
+def _payload(text: str, at: int) -> tuple[bytes, int]:
+    """How the member `payload` of the object that starts here is written, and where the object ends.
+
+    The last one of that name, as for every parser. The text is known to be JSON.
+    """
     found = ""
-    at = text.index("{") + 1
     while True:
-        key, at = _SCAN(text, _after_blanks(text, at))
-        start = _after_blanks(text, _after_blanks(text, at) + 1)
+        key, at = _SCAN(text, _skip(text, at + 1))
+        start = _skip(text, _skip(text, at) + 1)
         _, at = _SCAN(text, start)
-        if key == name:
+        if key == "payload":
             found = text[start:at]
-        at = _after_blanks(text, at)
+        at = _skip(text, at)
         if text[at] == "}":
-            return found
-        at += 1
+            return found.encode(), at + 1
 
 
-def _after_blanks(text: str, at: int) -> int:
-    blank = _BLANK.match(text, at)
+def _skip(text: str, at: int) -> int:
+    """The next place that is no white space."""
+    if text[at] not in " \t\n\r":
+        return at
+    blank = _AFTER_BLANKS(text, at)
     assert blank is not None
     return blank.end()
 
@@ -94,6 +155,7 @@ def parse_event(values: object, *, pointer: str = "", tenant_id: UUID = DEFAULT_
         object_id=_string(values, "object_id", pointer),
         not_before=_instant(values, "not_before", pointer),
         expires_at=_instant(values, "expires_at", pointer),
+        target=_target(values, pointer),
     )
 
 
@@ -126,6 +188,21 @@ def _mode(values: Mapping[str, Any], pointer: str) -> Mode:
         return Mode(value)
     except ValueError as error:
         raise InvalidInput(f"{pointer}/mode", repr(value)[:80], "live or test") from error
+
+
+def _target(values: Mapping[str, Any], pointer: str) -> Target | None:
+    value = values.get("target")
+    if value is None:
+        return None
+    pointer = f"{pointer}/target"
+    if not isinstance(value, dict):
+        raise InvalidInput(pointer, type(value).__name__, 'an object such as {"url": "https://…", "method": "POST"}')
+    for name in value:
+        if name not in ("url", "method"):
+            raise InvalidInput(f"{pointer}/{name[:80]}", "a field that does not exist", "url, method")
+    if "url" not in value:
+        raise InvalidInput(f"{pointer}/url", "nothing", "a URL: it is required")
+    return Target(value["url"], value.get("method"))
 
 
 def _instant(values: Mapping[str, Any], name: str, pointer: str) -> datetime | None:

@@ -1,10 +1,10 @@
-"""Keeps the tables in shape: partitions ahead of time, expired holds, keys and workers nobody needs."""
+"""Keeps the tables in shape: partitions ahead of time; expired holds, keys, answers, signatures and workers go."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dispatcher.store import deliveries, events, partitions, workers
+from dispatcher.store import deliveries, events, idempotency, partitions, tenants, workers
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -27,6 +27,8 @@ def prune(connection: Connection, *, batch: int = 1000, now: datetime | None = N
         deliveries.cancel_deleted(connection, batch=batch, now=now),
         deliveries.set_order(connection, batch=batch),
         events.forget(connection, batch=batch, now=now),
+        idempotency.forget(connection, batch=batch, now=now),
+        tenants.forget_signatures(connection, batch=batch, now=now),
     )
     workers.bury(connection, now=now)
     return max(pruned) >= batch

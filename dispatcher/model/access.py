@@ -16,5 +16,8 @@ class Scope(StrEnum):
     ADMIN = "admin"  # everything, keys and tenants too, as far as the key's tenant reaches
 
 
+NAME: Final = r"^[^\x00-\x1f\x7f-\x9f]+$"
+"""What the names of tenants and keys match: they are shown to people, so they hold no control characters."""
+
 ALL: Final = frozenset({Scope.ADMIN})
 """What an operator's key has that names no scopes."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dispatcher.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from uuid import UUID
 
-_PATTERN = re.compile(r"\*|[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*(\.\*)?")
+EVENT_TYPE: Final = r"^(\*|[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*(\.\*)?)$"
+"""What an endpoint may ask for: a type, `family.*` or `*`; at most 128 characters."""
+
+_PATTERN = re.compile(EVENT_TYPE)
 
 
 class EndpointStatus(StrEnum):
@@ -41,6 +44,18 @@ class SealedSecret:
         """What was kept."""
         expires_at = kept["expires_at"]
         return cls(kept["sealed"], None if expires_at is None else datetime.fromisoformat(expires_at))
+
+
+def rotated(
+    secrets: Iterable[SealedSecret], new: SealedSecret, *, now: datetime, overlap: timedelta
+) -> tuple[SealedSecret, ...]:
+    """The secrets behind a new one: those that sign now do so for `overlap` more, and no longer than they would."""
+    kept = tuple(
+        SealedSecret(old.sealed, min(old.expires_at or now + overlap, now + overlap))
+        for old in secrets
+        if overlap and (old.expires_at is None or old.expires_at > now)
+    )
+    return (new, *kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

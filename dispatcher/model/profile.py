@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BodyName = Literal["envelope", "verbatim"]
 RetryAfter = Literal["ignore", "extend"]
@@ -99,6 +102,20 @@ class Profile:
         if self.event_choice == "closed":
             return any(_covers(pattern, known) or _covers(known, pattern) for known in self.catalogue)
         return self.event_choice == "open" or pattern == "*"
+
+    def heard(self, patterns: Sequence[str] | None) -> tuple[str, ...] | None:
+        """The patterns of what an endpoint hears that asks for these, None for everything: no more than is offered.
+
+        >>> closed = Profile(name="c", event_choice="closed", catalogue=("payment.completed", "order.*"))
+        >>> closed.heard(None), closed.heard(["payment.*", "order.paid"])
+        (('payment.completed', 'order.*'), ('payment.completed', 'order.paid'))
+        """
+        if self.event_choice != "closed":
+            return None if patterns is None else tuple(patterns)
+        asked = ("*",) if patterns is None else patterns
+        wide = [known for known in self.catalogue if any(_covers(pattern, known) for pattern in asked)]
+        narrow = [pattern for pattern in asked if any(_covers(known, pattern) for known in self.catalogue)]
+        return tuple(dict.fromkeys([*wide, *narrow]))
 
 
 def _covers(pattern: str, other: str) -> bool:

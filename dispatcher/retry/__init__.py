@@ -20,6 +20,7 @@ from dispatcher.retry.decision import DEFAULT, DecisionRules, decide
 from dispatcher.retry.duration import format_duration, parse_duration
 from dispatcher.retry.preview import PlannedAttempt, preview
 from dispatcher.retry.schedule import RelativeTo, RetrySchedule
+from dispatcher.retry.simulate import SimulatedAttempt, Simulation, simulate
 
 __all__ = [
     "DEFAULT",
@@ -32,6 +33,8 @@ __all__ = [
     "RetryAt",
     "RetrySchedule",
     "ScheduleFile",
+    "SimulatedAttempt",
+    "Simulation",
     "Stop",
     "decide",
     "format_duration",
@@ -41,4 +44,5 @@ __all__ = [
     "parse_duration",
     "preview",
     "shipped_schedules_dir",
+    "simulate",
 ]

@@ -133,17 +133,19 @@ WITH clock AS MATERIALIZED (
 ), outlook AS (
     SELECT endpoint_id, max(cap) AS cap, max(room) <= sum(taken) AS full_up, min(next_due_at) AS next_due_at,
            max(tokens) - sum(taken) AS tokens, max(rate_limit) AS rate_limit,
-           max(tokens) - sum(taken) < 1 AS spent
-    FROM (SELECT endpoint_id, cap, room, tokens, rate_limit, 0 AS taken, CAST(NULL AS timestamptz) AS next_due_at
+           max(tokens) - sum(taken) < 1 AS spent, bool_or(ordered) AS ordered
+    FROM (SELECT endpoint_id, cap, room, tokens, rate_limit, ordered, 0 AS taken,
+                 CAST(NULL AS timestamptz) AS next_due_at
           FROM lane
-          UNION ALL SELECT endpoint_id, NULL, NULL, NULL, NULL, 1, NULL FROM claimed
-          UNION ALL SELECT endpoint_id, NULL, NULL, NULL, NULL, 0, due_at FROM ranked WHERE NOT picked) x
+          UNION ALL SELECT endpoint_id, NULL, NULL, NULL, NULL, NULL, 1, NULL FROM claimed
+          UNION ALL SELECT endpoint_id, NULL, NULL, NULL, NULL, NULL, 0, due_at FROM ranked WHERE NOT picked) x
     GROUP BY endpoint_id
 ), parked AS (
     UPDATE dispatcher.lanes l
     SET cap = o.cap,
         tokens = o.tokens, tokens_at = clock.now,
-        capped = coalesce(o.next_due_at <= clock.now AND o.full_up AND o.spent IS NOT TRUE, false),
+        capped = coalesce(CASE WHEN o.ordered THEN o.full_up  -- what comes after the one in flight was not looked at
+                               ELSE o.next_due_at <= clock.now AND o.full_up AND o.spent IS NOT TRUE END, false),
         ready_at = CASE WHEN o.next_due_at IS NULL THEN 'infinity'
                         WHEN o.next_due_at > clock.now THEN o.next_due_at
                         WHEN o.spent THEN clock.now + make_interval(secs => (1 - o.tokens) / o.rate_limit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,16 +13,23 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from uuid import UUID
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection, Row, TextClause
 
 _COLUMNS = """
 e.id, e.tenant_id, e.url, e.schedule, e.profile, e.name, e.description, e.metadata, e.event_types, e.method,
 e.max_in_flight, e.signature, e.headers, e.auth, e.rate_limit, e.ordered, e.origin,
 CASE WHEN e.origin IS NULL THEN e.secrets
-     ELSE (SELECT t.secrets FROM dispatcher.tenants t WHERE t.id = e.tenant_id) END AS secrets, e.status, e.status_reason, e.version, e.created_at, e.updated_at
+     ELSE (SELECT t.secrets FROM dispatcher.tenants t WHERE t.id = e.tenant_id) END AS secrets,
+e.status, e.status_reason, e.version, e.created_at, e.updated_at
 """
 
-_CREATE = text("""
+# What an entry of the history says was heard is what decided, also where the endpoint itself chose nothing.
+_HEARD = r"""
+(SELECT array_agg(replace(replace(p.pattern, '\_', '_'), '%', '*') ORDER BY p.n)
+ FROM unnest(type_patterns) WITH ORDINALITY p(pattern, n))
+"""
+
+_CREATE = text(f"""
 WITH endpoint AS (
     INSERT INTO dispatcher.endpoints (id, tenant_id, url, schedule, profile, name, description, metadata, event_types,
                                       type_patterns, method, max_in_flight, signature, headers, auth, rate_limit,
@@ -31,33 +37,70 @@ WITH endpoint AS (
     VALUES (:id, :tenant_id, :url, :schedule, :profile, :name, :description, CAST(:metadata AS jsonb), :event_types,
             :type_patterns, :method, :max_in_flight, :signature, :headers, :auth, :rate_limit, :ordered, :origin,
             CAST(:secrets AS jsonb), :status, :status_reason)
-    RETURNING id, version, event_types, status, status_reason, max_in_flight
+    RETURNING id, version, type_patterns, status, status_reason, max_in_flight
 ), lane AS (
     INSERT INTO dispatcher.lanes (endpoint_id, ready_at, cap) SELECT id, 'infinity', max_in_flight FROM endpoint
 )
 INSERT INTO dispatcher.endpoint_history (endpoint_id, version, event_types, status, status_reason)
-SELECT id, version, event_types, status, status_reason FROM endpoint
+SELECT id, version, {_HEARD}, status, status_reason FROM endpoint
 """)
 
-_UPDATE = text("""
-WITH endpoint AS (
-    UPDATE dispatcher.endpoints e
-    SET status = coalesce(:status, e.status),
-        status_reason = CASE WHEN CAST(:status AS text) IS NULL THEN e.status_reason ELSE :status_reason END,
-        secrets = coalesce(CAST(:secrets AS jsonb), e.secrets),
-        version = e.version + 1, updated_at = statement_timestamp()
-    WHERE e.id = :id AND e.status <> 'deleted'
-    RETURNING e.id, e.version, e.event_types, e.status, e.status_reason
+_REMEMBER = f"""
+    RETURNING e.id, e.version, e.type_patterns, e.status, e.status_reason
 ), history AS (
     INSERT INTO dispatcher.endpoint_history (endpoint_id, version, event_types, status, status_reason)
-    SELECT id, version, event_types, status, status_reason FROM endpoint
+    SELECT id, version, {_HEARD}, status, status_reason FROM endpoint
 ), wake AS (
     INSERT INTO dispatcher.wakes (endpoint_id, due_at) SELECT id, statement_timestamp() FROM endpoint
 )
 SELECT count(*) FROM endpoint
+"""
+
+_SET_STATUS = text(f"""
+WITH endpoint AS (
+    UPDATE dispatcher.endpoints e
+    SET status = :status, status_reason = :status_reason,
+        blocked = CASE WHEN :status = 'active' THEN 0 ELSE e.blocked END,
+        version = e.version + 1, updated_at = statement_timestamp()
+    WHERE e.id = :id AND e.status <> 'deleted'
+    {_REMEMBER}
+""")
+
+_SET_SECRETS = text(f"""
+WITH endpoint AS (
+    UPDATE dispatcher.endpoints e
+    SET secrets = CAST(:secrets AS jsonb), version = e.version + 1, updated_at = statement_timestamp()
+    WHERE e.id = :id AND e.status <> 'deleted'
+    {_REMEMBER}
+""")
+
+_UPDATE = text(f"""
+WITH endpoint AS (
+    UPDATE dispatcher.endpoints e
+    SET url = :url, schedule = :schedule, name = :name, description = :description,
+        metadata = CAST(:metadata AS jsonb), event_types = :event_types, type_patterns = :type_patterns,
+        method = :method, max_in_flight = :max_in_flight, signature = :signature, headers = :headers, auth = :auth,
+        rate_limit = :rate_limit, ordered = :ordered,
+        blocked = CASE WHEN e.url = :url THEN e.blocked ELSE 0 END,
+        version = e.version + 1, updated_at = statement_timestamp()
+    WHERE e.id = :id AND e.status <> 'deleted'
+    {_REMEMBER}
 """)
 
 _LOCK = text("SELECT FROM dispatcher.endpoints WHERE id = :id FOR NO KEY UPDATE")
+
+# Rows that are being recorded right now are passed over rather than waited for, since the recorder may be waiting for
+# the endpoint; `deliveries.set_order` finds those that go on.
+_SET_ORDER = text("""
+UPDATE dispatcher.deliveries SET ordered = :ordered
+WHERE id IN (SELECT id FROM dispatcher.deliveries WHERE endpoint_id = :id AND ordered <> :ordered
+             FOR NO KEY UPDATE SKIP LOCKED)
+""")
+
+_COUNT = text("""
+SELECT count(*) FROM dispatcher.endpoints
+WHERE tenant_id = :tenant_id AND profile = :profile AND origin IS NULL AND status <> 'deleted'
+""")
 
 _FETCH = text(f"""
 SELECT {_COLUMNS} FROM dispatcher.endpoints e
@@ -67,6 +110,8 @@ WHERE e.id IN (SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(CAS
 _LIST = text(f"""
 SELECT {_COLUMNS} FROM dispatcher.endpoints e
 WHERE (CAST(:tenant_id AS uuid) IS NULL OR e.tenant_id = :tenant_id)
+  AND (CAST(:status AS text) IS NULL OR e.status = :status)
+  AND (CAST(:profile AS text) IS NULL OR e.profile = :profile)
   AND (CAST(:after AS uuid) IS NULL OR e.id < :after)
   AND e.status <> 'deleted'
 ORDER BY e.id DESC
@@ -75,7 +120,7 @@ LIMIT :limit
 
 
 def _secrets(secrets: Sequence[SealedSecret]) -> str:
-    return orjson.dumps([{"sealed": secret.sealed, "expires_at": secret.expires_at} for secret in secrets]).decode()
+    return orjson.dumps([secret.to_json() for secret in secrets]).decode()
 
 
 def _endpoint(row: Row[Any]) -> Endpoint:
@@ -83,38 +128,42 @@ def _endpoint(row: Row[Any]) -> Endpoint:
     values["event_types"] = None if values["event_types"] is None else tuple(values["event_types"])
     values["signature"] = None if values["signature"] is None else tuple(values["signature"])
     values["status"] = EndpointStatus(values["status"])
-    values["secrets"] = tuple(
-        SealedSecret(secret["sealed"], _instant(secret["expires_at"])) for secret in values["secrets"]
-    )
+    values["secrets"] = tuple(SealedSecret.from_json(secret) for secret in values["secrets"])
     return Endpoint(**values)
 
 
-def _instant(text_: str | None) -> datetime | None:
-    return None if text_ is None else datetime.fromisoformat(text_)
+def _values(endpoint: Endpoint, heard: Sequence[str] | None) -> dict[str, Any]:
+    """What can be changed of an endpoint, as the statements bind it."""
+    return {
+        "id": endpoint.id,
+        "url": endpoint.url,
+        "schedule": endpoint.schedule,
+        "name": endpoint.name,
+        "description": endpoint.description,
+        "metadata": orjson.dumps(endpoint.metadata).decode(),
+        "event_types": None if endpoint.event_types is None else list(endpoint.event_types),
+        "type_patterns": like_patterns(endpoint.event_types if heard is None else heard),
+        "method": endpoint.method,
+        "max_in_flight": endpoint.max_in_flight,
+        "signature": None if endpoint.signature is None else list(endpoint.signature),
+        "headers": endpoint.headers,
+        "auth": endpoint.auth,
+        "rate_limit": endpoint.rate_limit,
+        "ordered": endpoint.ordered,
+    }
 
 
-def create(connection: Connection, endpoint: Endpoint) -> None:
-    """Inserts the endpoint, its sleeping lane and the first entry of its history."""
+def create(connection: Connection, endpoint: Endpoint, *, heard: Sequence[str] | None = None) -> None:
+    """Inserts the endpoint, its sleeping lane and the first entry of its history.
+
+    `heard` are the patterns of what it hears, where they are not just those that it chose.
+    """
     connection.execute(
         _CREATE,
-        {
-            "id": endpoint.id,
+        _values(endpoint, heard)
+        | {
             "tenant_id": endpoint.tenant_id,
-            "url": endpoint.url,
-            "schedule": endpoint.schedule,
             "profile": endpoint.profile,
-            "name": endpoint.name,
-            "description": endpoint.description,
-            "metadata": orjson.dumps(endpoint.metadata).decode(),
-            "event_types": None if endpoint.event_types is None else list(endpoint.event_types),
-            "type_patterns": like_patterns(endpoint.event_types),
-            "method": endpoint.method,
-            "max_in_flight": endpoint.max_in_flight,
-            "signature": None if endpoint.signature is None else list(endpoint.signature),
-            "headers": endpoint.headers,
-            "auth": endpoint.auth,
-            "rate_limit": endpoint.rate_limit,
-            "ordered": endpoint.ordered,
             "origin": endpoint.origin,
             "secrets": _secrets(endpoint.secrets),
             "status": endpoint.status,
@@ -123,11 +172,26 @@ def create(connection: Connection, endpoint: Endpoint) -> None:
     )
 
 
+def update(connection: Connection, endpoint: Endpoint, *, heard: Sequence[str] | None = None) -> bool:
+    """Writes all that can be changed of the endpoint but its status and secrets, and wakes its lane; `heard` as above.
+
+    False where there is no such endpoint, or it is deleted.
+    """
+    return _is_changed(connection, _UPDATE, _values(endpoint, heard))
+
+
+def set_order(connection: Connection, endpoint_id: UUID, *, ordered: bool) -> int:
+    """Has the live deliveries of an endpoint take turns, or no longer; returns how many. Waits for nobody."""
+    return connection.execute(_SET_ORDER, {"id": endpoint_id, "ordered": ordered}).rowcount
+
+
 def set_status(connection: Connection, endpoint_id: UUID, status: EndpointStatus, reason: str | None) -> bool:
     """Changes the status and wakes the lane. False where there is no such endpoint, or it is deleted."""
-    changed: int = connection.execute(
-        _UPDATE, {"id": endpoint_id, "status": status, "status_reason": reason, "secrets": None}
-    ).scalar_one()
+    return _is_changed(connection, _SET_STATUS, {"id": endpoint_id, "status": status, "status_reason": reason})
+
+
+def _is_changed(connection: Connection, statement: TextClause, values: dict[str, Any]) -> bool:
+    changed: int = connection.execute(statement, values).scalar_one()
     return changed > 0
 
 
@@ -138,10 +202,16 @@ def lock(connection: Connection, endpoint_id: UUID) -> None:
 
 def set_secrets(connection: Connection, endpoint_id: UUID, secrets: Sequence[SealedSecret]) -> bool:
     """Replaces the sealed secrets. False where there is no such endpoint, or it is deleted."""
-    changed: int = connection.execute(
-        _UPDATE, {"id": endpoint_id, "status": None, "status_reason": None, "secrets": _secrets(secrets)}
-    ).scalar_one()
-    return changed > 0
+    return _is_changed(connection, _SET_SECRETS, {"id": endpoint_id, "secrets": _secrets(secrets)})
+
+
+def count(connection: Connection, tenant_id: UUID, profile: str) -> int:
+    """How many endpoints the tenant has registered under the profile, by the index endpoints_tenant.
+
+    Those that are deleted, and those that targets of events have made, do not count.
+    """
+    found: int = connection.execute(_COUNT, {"tenant_id": tenant_id, "profile": profile}).scalar_one()
+    return found
 
 
 def fetch(connection: Connection, ids: Collection[UUID]) -> dict[UUID, Endpoint]:
@@ -151,8 +221,14 @@ def fetch(connection: Connection, ids: Collection[UUID]) -> dict[UUID, Endpoint]
 
 
 def list_(
-    connection: Connection, *, tenant_id: UUID | None = None, after: UUID | None = None, limit: int = 100
+    connection: Connection,
+    *,
+    tenant_id: UUID | None = None,
+    status: EndpointStatus | None = None,
+    profile: str | None = None,
+    after: UUID | None = None,
+    limit: int = 100,
 ) -> list[Endpoint]:
     """Endpoints that are not deleted, the newest first, after the id `after` in that order."""
-    rows = connection.execute(_LIST, {"tenant_id": tenant_id, "after": after, "limit": limit})
-    return [_endpoint(row) for row in rows]
+    values = {"tenant_id": tenant_id, "status": status, "profile": profile, "after": after, "limit": limit}
+    return [_endpoint(row) for row in connection.execute(_LIST, values)]

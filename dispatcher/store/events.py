@@ -1,7 +1,7 @@
 """The statements that accept events: what `emit` runs in the producer's own transaction.
 
 They insert only. No lane is touched and no foreign key is checked, so two producers never block or deadlock one
-another, unless they use the same idempotency key.
+another, unless they use the same idempotency key, or are the first to send a tenant's events to one target's origin.
 """
 
 from __future__ import annotations
@@ -15,27 +15,44 @@ from sqlalchemy import text
 from dispatcher.store.rows import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
 
-_TARGETS = text("""
+_RECIPIENTS = text("""
 WITH RECURSIVE asked AS (
     SELECT * FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(n int, tenant_id uuid, type text)
 ), owner AS (
-    SELECT a.n, t.id, t.parent_id, a.type FROM asked a JOIN dispatcher.tenants t ON t.id = a.tenant_id
+    SELECT a.n, t.id, t.parent_id, a.type, a.tenant_id
+    FROM asked a JOIN dispatcher.tenants t ON t.id = a.tenant_id
     UNION -- not ALL: it also ends where parents form a ring
-    SELECT o.n, t.id, t.parent_id, o.type FROM owner o JOIN dispatcher.tenants t ON t.id = o.parent_id
+    SELECT o.n, t.id, t.parent_id, o.type, o.tenant_id FROM owner o JOIN dispatcher.tenants t ON t.id = o.parent_id
 )
-SELECT o.n, CAST(e.id AS text), v.id, v.first_wait_s
+SELECT o.n, CAST(e.id AS text) AS endpoint_id, v.id, v.first_wait_s, e.ordered, o.id = o.tenant_id, NULL, NULL
 FROM owner o
 LEFT JOIN (dispatcher.endpoints e
            JOIN dispatcher.schedules s ON s.name = e.schedule
            JOIN dispatcher.schedule_versions v ON v.id = s.version_id)
-  ON e.tenant_id = o.id AND e.status <> 'deleted'
+  ON e.tenant_id = o.id AND e.status <> 'deleted' AND e.origin IS NULL
  AND (e.type_patterns IS NULL OR o.type LIKE ANY (e.type_patterns))
-ORDER BY o.n, e.id
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, t.name, t.schema
+FROM dispatcher.event_types t
+WHERE t.schema IS NOT NULL AND t.name IN (SELECT type FROM asked)
+ORDER BY n, endpoint_id
+""")
+
+_IMPLICIT = text("""
+SELECT CAST(e.tenant_id AS text), e.origin, CAST(e.id AS text), v.id, v.first_wait_s
+FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(tenant_id uuid, origin text)
+JOIN dispatcher.endpoints e ON e.tenant_id = x.tenant_id AND e.origin = x.origin AND e.status <> 'deleted'
+JOIN dispatcher.schedules s ON s.name = e.schedule
+JOIN dispatcher.schedule_versions v ON v.id = s.version_id
+""")
+
+_REGISTER = text("""
+SELECT dispatcher.register_implicit_endpoint(:id, :tenant_id, :origin, :profile, :schedule, :max_in_flight)
 """)
 
 _REMEMBER = text("""
@@ -52,7 +69,8 @@ RETURNING CAST(i.event_id AS text)
 """)
 
 _RECALL = text("""
-SELECT CAST(i.tenant_id AS text), i.key, CAST(i.event_id AS text), i.body_sha256
+SELECT CAST(i.tenant_id AS text), i.key, CAST(i.event_id AS text), i.body_sha256,
+       CAST(extract(epoch FROM i.expires_at - coalesce(CAST(:now AS timestamptz), statement_timestamp())) AS float8)
 FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(tenant_id uuid, key text)
 JOIN dispatcher.idempotency i ON i.tenant_id = x.tenant_id AND i.key = x.key
 """)
@@ -70,15 +88,18 @@ WITH event AS (
     FROM json_to_recordset(CAST(CAST(:deliveries AS text) AS json))
          AS x(id uuid, endpoint_id uuid, event_id uuid, tenant_id uuid, created_at timestamptz,
               not_before timestamptz, first_wait_s float8, expires_at timestamptz, schedule_id smallint,
-              event_type text, mode text, object_id text, replay_id uuid, replay_of uuid)
+              event_type text, mode text, object_id text, replay_id uuid, replay_of uuid,
+              target_url text, target_method text, ordered boolean)
 ), wake AS (
     INSERT INTO dispatcher.wakes (endpoint_id, due_at)
     SELECT endpoint_id, min(due_at) FROM delivery GROUP BY endpoint_id
 )
 INSERT INTO dispatcher.deliveries (id, endpoint_id, event_id, tenant_id, created_at, due_at, expires_at, schedule_id,
-                                   event_type, mode, object_id, replay_id, replay_of)
+                                   event_type, mode, object_id, replay_id, replay_of,
+                                   target_url, target_method, ordered)
 SELECT id, endpoint_id, event_id, tenant_id, created_at, due_at, expires_at, schedule_id,
-       event_type, mode, object_id, replay_id, replay_of
+       event_type, mode, object_id, replay_id, replay_of,
+       target_url, target_method, coalesce(ordered, false)
 FROM delivery
 """)
 
@@ -92,41 +113,95 @@ DELETE FROM dispatcher.idempotency WHERE (tenant_id, key) IN (
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """An endpoint that an event goes to, with the schedule version that its delivery pins."""
+class Recipient:
+    """An endpoint that an event goes to, with the schedule version that its delivery pins.
+
+    `own` means that it is of the event's own tenant, not of one above it; `ordered` that its deliveries take turns.
+    """
 
     endpoint_id: UUID
     schedule_id: int
     first_wait_s: float
+    ordered: bool = False
+    own: bool = True
 
 
-def targets(connection: Connection, asked: Sequence[tuple[UUID, str]]) -> list[list[Target] | None]:
+def recipients(
+    connection: Connection, asked: Sequence[tuple[UUID, str]]
+) -> tuple[list[list[Recipient] | None], dict[str, str]]:
     """For each (tenant, event type): the endpoints of the tenant and of those above it that want the type.
 
-    None where there is no such tenant. Disabled endpoints are among the targets: their deliveries are held. Reads
-    only columns that producers are granted, by the index endpoints_tenant. Locks nothing.
+    None where there is no such tenant. With them the JSON Schemas of those types that have one. Disabled endpoints
+    are among the recipients: their deliveries are held. Those of targets are not. Reads only columns that producers
+    are granted, by the index endpoints_tenant. Locks nothing.
     """
-    found: list[list[Target] | None] = [None] * len(asked)
+    found: list[list[Recipient] | None] = [None] * len(asked)
+    schemas: dict[str, str] = {}
     rows = to_json([{"n": n, "tenant_id": tenant_id, "type": kind} for n, (tenant_id, kind) in enumerate(asked)])
-    for n, endpoint_id, schedule_id, first_wait_s in connection.execute(_TARGETS, {"rows": rows}):
-        targets = found[n] = found[n] or []
+    for n, endpoint_id, schedule_id, wait_s, ordered, own, kind, schema in connection.execute(
+        _RECIPIENTS, {"rows": rows}
+    ):
+        if n is None:
+            schemas[kind] = schema
+            continue
+        of_this = found[n] = found[n] or []
         if endpoint_id is not None:
-            targets.append(Target(UUID(endpoint_id), schedule_id, first_wait_s))
-    return found
+            of_this.append(Recipient(UUID(endpoint_id), schedule_id, wait_s, ordered, own))
+    return found, schemas
+
+
+def implicit_endpoints(
+    connection: Connection, asked: Collection[tuple[UUID, str]]
+) -> dict[tuple[UUID, str], Recipient]:
+    """The implicit endpoints that there are for targets at these (tenant, origin), by the index endpoints_origin."""
+    rows = to_json([{"tenant_id": tenant_id, "origin": origin} for tenant_id, origin in asked])
+    return {
+        (UUID(tenant_id), origin): Recipient(UUID(endpoint_id), schedule_id, first_wait_s)
+        for tenant_id, origin, endpoint_id, schedule_id, first_wait_s in connection.execute(_IMPLICIT, {"rows": rows})
+    }
+
+
+def register_implicit_endpoint(
+    connection: Connection,
+    endpoint_id: UUID,
+    *,
+    tenant_id: UUID,
+    origin: str,
+    profile: str,
+    schedule: str,
+    max_in_flight: int,
+) -> None:
+    """Makes the endpoint for targets at this origin, its lane and its history, unless the tenant has one.
+
+    Waits for any transaction that has made the same one and is still open. Runs as the owner of the schema, who
+    checks that nothing else can be registered by it: `profile` must be the tenant's and allow targets, `schedule` its
+    schedule. Raises sqlalchemy.exc.ProgrammingError otherwise.
+    """
+    connection.execute(
+        _REGISTER,
+        {
+            "id": endpoint_id,
+            "tenant_id": tenant_id,
+            "origin": origin,
+            "profile": profile,
+            "schedule": schedule,
+            "max_in_flight": max_in_flight,
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """What an idempotency key stands for: the event, and the SHA-256 of what was asked under it.
 
-    It is kept for `lifetime_s`, which is 0 where it was read.
+    It is kept for `lifetime_s` more; where that is not above 0 the key is free again.
     """
 
     tenant_id: UUID
     key: str
     event_id: UUID
     body_sha256: bytes
-    lifetime_s: float = 0.0
+    lifetime_s: float
 
 
 def remember(connection: Connection, asked: Sequence[Remembered], *, now: datetime | None = None) -> set[UUID]:
@@ -149,12 +224,17 @@ def remember(connection: Connection, asked: Sequence[Remembered], *, now: dateti
     return {UUID(taken) for taken in connection.execute(_REMEMBER, {"rows": to_json(rows), "now": now}).scalars()}
 
 
-def recall(connection: Connection, keys: Sequence[tuple[UUID, str]]) -> list[Remembered]:
-    """What the keys stand for. Run it after `remember` refused them, as a statement of its own: it then sees them."""
+def recall(
+    connection: Connection, keys: Collection[tuple[UUID, str]], *, now: datetime | None = None
+) -> list[Remembered]:
+    """What the keys stand for, those of them that are kept. Locks nothing.
+
+    Run it after `remember` refused some, as a statement of its own: it then sees them.
+    """
     rows = to_json([{"tenant_id": tenant_id, "key": key} for tenant_id, key in keys])
     return [
-        Remembered(UUID(tenant_id), key, UUID(event_id), bytes(body_sha256))
-        for tenant_id, key, event_id, body_sha256 in connection.execute(_RECALL, {"rows": rows})
+        Remembered(UUID(tenant_id), key, UUID(event_id), bytes(body_sha256), lifetime_s)
+        for tenant_id, key, event_id, body_sha256, lifetime_s in connection.execute(_RECALL, {"rows": rows, "now": now})
     ]
 
 
@@ -188,6 +268,9 @@ class NewDelivery(TypedDict):
     object_id: str | None
     replay_id: NotRequired[UUID | None]
     replay_of: NotRequired[UUID | None]
+    target_url: NotRequired[str | None]
+    target_method: NotRequired[str | None]
+    ordered: NotRequired[bool]
 
 
 def accept(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
+from uuid import UUID
 
 from sqlalchemy import text
 
@@ -12,14 +14,13 @@ from dispatcher.model.delivery import LIVE, DeliveryState
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from uuid import UUID
 
     from sqlalchemy import Connection
 
 _COLUMNS: Final = """
-d.id, d.event_id, d.event_type, d.object_id, d.mode, d.endpoint_id, e.url, d.tenant_id, d.attempts, d.refunds,
-d.reason, d.last_outcome, d.last_status_code, d.replay_of, d.replay_id, d.created_at, d.first_attempt_at,
-v.name AS schedule, v.hash AS schedule_version
+d.id, d.event_id, d.event_type, d.object_id, d.mode, d.endpoint_id, coalesce(d.target_url, e.url) AS url, d.tenant_id,
+d.attempts, d.refunds, d.reason, d.last_outcome, d.last_status_code, d.replay_of, d.replay_id, d.created_at,
+d.first_attempt_at, v.name AS schedule, v.hash AS schedule_version
 """
 
 _JOINS: Final = """
@@ -27,12 +28,25 @@ JOIN dispatcher.endpoints e ON e.id = d.endpoint_id
 JOIN dispatcher.schedule_versions v ON v.id = d.schedule_id
 """
 
+# Scalar, so that it is looked up for the rows of the page only, after they are sorted.
+_HELD: Final = """
+CASE WHEN d.state <> 'waiting' THEN NULL
+     WHEN e.status <> 'active' THEN 'the endpoint is ' || e.status || coalesce(': ' || e.status_reason, '')
+     ELSE (SELECT 'paused' || coalesce(' (' || p.event_type || ')', '') || ': ' || p.reason
+           FROM dispatcher.pauses p
+           WHERE (p.tenant_id IS NULL OR p.tenant_id = e.tenant_id)
+             AND (p.endpoint_id IS NULL OR p.endpoint_id = e.id)
+             AND (p.type_pattern IS NULL OR d.event_type LIKE p.type_pattern)
+           ORDER BY p.created_at, p.id LIMIT 1) END AS held
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class LoggedDelivery:
     """A delivery as the log shows it, live or ended.
 
-    `due_at` is when the next attempt may start, None once it has ended; `held` says why it waits although due.
+    `url` is the endpoint's, or that of the event's target. `due_at` is when the next attempt may start, None once it
+    has ended; `held` says why it waits although due.
     """
 
     id: UUID
@@ -100,6 +114,8 @@ class Filter:
     event_type: str | None = None
     object_id: str | None = None
     outcome: str | None = None
+    replay_id: UUID | None = None
+    target_url: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
 
@@ -112,7 +128,21 @@ _EQUAL: Final = {
     "event_type": "d.event_type = :event_type",
     "object_id": "d.object_id = :object_id",
     "outcome": "d.last_outcome = :outcome",
+    "replay_id": "d.replay_id = :replay_id",
+    "target_url": "d.target_url = :target_url",
 }
+
+
+_CLOCKS: Final = timedelta(minutes=1)
+
+MAX_LIFE: Final = timedelta(days=30)
+"""How long after its delivery an attempt is looked for by its id."""
+
+
+def _earlier(value: UUID, span: timedelta) -> UUID:
+    """The smallest id so long before another one; no instants, since those of ids reach beyond the calendar."""
+    at_ms = (value.int >> 80) - span // timedelta(milliseconds=1)
+    return UUID(int=min(max(0, at_ms), (1 << 48) - 1) << 80)
 
 
 def _where(chosen: Filter, table: Literal["deliveries", "ended_deliveries"]) -> tuple[str, dict[str, Any]]:
@@ -124,6 +154,9 @@ def _where(chosen: Filter, table: Literal["deliveries", "ended_deliveries"]) -> 
             values[name] = value
     if chosen.object_id is not None and table == "deliveries":  # the live table is found through the event
         parts.append("d.event_id IN (SELECT ev.id FROM dispatcher.events ev WHERE ev.object_id = :object_id)")
+    if chosen.replay_id is not None:  # its deliveries are younger than itself, but for what clocks differ
+        parts.append("d.id >= :replayed")
+        values["replayed"] = _earlier(chosen.replay_id, _CLOCKS)
     if chosen.created_after is not None:
         parts.append("d.id >= :first")
         values["first"] = first_id(chosen.created_after)
@@ -148,8 +181,7 @@ def search(
         where, more = _where(chosen, "deliveries")
         parts.append(f"""
             (SELECT {_COLUMNS}, d.state, d.due_at, CAST(NULL AS timestamptz) AS ended_at,
-                    CASE WHEN e.status <> 'active' AND d.state = 'waiting'
-                         THEN 'the endpoint is ' || e.status || coalesce(': ' || e.status_reason, '') END AS held
+                    {_HELD}
              FROM dispatcher.deliveries d {_JOINS} WHERE {where} {page})""")
         values |= more
     if not chosen.states or any(state not in LIVE for state in chosen.states):
@@ -173,8 +205,7 @@ def find(connection: Connection, delivery_id: UUID) -> LoggedDelivery | None:
     rows = connection.execute(
         text(f"""
         SELECT {_COLUMNS}, d.state, d.due_at, CAST(NULL AS timestamptz) AS ended_at,
-               CASE WHEN e.status <> 'active' AND d.state = 'waiting'
-                    THEN 'the endpoint is ' || e.status || coalesce(': ' || e.status_reason, '') END AS held
+               {_HELD}
         FROM dispatcher.deliveries d {_JOINS} WHERE d.id = :id
         UNION ALL
         SELECT {_COLUMNS}, d.state, NULL, d.ended_at, NULL
@@ -198,9 +229,35 @@ def attempts(connection: Connection, delivery_id: UUID) -> list[LoggedAttempt]:
     return [LoggedAttempt(*row) for row in connection.execute(_ATTEMPTS, {"id": delivery_id})]
 
 
+_FIND_ATTEMPT = text("""
+SELECT delivery_id, id, claim_seq, number, worker_id, started_at, duration_ms, outcome, outcome_known, phase,
+       status_code, error, peer_ip, method, url, request_headers, response_headers, response_body, body_end,
+       body_sha256, retry_after_s, decision
+FROM dispatcher.attempts WHERE id = :id AND delivery_id BETWEEN :oldest AND :newest ORDER BY delivery_id DESC LIMIT 1
+""")
+
+
+def find_attempt(connection: Connection, attempt_id: UUID) -> tuple[UUID, LoggedAttempt] | None:
+    """The attempt with this id, and its delivery's id.
+
+    No index has it. An attempt is younger than its delivery and mostly not by much, so the primary key is read
+    backwards from the attempt's own time: quick for one that is there, `MAX_LIFE` of them for one that is not.
+    """
+    values = {
+        "id": attempt_id,
+        "oldest": _earlier(attempt_id, MAX_LIFE),
+        "newest": _earlier(attempt_id, -_CLOCKS),
+    }
+    row = connection.execute(_FIND_ATTEMPT, values).first()
+    return None if row is None else (row[0], LoggedAttempt(*row[1:]))
+
+
 @dataclass(frozen=True, slots=True)
 class Original:
-    """An ended delivery that is to be replayed, with the schedule version that its endpoint has today."""
+    """An ended delivery that is to be replayed, with the schedule version and the order that its endpoint has today.
+
+    `target_url` and `target_method` are of its event's target, to which the replay goes too.
+    """
 
     id: UUID
     event_id: UUID
@@ -211,6 +268,9 @@ class Original:
     object_id: str | None
     schedule_id: int
     first_wait_s: float
+    target_url: str | None = None
+    target_method: str | None = None
+    ordered: bool = False
 
 
 _ORIGINALS: Final = """
@@ -236,7 +296,8 @@ def originals(
     where, values = _where(chosen, "ended_deliveries")
     rows = connection.execute(
         text(f"""
-        SELECT d.id, d.event_id, d.tenant_id, d.endpoint_id, d.event_type, d.mode, d.object_id, v.id, v.first_wait_s
+        SELECT d.id, d.event_id, d.tenant_id, d.endpoint_id, d.event_type, d.mode, d.object_id, v.id, v.first_wait_s,
+               d.target_url, d.target_method, e.ordered
         FROM {_ORIGINALS}
         WHERE {where} AND {_NOT_REPLAYED} AND (CAST(:after AS uuid) IS NULL OR d.id > :after)
           AND (CAST(:ended_before AS timestamptz) IS NULL OR d.ended_at < :ended_before)

@@ -27,6 +27,11 @@ WHERE schedules.version_id <> excluded.version_id
 
 _VERSIONS = text("SELECT id, name, body FROM dispatcher.schedule_versions ORDER BY id")
 
+_CURRENT = text("""
+SELECT s.name, v.body FROM dispatcher.schedules s JOIN dispatcher.schedule_versions v ON v.id = s.version_id
+ORDER BY s.name
+""")
+
 _NAMES = text("SELECT name FROM dispatcher.schedules ORDER BY name")
 
 
@@ -41,6 +46,11 @@ def publish(connection: Connection, *, name: str, version: str, body: str, first
 def versions(connection: Connection) -> list[tuple[int, str, str]]:
     """Every version ever published: (id, name, canonical body)."""
     return [(id_, name, body) for id_, name, body in connection.execute(_VERSIONS)]
+
+
+def current(connection: Connection) -> list[tuple[str, str]]:
+    """What new deliveries pin: (name, canonical body) of each schedule that an endpoint may name."""
+    return [(name, body) for name, body in connection.execute(_CURRENT)]
 
 
 def names(connection: Connection) -> list[str]:

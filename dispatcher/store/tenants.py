@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import orjson
 from sqlalchemy import text
@@ -15,13 +16,24 @@ from dispatcher.model.endpoint import SealedSecret
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
-    from uuid import UUID
 
     from sqlalchemy import Connection
 
 _EXISTS = text("SELECT EXISTS (SELECT FROM dispatcher.tenants WHERE id = :id)")
 
 _LOCK = text("SELECT FROM dispatcher.tenants WHERE id = :id FOR NO KEY UPDATE")
+
+# Unlike _LOCK it also waits for, and keeps waiting, whoever adds a row that refers to the tenant.
+_LOCK_OUT = text("SELECT FROM dispatcher.tenants WHERE id = :id FOR UPDATE")
+
+_DEPTH = text("""
+WITH RECURSIVE chain AS (
+    SELECT id, parent_id FROM dispatcher.tenants WHERE id = :id
+    UNION -- not ALL: it also ends where parents form a ring
+    SELECT t.id, t.parent_id FROM chain c JOIN dispatcher.tenants t ON t.id = c.parent_id
+)
+SELECT count(*) FROM chain
+""")
 
 _TENANTS = """
 SELECT id, name, parent_id, profile, created_at, jsonb_array_length(secrets) > 0 AS has_secret
@@ -46,7 +58,18 @@ SELECT id, secrets FROM dispatcher.tenants
 WHERE id IN (SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json)))
 """)
 
-_SET_SECRETS = text("UPDATE dispatcher.tenants SET secrets = CAST(:secrets AS jsonb) WHERE id = :id")
+# Workers keep what an endpoint needs until its version changes, and an implicit endpoint has its tenant's secrets.
+_SET_SECRETS = text("""
+WITH tenant AS (
+    UPDATE dispatcher.tenants SET secrets = CAST(:secrets AS jsonb) WHERE id = :id
+), endpoint AS (
+    UPDATE dispatcher.endpoints e SET version = e.version + 1, updated_at = statement_timestamp()
+    WHERE e.tenant_id = :id AND e.origin IS NOT NULL AND e.status <> 'deleted'
+    RETURNING e.id, e.version, e.event_types, e.status, e.status_reason
+)
+INSERT INTO dispatcher.endpoint_history (endpoint_id, version, event_types, status, status_reason)
+SELECT id, version, event_types, status, status_reason FROM endpoint
+""")
 
 _ADD_KEY = text("""
 INSERT INTO dispatcher.api_keys (id, tenant_id, name, key_sha256, scopes, rate_limit, signing_secret)
@@ -75,6 +98,19 @@ UPDATE dispatcher.api_keys SET revoked_at = statement_timestamp() WHERE id = :id
 _USED = text("""
 UPDATE dispatcher.api_keys SET last_used_at = statement_timestamp()
 WHERE id = :id AND (last_used_at IS NULL OR last_used_at < statement_timestamp() - interval '1 minute')
+""")
+
+_VALID = text("""
+WITH asked AS MATERIALIZED (
+    SELECT CAST(value AS uuid) AS id FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json))
+), used AS (
+    UPDATE dispatcher.api_keys SET last_used_at = statement_timestamp()
+    WHERE id IN (SELECT k.id FROM asked JOIN dispatcher.api_keys k ON k.id = asked.id
+                 WHERE k.revoked_at IS NULL
+                   AND (k.last_used_at IS NULL OR k.last_used_at < statement_timestamp() - interval '1 minute')
+                 FOR NO KEY UPDATE OF k SKIP LOCKED) -- two that note the same keys never wait for each other
+)
+SELECT CAST(k.id AS text) FROM asked JOIN dispatcher.api_keys k ON k.id = asked.id WHERE k.revoked_at IS NULL
 """)
 
 _TAKE_SIGNATURE = text("""
@@ -140,6 +176,17 @@ def lock(connection: Connection, tenant_id: UUID) -> None:
     connection.execute(_LOCK, {"id": tenant_id})
 
 
+def lock_out_endpoints(connection: Connection, tenant_id: UUID) -> None:
+    """Has nobody add an endpoint to the tenant until the transaction ends, so that none misses what is changed."""
+    connection.execute(_LOCK_OUT, {"id": tenant_id})
+
+
+def depth(connection: Connection, tenant_id: UUID) -> int:
+    """How many tenants there are from this one up to the one without a parent, both included; 0 if it is not there."""
+    found: int = connection.execute(_DEPTH, {"id": tenant_id}).scalar_one()
+    return found
+
+
 def add(
     connection: Connection,
     tenant_id: UUID,
@@ -177,7 +224,7 @@ def secrets_of(connection: Connection, ids: Collection[UUID]) -> dict[UUID, tupl
 
 
 def set_secrets(connection: Connection, tenant_id: UUID, secrets: Sequence[SealedSecret]) -> None:
-    """Replaces a tenant's sealed secrets."""
+    """Replaces a tenant's sealed secrets, also for those of its endpoints that sign with them."""
     connection.execute(_SET_SECRETS, {"id": tenant_id, "secrets": _to_json(secrets)})
 
 
@@ -239,6 +286,12 @@ def revoke_key(connection: Connection, key_id: UUID) -> bool:
 def note_use(connection: Connection, key_id: UUID) -> None:
     """Notes that a key is used now, to the minute."""
     connection.execute(_USED, {"id": key_id})
+
+
+def valid_keys(connection: Connection, ids: Collection[UUID]) -> set[UUID]:
+    """Those of the keys that have not been revoked; notes that they are used now, to the minute. Waits for nobody."""
+    rows = connection.execute(_VALID, {"ids": orjson.dumps(list(ids)).decode()})
+    return {UUID(id_) for id_ in rows.scalars()}
 
 
 def take_signature(connection: Connection, signature: bytes, *, lifetime_s: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,13 @@ from dispatcher.clock import SYSTEM, Clock
 from dispatcher.flow import signing_keys as flow
 from dispatcher.signing import SCHEMES, Keyring
 from dispatcher.store.signing_keys import SigningKey
+from tests.support import walk
+
+
+@pytest.fixture(autouse=True)
+def no_keys(engine: Engine) -> None:
+    walk.forget_signing_keys(engine)
+
 
 PEM = (Path(__file__).parents[1] / "vectors/rfc9500_rsa_2048.pem").read_bytes()
 KEYS = Keyring({"k1": b"k" * 32})
@@ -41,7 +49,7 @@ async def api(migrated_database_url: str) -> AsyncIterator[httpx.AsyncClient]:
             return await connection.run_sync(work)
 
     app = FastAPI()
-    app.state.context = SimpleNamespace(transaction=transaction)
+    app.state.context = SimpleNamespace(transaction=transaction, answers=Counter())
     app.add_middleware(Gate)
     app.include_router(public_keys.router)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:

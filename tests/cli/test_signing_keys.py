@@ -23,7 +23,14 @@ from dispatcher.signing import Keyring
 from dispatcher.signing.platform_keys import import_pem
 from dispatcher.store import trail
 from dispatcher.store.signing_keys import SigningKey
+from tests.support import walk
 from tests.support.walk import NOW
+
+
+@pytest.fixture(autouse=True)
+def no_keys(engine: Engine) -> None:
+    walk.forget_signing_keys(engine)
+
 
 KEYS = Keyring.generate().reveal()
 RSA_FILE = Path(__file__).parents[1] / "vectors/rfc9500_rsa_2048.pem"

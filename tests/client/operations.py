@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 NONE: Any = object()
+TENANT = "ten_00000000-0000-7000-8000-000000000001"
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 PAGE = {"data": [], "has_more": False, "next_cursor": None}
 
@@ -45,17 +46,32 @@ OPERATIONS = [
         body={"name": "shop", "profile": "terminal"},
     ),
     Operation(lambda c: c.tenants.list(), "GET", "/v1/tenants", query={"limit": "50"}, answer=PAGE),
+    Operation(lambda c: c.tenants.get("ten_1"), "GET", "/v1/tenants/{}", "/v1/tenants/ten_1"),
     Operation(
-        lambda c: c.keys.create(name="till", tenant_id="ten_1", scopes=["events:write"]),
+        lambda c: c.tenants.rotate_secret("ten_1", overlap_s=3600),
+        "POST",
+        "/v1/tenants/{}/rotate_secret",
+        "/v1/tenants/ten_1/rotate_secret",
+        body={"overlap_s": 3600},
+    ),
+    Operation(
+        lambda c: c.keys.create(name="till", tenant_id=TENANT, scopes=["events:write"]),
         "POST",
         "/v1/keys",
-        body={"name": "till", "tenant_id": "ten_1", "scopes": ["events:write"]},
+        body={"name": "till", "tenant_id": TENANT, "scopes": ["events:write"]},
     ),
     Operation(
         lambda c: c.keys.list(tenant_id="ten_1", cursor="c"),
         "GET",
         "/v1/keys",
         query={"tenant_id": "ten_1", "limit": "50", "cursor": "c"},
+        answer=PAGE,
+    ),
+    Operation(
+        lambda c: c.audit_log.list(object="ep_1", tenant_id="ten_1"),
+        "GET",
+        "/v1/audit_log",
+        query={"object": "ep_1", "tenant_id": "ten_1", "limit": "50"},
         answer=PAGE,
     ),
     Operation(lambda c: c.keys.revoke("key_1"), "DELETE", "/v1/keys/{}", "/v1/keys/key_1", answer=None),
@@ -95,10 +111,10 @@ OPERATIONS = [
         answer={"data": []},
     ),
     Operation(
-        lambda c: c.endpoints.list(tenant_id="ten_1"),
+        lambda c: c.endpoints.list(tenant_id="ten_1", status="disabled", profile="terminal"),
         "GET",
         "/v1/endpoints",
-        query={"tenant_id": "ten_1", "limit": "50"},
+        query={"tenant_id": "ten_1", "status": "disabled", "profile": "terminal", "limit": "50"},
         answer=PAGE,
     ),
     Operation(lambda c: c.endpoints.get("ep_1"), "GET", "/v1/endpoints/{}", "/v1/endpoints/ep_1"),
@@ -109,7 +125,7 @@ OPERATIONS = [
         "/v1/endpoints/ep_1",
         body={"description": None, "max_in_flight": 3},
     ),
-    Operation(lambda c: c.endpoints.delete("ep_1"), "DELETE", "/v1/endpoints/{}", "/v1/endpoints/ep_1", answer=None),
+    Operation(lambda c: c.endpoints.delete("ep_1"), "DELETE", "/v1/endpoints/{}", "/v1/endpoints/ep_1"),
     Operation(lambda c: c.endpoints.enable("ep_1"), "POST", "/v1/endpoints/{}/enable", "/v1/endpoints/ep_1/enable"),
     Operation(
         lambda c: c.endpoints.disable("ep_1", reason="moving"),
@@ -141,7 +157,14 @@ OPERATIONS = [
         body={"event_type": "payment.*", "reason": "audit"},
     ),
     Operation(lambda c: c.pauses.list(), "GET", "/v1/pauses", query={"limit": "50"}, answer=PAGE),
-    Operation(lambda c: c.pauses.delete("1"), "DELETE", "/v1/pauses/{}", "/v1/pauses/1", answer=None),
+    Operation(lambda c: c.pauses.delete("pau_1"), "DELETE", "/v1/pauses/{}", "/v1/pauses/pau_1", answer=None),
+    Operation(
+        lambda c: c.pauses.delete_scope(tenant_id="ten_1", event_type="payment.*"),
+        "DELETE",
+        "/v1/pauses",
+        query={"tenant_id": "ten_1", "event_type": "payment.*"},
+        answer=None,
+    ),
     Operation(
         lambda c: c.deliveries.list(**_filter()),
         "GET",
@@ -168,7 +191,7 @@ OPERATIONS = [
         "/v1/cancellations",
         body={**FILTER, "preview_token": "t"},
     ),
-    Operation(lambda c: c.find("pay 1/2"), "GET", "/v1/find", query={"q": "pay 1/2"}),
+    Operation(lambda c: c.find("pay 1/2"), "GET", "/v1/find", query={"q": "pay 1/2"}, answer=PAGE),
     Operation(lambda c: c.replays.preview(**_filter()), "POST", "/v1/replays/preview", body=FILTER),
     Operation(
         lambda c: c.replays.create(preview_token="t", rate=10, **_filter()),
@@ -196,7 +219,7 @@ OPERATIONS = [
         body={"waits": ["0s", "5m"], "jitter": 0.1},
     ),
     Operation(lambda c: c.profiles(), "GET", "/v1/profiles", answer=PAGE),
-    Operation(lambda c: c.event_types.list(), "GET", "/v1/event_types", query={"limit": "50"}, answer=PAGE),
+    Operation(lambda c: c.event_types.list(), "GET", "/v1/event_types", answer=PAGE),
     Operation(
         lambda c: c.event_types.put("payment.completed", schema={"type": "object"}),
         "PUT",

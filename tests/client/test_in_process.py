@@ -9,11 +9,11 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from dispatcher.api import authenticate
 from dispatcher.api.app import make_app
 from dispatcher.cli import in_process, target
 from dispatcher.client import AsyncClient, Client, NotFound, Unauthorized, Unprocessable
 from dispatcher.config import Settings
+from dispatcher.flow import keys
 from dispatcher.ids import format_id, uuid7
 from dispatcher.signing import Keyring
 from dispatcher.store import tenants
@@ -81,7 +81,7 @@ async def test_over_a_network_the_same_application_asks_for_a_key(settings: Sett
 async def test_the_application_accepts_what_the_client_signs(settings: Settings, engine: Engine) -> None:
     keyring, key_id, secret = Keyring.parse(settings.secret_keys or ""), uuid7(), b"s" * 32
     with engine.begin() as connection:
-        sealed = authenticate.seal_signing_secret(keyring, secret, key_id)
+        sealed = keys.seal_signing_secret(keyring, secret, key_id)
         tenants.add_key(connection, key_id, "unused", name="till", tenant_id=None, signing_secret=sealed)
     app = make_app(settings)
     async with (
@@ -91,7 +91,7 @@ async def test_the_application_accepts_what_the_client_signs(settings: Settings,
             transport=httpx.ASGITransport(app),
             max_retries=0,
             api_key_id=format_id("key", key_id),
-            signing_secret=authenticate.write_signing_secret(secret),
+            signing_secret=keys.write_signing_secret(secret),
         ) as client,
     ):
         accepted = await client.events.create(type="payment.completed", payload={"ü": 1})

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.flow.parse import parse_event, parse_line, read_object
+from dispatcher.errors import InvalidInput
+from dispatcher.flow.parse import parse_event, parse_line, read_batch, read_object
+from dispatcher.model.event import Target
 
 VALUES = st.recursive(
     st.none()
@@ -45,3 +47,37 @@ def test_a_line_keeps_the_digits_of_its_numbers() -> None:
     event = parse_line(b'{"type": "a", "payload": {"amount": 0.10, "n": 123456789012345678901234567890}}\n', 1)
     assert event.payload == b'{"amount": 0.10, "n": 123456789012345678901234567890}'
     assert parse_event({"type": "a", "payload": {"b": 1}}).payload == {"b": 1}
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from(["payload", "type", "a\\"]), VALUES) | VALUES, min_size=1, max_size=5),
+    st.sampled_from([None, 1]),
+)
+def test_each_event_of_a_batch_is_read_as_it_would_be_alone(events: list[object], indent: int | None) -> None:
+    alone = [read_object(json.dumps(event, indent=indent).encode()) for event in events]
+    in_batch = read_batch(json.dumps({"events": events}, indent=None).encode())
+    assert len(in_batch) == len(alone)
+    for one, other in zip(in_batch, alone, strict=True):
+        if indent is None:
+            assert one == other
+        if isinstance(one, dict) and "payload" in one:
+            assert isinstance(other, dict)
+            assert json.loads(one["payload"]) == json.loads(other["payload"])
+
+
+@given(
+    st.lists(st.sampled_from(['"events"', "[1]", "[]", "7", '{"payload": [2]}', ",", ":", "[", "]", " "]), max_size=12)
+)
+def test_no_batch_is_read_as_another_one(parts: list[str]) -> None:
+    text = "{" + "".join(parts) + "}"
+    try:
+        found = read_batch(text.encode())
+    except (ValueError, InvalidInput):
+        return
+    assert found == [{**one, "payload": b"[2]"} if isinstance(one, dict) else one for one in json.loads(text)["events"]]
+
+
+def test_a_target_is_read() -> None:
+    event = parse_event({"type": "a", "payload": 1, "target": {"url": "https://a.example.com", "method": None}})
+    assert event.target == Target("https://a.example.com")
+    assert parse_event({"type": "a", "payload": 1, "target": None}).target is None

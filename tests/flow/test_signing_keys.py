@@ -28,7 +28,14 @@ from dispatcher.signing.scheme import KeyKind
 from dispatcher.store import signing_keys as store
 from dispatcher.store import trail
 from dispatcher.store.signing_keys import SigningKey
+from tests.support import walk
 from tests.support.walk import NOW
+
+
+@pytest.fixture(autouse=True)
+def no_keys(engine: Engine) -> None:
+    walk.forget_signing_keys(engine)
+
 
 PEM = (Path(__file__).parents[1] / "vectors/rfc9500_rsa_2048.pem").read_bytes()
 KEYS = Keyring({"k1": b"k" * 32})

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from dispatcher import Event, emit, emit_many
 from dispatcher.errors import IdempotencyConflict, InvalidInput, NotFound
 from dispatcher.flow.enqueue import enqueue
-from dispatcher.ids import uuid7
+from dispatcher.ids import DEFAULT_TENANT, uuid7
 from dispatcher.local.postgres import EmbeddedPostgres
+from dispatcher.model.event import Target
 from dispatcher.store.grants import grant_producer
 from tests.support import walk
 from tests.support.producers import count, shared_database, wipe
@@ -95,8 +96,10 @@ def test_it_may_emit_in_every_way(producer: Producer, owner: Engine) -> None:
 
 def test_it_may_do_nothing_else(producer: Producer, owner: Engine) -> None:
     readable = {
-        "tenants": {"id", "parent_id"},
-        "endpoints": {"id", "tenant_id", "schedule", "status", "type_patterns"},
+        "tenants": {"id", "parent_id", "profile"},
+        "endpoints": {"id", "tenant_id", "schedule", "status", "type_patterns", "origin", "ordered"},
+        "profiles": {"name", "is_default", "body"},
+        "event_types": {"name", "schema"},
         "schedules": {"name", "version_id"},
         "schedule_versions": {"id", "first_wait_s"},
         "idempotency": {"tenant_id", "key", "event_id", "body_sha256", "expires_at"},
@@ -125,7 +128,41 @@ def test_it_may_do_nothing_else(producer: Producer, owner: Engine) -> None:
     assert not decided_later & {row.attname for row in columns if row.relname == "deliveries" and row.inserts}
 
 
+def test_it_may_emit_to_a_target_and_make_no_other_endpoint(producer: Producer, owner: Engine) -> None:
+    for _ in range(2):
+        with producer.session() as session:
+            target = Target("https://shop.example.com/orders/1")
+            assert emit(session, Event(type="payment.paid", payload=1, target=target)).fanout == 1
+            session.commit()
+    with owner.connect() as connection:
+        (made,) = walk.rows(connection, "SELECT * FROM dispatcher.endpoints WHERE origin IS NOT NULL")
+        assert {row.endpoint_id for row in walk.live(connection)} == {made.id}
+        assert walk.lane(connection, made.id).asleep
+    with producer.session() as session, pytest.raises(ProgrammingError, match="only the endpoint of a target"):
+        session.execute(
+            text("SELECT dispatcher.register_implicit_endpoint(:id, :t, 'https://a.example.com', 'gateway', 'x', 1)"),
+            {"id": uuid7(), "t": DEFAULT_TENANT},
+        )
+
+
+def test_nobody_else_may_register_by_the_function(owner: Engine) -> None:
+    with owner.connect() as connection:
+        connection.exec_driver_sql("CREATE ROLE bystander")  # rolled back
+        connection.exec_driver_sql("GRANT USAGE ON SCHEMA dispatcher TO bystander")
+        connection.exec_driver_sql("SET LOCAL ROLE bystander")
+        with pytest.raises(ProgrammingError, match="permission denied for function"):
+            connection.execute(
+                text("SELECT dispatcher.register_implicit_endpoint(:id, :t, 'https://a.example.com', 'x', 'x', 1)"),
+                {"id": uuid7(), "t": DEFAULT_TENANT},
+            )
+
+
 REFUSED = [
+    "SELECT headers FROM dispatcher.endpoints",
+    "SELECT description FROM dispatcher.event_types",
+    "UPDATE dispatcher.profiles SET is_default = true",
+    "INSERT INTO dispatcher.endpoints (id) VALUES (gen_random_uuid())",
+    "SELECT * FROM dispatcher.audit_log",
     "SELECT payload FROM dispatcher.events",
     "SELECT secrets FROM dispatcher.endpoints",
     "SELECT url FROM dispatcher.endpoints",

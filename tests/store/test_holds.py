@@ -227,7 +227,9 @@ def test_addresses_that_may_not_be_dialled_disable_the_endpoint_after_so_many_in
         assert row.state == "waiting"
         history = walk.rows(connection, "SELECT version, status FROM dispatcher.endpoint_history ORDER BY version")
         assert [tuple(one) for one in history] == [(1, "active"), (2, "disabled")]
-        (entry,) = walk.rows(connection, "SELECT actor, action, object, after FROM dispatcher.audit_log WHERE actor = 'worker'")
+        (entry,) = walk.rows(
+            connection, "SELECT actor, action, object, after FROM dispatcher.audit_log WHERE actor = 'worker'"
+        )
         assert tuple(entry)[:3] == ("worker", "endpoint.disabled", f"ep_{endpoint.id}")
         assert entry.after == {"status": "disabled", "status_reason": reason}
 

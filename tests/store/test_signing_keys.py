@@ -11,7 +11,14 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from dispatcher.store import signing_keys as store
 from dispatcher.store.signing_keys import SigningKey
+from tests.support import walk
 from tests.support.walk import NOW
+
+
+@pytest.fixture(autouse=True)
+def no_keys(engine: Engine) -> None:
+    walk.forget_signing_keys(engine)
+
 
 HOUR = timedelta(hours=1)
 KEY = SigningKey(id="one", kind="rsa", public=b"public", sealed="v1.k1.x", created_at=NOW, signs_from=NOW + HOUR)

@@ -186,6 +186,18 @@ def deliver(transport: Any, schedules_: dict[int, RetrySchedule], *, clock: Cloc
     )
 
 
+def forget_signing_keys(engine: Engine) -> None:
+    """A database without platform keys, for tests that make their own; the audit log forgets that there were any."""
+    with engine.begin() as connection:
+        for statement in (
+            "DELETE FROM dispatcher.signing_keys",
+            "ALTER TABLE dispatcher.audit_log DISABLE TRIGGER audit_log_append_only",
+            "DELETE FROM dispatcher.audit_log",
+            "ALTER TABLE dispatcher.audit_log ENABLE TRIGGER audit_log_append_only",
+        ):
+            connection.exec_driver_sql(statement)
+
+
 def rows(connection: Connection, sql: str, **values: Any) -> list[Any]:
     return list(connection.execute(text(sql), values))
 

@@ -68,7 +68,11 @@ async def make_worker(hot: AsyncEngine, receiver: Receiver, engine: Engine) -> A
         worker = WorkerLoop(
             hot,
             lambda schedules, may_post, platform_keys: walk.deliver(
-                httpx.MockTransport(receiver), schedules, worker_id=worker_id, may_post=may_post, clock=clock,
+                httpx.MockTransport(receiver),
+                schedules,
+                worker_id=worker_id,
+                may_post=may_post,
+                clock=clock,
                 platform_keys=platform_keys,
             ),
             worker_id=worker_id,

@@ -40,11 +40,13 @@ CREATE TABLE dispatcher.idempotent_requests (
 );
 CREATE INDEX idempotent_requests_expiry ON dispatcher.idempotent_requests (expires_at);
 
--- What workers, the API and producers read of the profile files; published as the schedules are.
+-- What those who accept events read of the profile files; published as the schedules are.
 CREATE TABLE dispatcher.profiles (
     name text PRIMARY KEY,
-    body text NOT NULL
+    body json NOT NULL,                                            -- the profile, and the networks that it may target
+    is_default boolean NOT NULL DEFAULT false                      -- of tenants that name none
 );
+CREATE UNIQUE INDEX profiles_default ON dispatcher.profiles (is_default) WHERE is_default;
 
 ALTER TABLE dispatcher.endpoints
     ADD COLUMN signature text[] CHECK (cardinality(signature) > 0), -- schemes; null: the profile's
@@ -136,8 +138,53 @@ CREATE TRIGGER audit_log_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON disp
     FOR EACH STATEMENT EXECUTE FUNCTION dispatcher.append_only();
 """
 
+# Lets a producer that may insert no endpoint make the one that a target of its event needs. Whatever else is asked of
+# it is refused: the origin is no more than an origin, the rest what the tenant's published profile says.
+REGISTER_IMPLICIT_ENDPOINT = """
+CREATE FUNCTION dispatcher.register_implicit_endpoint(
+    new_id uuid, for_tenant uuid, at_origin text, by_profile text, by_schedule text, in_flight int
+) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF at_origin !~ '^https?://([a-z0-9.-]+|[[][0-9a-f:.]+[]])(:[0-9]{1,5})?$' OR length(at_origin) > 300
+       OR in_flight NOT BETWEEN 1 AND 64 OR substr(CAST(new_id AS text), 15, 1) <> '7'
+       OR NOT EXISTS (
+           SELECT FROM dispatcher.tenants t
+           JOIN dispatcher.profiles p ON p.name = t.profile OR (t.profile IS NULL AND p.is_default)
+           WHERE t.id = for_tenant AND p.name = by_profile
+             AND p.body ->> 'target' = 'true' AND p.body ->> 'schedule' = by_schedule) THEN
+        RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
+            MESSAGE = 'only the endpoint of a target can be registered, as the profile of its tenant has it';
+    END IF;
+    WITH endpoint AS (
+        INSERT INTO dispatcher.endpoints
+            (id, tenant_id, url, profile, schedule, method, max_in_flight, secrets, status, origin)
+        SELECT new_id, for_tenant, at_origin || '/', p.name, by_schedule, p.body -> 'methods' ->> 0, in_flight, '[]',
+               'active', at_origin
+        FROM dispatcher.profiles p WHERE p.name = by_profile
+        ON CONFLICT DO NOTHING
+        RETURNING id, tenant_id, url, profile, schedule, version, status, max_in_flight
+    ), lane AS (
+        INSERT INTO dispatcher.lanes (endpoint_id, ready_at, cap) SELECT id, 'infinity', max_in_flight FROM endpoint
+    ), trail AS (
+        INSERT INTO dispatcher.audit_log (id, actor, action, object, tenant_id, after)
+        SELECT id, 'target', 'endpoint.created', 'ep_' || id, tenant_id,
+               jsonb_build_object('url', url, 'profile', profile, 'schedule', schedule)
+        FROM endpoint
+    )
+    INSERT INTO dispatcher.endpoint_history (endpoint_id, version, status) SELECT id, version, status FROM endpoint;
+END $$
+"""
+
+FUNCTIONS = (
+    REGISTER_IMPLICIT_ENDPOINT,
+    """REVOKE EXECUTE ON FUNCTION
+    dispatcher.register_implicit_endpoint(uuid, uuid, text, text, text, int) FROM PUBLIC""",
+)
+
 
 def upgrade() -> None:
     for statement in STATEMENTS.split(";\n"):
         if statement.strip():
             op.execute(statement)
+    for statement in FUNCTIONS:
+        op.execute(statement)

@@ -1,0 +1,120 @@
+"""`/v1/event_types`: what kinds of events there are, and what their payloads must look like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from dispatcher.api.context import CallerOf, ContextOf, Operator, Page, reply, whole
+from dispatcher.errors import NotFound
+from dispatcher.flow import event_schemas
+from dispatcher.store import event_types as store
+from dispatcher.store import trail
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from dispatcher.model.profile import Profile
+
+router = APIRouter(prefix="/v1/event_types", tags=["event types"])
+
+_NAME = r"^[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*$"
+
+Name = Annotated[
+    str,
+    Path(description="A type of event.", pattern=_NAME, max_length=128, examples=["payment.completed"]),
+]
+
+
+class EventTypeIn(BaseModel):
+    """What is said of a type; what is left out is nothing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    description: str | None = Field(default=None, max_length=1000, examples=["The payment has succeeded."])
+    schema_: dict[str, Any] | bool | None = Field(
+        default=None,
+        alias="schema",
+        description="A JSON Schema (2020-12) that payloads must meet; references stay inside of it.",
+        examples=[{"type": "object", "required": ["amount"]}],
+    )
+
+
+class EventType(BaseModel):
+    """A type of event."""
+
+    name: str = Field(description="A type, or a family such as `order.*`.", examples=["payment.completed"])
+    description: str | None = Field(examples=["The payment has succeeded."])
+    schema_: dict[str, Any] | bool | None = Field(alias="schema", examples=[{"type": "object", "required": ["amount"]}])
+    profiles: list[str] = Field(description="The profiles whose closed catalogue has it.", examples=[["terminal"]])
+    created_at: str | None = Field(description="Null for one that a profile's file brings.", examples=[None])
+    updated_at: str | None = Field(examples=[None])
+
+
+@router.get("", response_model=Page[EventType])
+async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG001 - any key
+    """The catalogue: types that were described here, and those that profiles name."""
+    found = {one.name: one for one in await context.transaction(store.list_)}
+    named = {name for profile in context.profiles.values() for name in profile.catalogue}
+    return reply(
+        whole([_form(found.get(name), name, list(context.profiles.values())) for name in sorted({*found, *named})])
+    )
+
+
+@router.put("/{name}", response_model=EventType)
+async def put(name: Name, asked: EventTypeIn, context: ContextOf, caller: Operator) -> Response:
+    """Describes a type. With a schema, an event of the type whose payload does not meet it is refused from now on."""
+    schema = None if asked.schema_ is None else event_schemas.write_schema(asked.schema_)
+
+    def work(connection: Connection) -> store.EventType:
+        before = store.find(connection, name)
+        after = store.put(connection, name, description=asked.description, schema=schema)
+        _note(connection, caller.actor, "event_type.described", name, before, after)
+        return after
+
+    described = await context.transaction(work)
+    return reply(_form(described, name, list(context.profiles.values())))
+
+
+@router.delete("/{name}", status_code=204, response_class=Response)
+async def delete(name: Name, context: ContextOf, caller: Operator) -> Response:
+    """Takes a type out of the catalogue: its payloads are not checked any more."""
+
+    def work(connection: Connection) -> None:
+        before = store.find(connection, name)
+        if not store.delete(connection, name):
+            raise NotFound(f"there is no event type {name}")
+        _note(connection, caller.actor, "event_type.deleted", name, before, None)
+
+    await context.transaction(work)
+    return Response(status_code=204)
+
+
+def _form(one: store.EventType | None, name: str, profiles: list[Profile]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "description": None if one is None else one.description,
+        "schema": None if one is None or one.schema is None else orjson.loads(one.schema),
+        "profiles": sorted(profile.name for profile in profiles if name in profile.catalogue),
+        "created_at": None if one is None else one.created_at,
+        "updated_at": None if one is None else one.updated_at,
+    }
+
+
+def _note(
+    connection: Connection,
+    actor: str,
+    action: str,
+    name: str,
+    before: store.EventType | None,
+    after: store.EventType | None,
+) -> None:
+    def facts(one: store.EventType | None) -> dict[str, Any] | None:
+        return None if one is None else {"description": one.description, "schema": one.schema}
+
+    trail.append(
+        connection, actor=actor, action=action, object=name, tenant_id=None, before=facts(before), after=facts(after)
+    )

@@ -1,0 +1,113 @@
+"""`dispatcher pause` and `dispatcher unpause`: hold deliveries, and let them go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+
+from dispatcher.cli import target
+from dispatcher.cli.arguments import Id
+from dispatcher.cli.output import output_option, print_fields, print_json, print_line, print_table
+from dispatcher.ids import format_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dispatcher.cli.output import Command, Output
+    from dispatcher.client.types import PauseScope
+
+
+def _scope_options(command: Command) -> Command:
+    """Adds what names the scope, passed as `everything`, `tenant_id`, `endpoint_id` and `event_type`."""
+    options: list[Callable[[Any], Any]] = [
+        click.argument("everything", metavar="[all]", required=False, type=click.Choice(["all"])),
+        click.option("--tenant", "tenant_id", type=Id("ten"), help="Only what is sent for it."),
+        click.option("--endpoint", "endpoint_id", type=Id("ep"), help="Only what is sent to it."),
+        click.option("--type", "event_type", help="Only events of this type, or payment.* for a family."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _scope(
+    everything: str | None, tenant_id: UUID | None, endpoint_id: UUID | None, event_type: str | None
+) -> PauseScope:
+    """What the options name. Raises UsageError for nothing, or for all and something."""
+    scope: PauseScope = {}
+    if tenant_id is not None:
+        scope["tenant_id"] = format_id("ten", tenant_id)
+    if endpoint_id is not None:
+        scope["endpoint_id"] = format_id("ep", endpoint_id)
+    if event_type is not None:
+        scope["event_type"] = event_type
+    if bool(scope) == (everything is not None):
+        found = "all and an option" if scope else "nothing"
+        raise click.UsageError(f"found {found}; allowed: all, or at least one of --tenant, --endpoint, --type")
+    return scope
+
+
+@click.command()
+@_scope_options
+@click.option("--reason", help="Shown with what waits.")
+@click.option("--list", "lists", is_flag=True, help="Show what is paused, and do nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask before everything is held.")
+@output_option
+def pause(
+    everything: str | None,
+    tenant_id: UUID | None,
+    endpoint_id: UUID | None,
+    event_type: str | None,
+    reason: str | None,
+    lists: bool,
+    yes: bool,
+    output: Output,
+) -> None:
+    """Hold deliveries: all, or those that match every option. They wait, for 7 days at most, until `unpause`."""
+    if lists:
+        _list(output)
+        return
+    scope = _scope(everything, tenant_id, endpoint_id, event_type)
+    if not scope and not yes:
+        click.confirm("Hold every delivery of every tenant?", abort=True)
+    with target.client() as client:
+        made = client.pauses.create(**scope, reason=reason)
+    if output == "json":
+        print_json(made)
+        return
+    print_fields([(name, value) for name, value in made.items() if value is not None])
+
+
+@click.command()
+@_scope_options
+def unpause(everything: str | None, tenant_id: UUID | None, endpoint_id: UUID | None, event_type: str | None) -> None:
+    """End the pause of exactly this scope; what it held is sent."""
+    scope = _scope(everything, tenant_id, endpoint_id, event_type)
+    with target.client() as client:
+        client.pauses.delete_scope(**scope)
+    print_line("unpaused")
+
+
+def _list(output: Output) -> None:
+    with target.client() as client:
+        found = list(client.pauses.iterate(limit=1000))
+    if output == "json":
+        print_json({"data": found})
+        return
+    print_table(
+        ["id", "tenant", "endpoint", "type", "reason", "by", "since"],
+        [
+            (
+                one["id"],
+                one["tenant_id"] or "all",
+                one["endpoint_id"] or "all",
+                one["event_type"] or "all",
+                one["reason"],
+                one["created_by"],
+                one["created_at"],
+            )
+            for one in found
+        ],
+    )

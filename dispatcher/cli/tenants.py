@@ -1,0 +1,91 @@
+"""`dispatcher tenants`: who owns endpoints and events."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+
+from dispatcher.cli import target
+from dispatcher.cli.arguments import Id
+from dispatcher.cli.output import output_option, print_fields, print_json, print_table
+from dispatcher.ids import format_id
+from dispatcher.retry import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dispatcher.cli.output import Output
+
+
+@click.group()
+def tenants() -> None:
+    """Keep whoever owns endpoints and events apart."""
+
+
+def _print(tenant: Mapping[str, Any], output: Output) -> None:
+    if output == "json":
+        print_json(tenant)
+        return
+    print_fields([(name, value) for name, value in tenant.items() if value is not None])
+
+
+_tenant_id = click.argument("tenant_id", type=Id("ten"))
+
+
+@tenants.command()
+@click.argument("name")
+@click.option("--parent", "parent_id", type=Id("ten"), help="Whose endpoints also receive its events.")
+@click.option("--profile", help="That of endpoints which name none.  [default: the installation's]")
+@output_option
+def create(name: str, parent_id: UUID | None, profile: str | None, output: Output) -> None:
+    """Make a tenant. The secret that signs deliveries to its events' own targets is shown this once."""
+    asked: dict[str, Any] = {"name": name, "profile": profile}
+    if parent_id is not None:
+        asked["parent_id"] = format_id("ten", parent_id)
+    with target.client() as client:
+        tenant = client.tenants.create(**asked)
+    _print(tenant, output)
+
+
+@tenants.command("list")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
+@output_option
+def list_(limit: int, output: Output) -> None:
+    """The tenants, the newest first."""
+    with target.client() as client:
+        found = client.tenants.list(limit=limit)["data"]
+    if output == "json":
+        print_json({"data": found})
+        return
+    print_table(
+        ["id", "name", "profile", "parent", "created"],
+        [(one["id"], one["name"], one["profile"], one["parent_id"], one["created_at"]) for one in found],
+    )
+
+
+@tenants.command()
+@_tenant_id
+@output_option
+def show(tenant_id: UUID, output: Output) -> None:
+    """One tenant."""
+    with target.client() as client:
+        tenant = client.tenants.get(format_id("ten", tenant_id))
+    _print(tenant, output)
+
+
+@tenants.command("rotate-secret")
+@_tenant_id
+@click.option("--overlap", default="24h", show_default=True, help="How long the old secret signs beside the new one.")
+@output_option
+def rotate_secret(tenant_id: UUID, overlap: str, output: Output) -> None:
+    """Give it a new secret, shown this once."""
+    try:
+        kept: timedelta = parse_duration(overlap)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--overlap") from error
+    with target.client() as client:
+        tenant = client.tenants.rotate_secret(format_id("ten", tenant_id), overlap_s=kept.total_seconds())
+    _print(tenant, output)

@@ -1,0 +1,199 @@
+"""Finds anything by what people have of it: an id, the payment it is about, a URL or a host."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from dispatcher.errors import InvalidInput, NotFound
+from dispatcher.flow import register
+from dispatcher.ids import format_id, parse_id
+from dispatcher.model.delivery import DeliveryState
+from dispatcher.store import endpoints, event_log, log, replays, tenants
+from dispatcher.store import find as store
+from dispatcher.store.event_log import EventFilter
+from dispatcher.store.log import Filter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+    from dispatcher.ids import Prefix
+    from dispatcher.model.endpoint import Endpoint
+    from dispatcher.store.log import LoggedAttempt, LoggedDelivery, LoggedEvent
+    from dispatcher.store.replays import Replay
+    from dispatcher.store.tenants import ApiKey, Tenant
+
+Kind = Literal["event", "endpoint", "delivery", "attempt", "replay", "tenant", "key"]
+
+MOST: Final = 50
+"""Of each kind, the newest."""
+
+TARGETS: Final = timedelta(days=30)
+"""How far back deliveries are looked for by the URL of a target: no index has it."""
+
+_OBJECT_ID: Final = 200
+
+_HOST: Final = re.compile(r"(?:(\[[0-9A-Fa-f:.]+\])|([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+\.?|localhost))(?::\d{1,5})?")
+_ORIGIN: Final = re.compile(r"[A-Za-z]+://([^/?#]+)/?")
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOf:
+    """An attempt, and the delivery that it was of."""
+
+    attempt: LoggedAttempt
+    delivery_id: UUID
+
+
+Thing: TypeAlias = "LoggedEvent | Endpoint | LoggedDelivery | AttemptOf | Replay | Tenant | ApiKey"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One thing, and what is to be said of it in a line."""
+
+    kind: Kind
+    summary: str
+    thing: Thing
+
+
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """Who looks: `own` is the tenant whose things are to be found, None for all; `keys` whether API keys may be."""
+
+    connection: Connection
+    now: datetime
+    own: UUID | None = None
+    keys: bool = False
+
+    def __call__(self, asked: str) -> list[Found]:
+        """All that `asked` names: one thing by its id, and with an event its deliveries; else everything that is
+        about an object, or at a URL or a host. At most `MOST` of each kind.
+        """
+        asked = asked.strip()
+        if (named := _id(asked)) is not None:
+            return list(self._by_id(*named))
+        return [*self._about(asked), *self._at(asked)]
+
+    def _by_id(self, prefix: Prefix, id_: UUID) -> Iterator[Found]:
+        match prefix:
+            case "evt":
+                yield from self._event(id_)
+            case "ep":
+                try:
+                    yield _of_endpoint(register.find(self.connection, id_, tenant_id=self.own))
+                except NotFound:
+                    return
+            case "dlv":
+                if (delivery := self._delivery(id_)) is not None:
+                    yield _of_delivery(delivery)
+            case "att":
+                yield from self._attempt(id_)
+            case "rpl":
+                replay = replays.find(self.connection, id_)
+                if replay is not None and self.own in (None, replay.tenant_id):
+                    yield _of_replay(replay)
+            case "ten":
+                tenant = tenants.find(self.connection, id_) if self.own in (None, id_) else None
+                if tenant is not None:
+                    yield Found("tenant", tenant.name, tenant)
+            case "key":
+                key = tenants.find_key_by_id(self.connection, id_) if self.keys else None
+                if key is not None and self.own in (None, key.tenant_id):
+                    yield _of_key(key)
+
+    def _event(self, id_: UUID) -> Iterator[Found]:
+        event = log.find_event(self.connection, id_)
+        if event is None or self.own not in (None, event.tenant_id):
+            return
+        yield _of_event(event)
+        for one in log.search(self.connection, Filter(event_id=id_, tenant_id=self.own), limit=MOST):
+            yield _of_delivery(one)
+
+    def _delivery(self, id_: UUID) -> LoggedDelivery | None:
+        found = log.find(self.connection, id_)
+        return found if found is not None and self.own in (None, found.tenant_id) else None
+
+    def _attempt(self, id_: UUID) -> Iterator[Found]:
+        found = log.find_attempt(self.connection, id_)
+        if found is None or self._delivery(found[0]) is None:
+            return
+        delivery_id, attempt = found
+        status = "" if attempt.status_code is None else f" {attempt.status_code}"
+        said = f"attempt {attempt.number} of {format_id('dlv', delivery_id)}: {attempt.outcome}{status}"
+        yield Found("attempt", said, AttemptOf(attempt, delivery_id))
+
+    def _about(self, object_id: str) -> Iterator[Found]:
+        if len(object_id) > _OBJECT_ID:
+            return
+        chosen = EventFilter(object_id=object_id, tenant_id=self.own)
+        for event in event_log.search(self.connection, chosen, limit=MOST):
+            yield _of_event(event)
+        for one in log.search(self.connection, Filter(object_id=object_id, tenant_id=self.own), limit=MOST):
+            yield _of_delivery(one)
+
+    def _at(self, asked: str) -> Iterator[Found]:
+        is_url, at = "://" in asked, host(asked)
+        if not is_url and at is None:
+            return
+        ids = store.endpoints_at(self.connection, url=asked, host=at, tenant_id=self.own, limit=MOST)
+        by_id = endpoints.fetch(self.connection, ids)
+        for one in ids:
+            yield _of_endpoint(by_id[one])
+        if is_url and store.is_target(self.connection, url=asked, tenant_id=self.own):
+            chosen = Filter(target_url=asked, tenant_id=self.own, created_after=self.now - TARGETS)
+            for delivery in log.search(self.connection, chosen, limit=MOST):
+                yield _of_delivery(delivery)
+
+
+def _id(asked: str) -> tuple[Prefix, UUID] | None:
+    """What an id of ours names; None for anything else, such as a merchant's own `key_1`."""
+    prefixes: tuple[Prefix, ...] = ("evt", "ep", "dlv", "att", "rpl", "ten", "key")
+    for prefix in prefixes:
+        if asked.startswith(f"{prefix}_"):
+            try:
+                return prefix, parse_id(prefix, asked)
+            except InvalidInput:
+                return None
+    return None
+
+
+def host(asked: str) -> str | None:
+    """The host that is named, by itself or by a URL that names nothing else; None for anything else.
+
+    >>> host("shop.example.com:8443"), host("https://shop.example.com/"), host("https://shop.example.com/hook")
+    ('shop.example.com', 'shop.example.com', None)
+    """
+    if (origin := _ORIGIN.fullmatch(asked)) is not None:
+        asked = origin[1]
+    found = _HOST.fullmatch(asked)
+    return None if found is None else found[1] or found[2]
+
+
+def _of_event(one: LoggedEvent) -> Found:
+    went = {0: "matched no endpoint", 1: "went to 1 endpoint"}.get(one.fanout, f"went to {one.fanout} endpoints")
+    return Found("event", f"{one.type}: {went}", one)
+
+
+def _of_endpoint(one: Endpoint) -> Found:
+    why = f" ({one.status_reason})" if one.status_reason else ""
+    return Found("endpoint", f"{one.url}: {one.status}{why}", one)
+
+
+def _of_delivery(one: LoggedDelivery) -> Found:
+    why = None if one.state is DeliveryState.DELIVERED else one.held or one.reason
+    return Found("delivery", f"{one.event_type} to {one.url}: {one.state}" + (f" ({why})" if why else ""), one)
+
+
+def _of_replay(one: Replay) -> Found:
+    return Found("replay", f"{one.state}: {one.replayed} done", one)
+
+
+def _of_key(one: ApiKey) -> Found:
+    return Found("key", one.name + ("" if one.revoked_at is None else " (revoked)"), one)

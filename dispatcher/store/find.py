@@ -1,0 +1,43 @@
+"""The statements that find endpoints by where they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+_AT = text(r"""
+SELECT e.id FROM dispatcher.endpoints e
+WHERE e.status <> 'deleted' AND (CAST(:tenant_id AS uuid) IS NULL OR e.tenant_id = :tenant_id)
+  AND (e.url = :url
+       OR lower(substring(e.url FROM '^[A-Za-z]+://(?:[^/?#@]*@)?(\[[^]]*\]|[^/:?#]+)')) = lower(CAST(:host AS text)))
+ORDER BY e.id DESC LIMIT :limit
+""")
+
+_IS_TARGET = text("""
+SELECT EXISTS (SELECT FROM dispatcher.endpoints e
+               WHERE e.origin IS NOT NULL AND starts_with(:url, e.origin)
+                 AND (CAST(:tenant_id AS uuid) IS NULL OR e.tenant_id = :tenant_id))
+""")
+
+
+def endpoints_at(
+    connection: Connection, *, url: str, host: str | None, tenant_id: UUID | None, limit: int
+) -> list[UUID]:
+    """The endpoints with this URL, or at this host if one is given; the newest first. Of a tenant, or of all.
+
+    Reads the tenant's endpoints by the index endpoints_tenant, or all there are: a host has no index.
+    """
+    values = {"url": url, "host": host, "tenant_id": tenant_id, "limit": limit}
+    return list(connection.execute(_AT, values).scalars())
+
+
+def is_target(connection: Connection, *, url: str, tenant_id: UUID | None) -> bool:
+    """Whether a target of any event was where this URL is. Of a tenant, or of all."""
+    found: bool = connection.execute(_IS_TARGET, {"url": url, "tenant_id": tenant_id}).scalar_one()
+    return found
