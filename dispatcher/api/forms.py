@@ -12,14 +12,18 @@ from dispatcher.model.delivery import DeliveryState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
     from uuid import UUID
 
     from dispatcher.flow.explain import Explained
+    from dispatcher.flow.replay import Preview
+    from dispatcher.ids import Prefix
     from dispatcher.model.endpoint import Endpoint
     from dispatcher.model.outcome import Outcome
     from dispatcher.signing import Keyring
     from dispatcher.store.log import LoggedAttempt, LoggedDelivery, LoggedEvent
     from dispatcher.store.pauses import Pause
+    from dispatcher.store.replays import Replay
     from dispatcher.store.stats import Stats
     from dispatcher.store.tenants import ApiKey, Tenant
     from dispatcher.store.trail import Entry
@@ -210,6 +214,59 @@ def stats(one: Stats, window: str) -> dict[str, Any]:
 
 def _rounded(value: float | None, digits: int = 1) -> float | None:
     return None if value is None else round(value, digits)
+
+
+def replay(one: Replay) -> dict[str, Any]:
+    """A replay or a cancellation, and how far it is."""
+    return {
+        "id": format_id("rpl", one.id),
+        "kind": one.kind,
+        "status": one.state,
+        "tenant_id": None if one.tenant_id is None else format_id("ten", one.tenant_id),
+        "filter": _chosen(one.filter),
+        "total": one.total,
+        "replayed": one.replayed,
+        "rate_per_second": one.rate,
+        "created_by": one.created_by,
+        "created_at": one.created_at,
+        "ended_at": one.ended_at,
+    }
+
+
+def _chosen(kept: dict[str, Any]) -> dict[str, Any]:
+    """A filter as it is kept, in the words in which it is asked for; None does not matter."""
+    ids: tuple[tuple[str, Prefix], ...] = (
+        ("tenant_id", "ten"),
+        ("endpoint_id", "ep"),
+        ("event_id", "evt"),
+        ("replay_id", "rpl"),
+    )
+    delivery_ids = kept.get("delivery_ids")
+    return {
+        "status": ",".join(kept["states"]) if "states" in kept else None,
+        "undelivered": kept.get("undelivered", False),
+        "include_delivered": not kept.get("but_delivered", False),
+        **{name: format_id(prefix, kept[name]) if name in kept else None for name, prefix in ids},
+        **{name: kept.get(name) for name in ("event_type", "object_id", "outcome", "created_after", "created_before")},
+        "delivery_ids": None if delivery_ids is None else [format_id("dlv", one) for one in delivery_ids],
+        "as_of": kept.get("as_of"),
+    }
+
+
+def preview(one: Preview, token: str, expires_at: datetime) -> dict[str, Any]:
+    """What a replay or a cancellation would do, and the token that has exactly that done."""
+    summary = one.summary
+    return {
+        "count": summary.count,
+        "oldest": summary.oldest,
+        "newest": summary.newest,
+        "already_delivered": summary.already_delivered,
+        "endpoints_disabled": summary.endpoints_disabled,
+        "in_flight": summary.in_flight,
+        "estimated_seconds": round(one.estimated_s, 1),
+        "preview_token": token,
+        "expires_at": expires_at,
+    }
 
 
 def found(kind: str, summary: str, shown: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ EVENT_TYPE: Final = "endpoint.ping"
 
 FAILED: Final = "ENDPOINT_VALIDATION_FAILED"
 
-PER_MINUTE: Final = 60
+PER_MINUTE: Final = 120
 """Pings of one host, by one process: room for a tenant that registers its 16 endpoints and gets some of them wrong."""
 
 _HOSTS: Final = 10_000

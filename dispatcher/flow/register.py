@@ -94,6 +94,16 @@ class Register:
         _note(connection, "imported" if asked.secrets else "created", endpoint, None, self._facts(endpoint), by=by)
         return endpoint, secrets[0] if secrets else None
 
+    def check_choice(self, connection: Connection, asked: NewEndpoint) -> None:
+        """For tenants who register for themselves.
+
+        Raises InvalidInput where the operator gave the tenant a profile and another one is asked for, or its limit and
+        its ping would be no rules.
+        """
+        tenant = tenants.find(connection, asked.tenant_id)
+        if tenant is not None and tenant.profile is not None and asked.profile not in (None, tenant.profile):
+            raise InvalidInput("/profile", repr(asked.profile)[:80], f"{tenant.profile}, which is the tenant's")
+
     def plan(self, connection: Connection, asked: NewEndpoint) -> Endpoint:
         """The endpoint as it would be, without secrets; nothing is stored.
 

@@ -15,6 +15,7 @@ from dispatcher.ids import uuid7
 from dispatcher.model.delivery import Claim, DeliveryState, Released, RetryAt, Stop
 from dispatcher.model.event import StoredEvent
 from dispatcher.model.outcome import OutcomeClass
+from dispatcher.store.endpoints import HEARD
 from dispatcher.store.rows import to_json
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ FROM claimed c
 CROSS JOIN LATERAL (SELECT * FROM dispatcher.events e WHERE e.id = c.event_id) e
 """)
 
-_RECORD = text("""
+_RECORD = text(f"""
 WITH clock AS MATERIALIZED (
     SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now
 ), result AS MATERIALIZED (
@@ -256,7 +257,7 @@ WITH clock AS MATERIALIZED (
                    b.blocked + r.blocked || ' attempts in a row met an address that may not be dialled' END) AS reason
     ) v
     WHERE e.id = r.endpoint_id AND e.status = 'active'
-    RETURNING e.id, e.tenant_id, e.version, e.event_types, e.status, e.status_reason
+    RETURNING e.id, e.tenant_id, e.version, e.type_patterns, e.status, e.status_reason
 ), dialled AS (
     UPDATE dispatcher.endpoints e SET blocked = 0
     FROM (SELECT DISTINCT endpoint_id FROM result
@@ -264,12 +265,12 @@ WITH clock AS MATERIALIZED (
     WHERE e.blocked > 0 AND e.id = r.endpoint_id AND NOT EXISTS (SELECT FROM judged WHERE judged.id = e.id)
 ), history AS (
     INSERT INTO dispatcher.endpoint_history (endpoint_id, version, changed_at, event_types, status, status_reason)
-    SELECT d.id, d.version, clock.now, d.event_types, d.status, d.status_reason FROM judged d, clock
-    WHERE d.status = 'disabled'
+    SELECT id, version, clock.now, {HEARD}, status, status_reason FROM judged, clock
+    WHERE status = 'disabled'
 ), trail AS (
     INSERT INTO dispatcher.audit_log (id, at, actor, action, object, tenant_id, before, after)
     SELECT x.id, clock.now, 'worker', 'endpoint.disabled', 'ep_' || d.id, d.tenant_id,
-           CAST('{"status": "active"}' AS jsonb),
+           CAST('{{"status": "active"}}' AS jsonb),
            jsonb_build_object('status', 'disabled', 'status_reason', d.status_reason)
     FROM judged d
     JOIN json_to_recordset(CAST(CAST(:verdicts AS text) AS json)) AS x(endpoint_id uuid, id uuid)
@@ -342,6 +343,10 @@ RETURNING id
 """
 
 _CANCEL = text(_MOVE.format(which=":id"))
+
+_CANCEL_CHOSEN = text(
+    _MOVE.format(which="SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json))")
+)
 
 _CANCEL_ALL_OF = text(
     _MOVE.format(
@@ -656,6 +661,14 @@ def cancel(connection: Connection, delivery_id: UUID, reason: str, *, now: datet
         _CANCEL, {"id": delivery_id, "state": DeliveryState.CANCELLED, "reason": reason, "now": now}
     )
     return len(done.all()) > 0
+
+
+def cancel_chosen(connection: Connection, ids: Collection[UUID], reason: str, *, now: datetime | None = None) -> int:
+    """Ends those of the deliveries that wait as `cancelled`; returns how many."""
+    done = connection.execute(
+        _CANCEL_CHOSEN, {"ids": to_json(list(ids)), "state": DeliveryState.CANCELLED, "reason": reason, "now": now}
+    )
+    return len(done.all())
 
 
 def cancel_all_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from sqlalchemy import text
@@ -24,10 +24,11 @@ e.status, e.status_reason, e.version, e.created_at, e.updated_at
 """
 
 # What an entry of the history says was heard is what decided, also where the endpoint itself chose nothing.
-_HEARD = r"""
+HEARD: Final = r"""
 (SELECT array_agg(replace(replace(p.pattern, '\_', '_'), '%', '*') ORDER BY p.n)
  FROM unnest(type_patterns) WITH ORDINALITY p(pattern, n))
 """
+"""What an endpoint hears, as its history keeps it: from the LIKE patterns, since null may stand for a catalogue."""
 
 _CREATE = text(f"""
 WITH endpoint AS (
@@ -42,14 +43,14 @@ WITH endpoint AS (
     INSERT INTO dispatcher.lanes (endpoint_id, ready_at, cap) SELECT id, 'infinity', max_in_flight FROM endpoint
 )
 INSERT INTO dispatcher.endpoint_history (endpoint_id, version, event_types, status, status_reason)
-SELECT id, version, {_HEARD}, status, status_reason FROM endpoint
+SELECT id, version, {HEARD}, status, status_reason FROM endpoint
 """)
 
 _REMEMBER = f"""
     RETURNING e.id, e.version, e.type_patterns, e.status, e.status_reason
 ), history AS (
     INSERT INTO dispatcher.endpoint_history (endpoint_id, version, event_types, status, status_reason)
-    SELECT id, version, {_HEARD}, status, status_reason FROM endpoint
+    SELECT id, version, {HEARD}, status, status_reason FROM endpoint
 ), wake AS (
     INSERT INTO dispatcher.wakes (endpoint_id, due_at) SELECT id, statement_timestamp() FROM endpoint
 )

@@ -180,3 +180,15 @@ async def test_an_endpoint_whose_profile_is_gone_is_shown_and_not_changed(
     for answer in (await client.patch(path, json={"name": "a"}), await client.post(f"{path}/rotate_secret")):
         assert (answer.status_code, answer.json()["code"]) == (409, "PROFILE_MISSING")
     assert (await client.post(f"{path}/disable")).status_code == 200
+
+
+async def test_a_tenant_that_was_given_a_profile_cannot_choose_another(api: httpx.AsyncClient) -> None:
+    tenant = (await api.post("/v1/tenants", json={"name": "group", "profile": "checkout"})).json()
+    key = (await api.post("/v1/keys", json={"name": "own", "tenant_id": tenant["id"]})).json()["key"]
+    asked = {"name": "shop", "url": "https://shop.example.com/"}
+    own = {"authorization": f"Bearer {key}"}
+    refused = await api.post("/v1/endpoints", json=asked | {"profile": "default"}, headers=own)
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/profile")
+    assert (await api.post("/v1/endpoints", json=asked | {"profile": "checkout"}, headers=own)).status_code == 201
+    by_operator = asked | {"profile": "default", "tenant_id": tenant["id"]}
+    assert (await api.post("/v1/endpoints", json=by_operator)).status_code == 201

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from dispatcher.api import public_keys
 from dispatcher.api.gate import Gate
+from dispatcher.api.traffic import Traffic
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.flow import signing_keys as flow
 from dispatcher.signing import SCHEMES, Keyring
@@ -49,7 +49,7 @@ async def api(migrated_database_url: str) -> AsyncIterator[httpx.AsyncClient]:
             return await connection.run_sync(work)
 
     app = FastAPI()
-    app.state.context = SimpleNamespace(transaction=transaction, answers=Counter())
+    app.state.context = SimpleNamespace(transaction=transaction, traffic=Traffic())
     app.add_middleware(Gate)
     app.include_router(public_keys.router)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:

@@ -1,0 +1,139 @@
+"""`/v1/pauses`: what is held."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from dispatcher.api import forms
+from dispatcher.api.context import (
+    Caller,
+    ContextOf,
+    Cursor,
+    EndpointReader,
+    EndpointWriter,
+    Limit,
+    OnceOf,
+    Page,
+    TenantId,
+    page,
+    read_cursor,
+    reply,
+)
+from dispatcher.errors import Forbidden
+from dispatcher.flow import pause as flow
+from dispatcher.flow import registration
+from dispatcher.ids import parse_id
+from dispatcher.model.access import Scope
+from dispatcher.store import pauses as store
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+router = APIRouter(prefix="/v1/pauses", tags=["pauses"])
+
+_PAUSE: Final = "pau_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968"
+_TENANT: Final = "ten_00000000-0000-7000-8000-000000000001"
+_ENDPOINT: Final = "ep_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968"
+
+_TYPE: Final = r"^[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*(\.\*)?$"
+
+EventType = Annotated[str, Field(max_length=128, pattern=_TYPE)]
+
+
+class NewPause(BaseModel):
+    """What is to be held: all that matches all that is given, and everything where nothing is.
+
+    A tenant's key holds only what is its tenant's.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    tenant_id: str | None = Field(default=None, examples=[_TENANT])
+    endpoint_id: str | None = Field(default=None, examples=[_ENDPOINT])
+    event_type: EventType | None = Field(
+        default=None, description="A type, or `payment.*` for a family.", examples=["payment.*"]
+    )
+    reason: Annotated[str, Field(max_length=registration.TEXT)] | None = Field(
+        default=None, description="Shown with what waits.", examples=["the bank is away"]
+    )
+
+
+class Pause(BaseModel):
+    """What is held. It waits, for 7 days at most, and is sent when the pause ends."""
+
+    id: str = Field(examples=[_PAUSE])
+    tenant_id: str | None = Field(description="Null: of every tenant.", examples=[_TENANT])
+    endpoint_id: str | None = Field(description="Null: of every endpoint.", examples=[None])
+    event_type: str | None = Field(description="Null: of every type.", examples=["payment.*"])
+    reason: str = Field(examples=["the bank is away"])
+    created_by: str = Field(
+        description="The id of a key, or `cli:` and the account's name.",
+        examples=["key_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968"],
+    )
+    created_at: datetime = Field(examples=["2026-03-02T09:00:00Z"])
+
+
+@router.post("", status_code=201, response_model=Pause)
+async def create(asked: NewPause, context: ContextOf, caller: EndpointWriter, once: OnceOf) -> Response:
+    """Holds deliveries. What is in flight is not called back."""
+    scope = _scope(caller, asked.tenant_id, asked.endpoint_id, asked.event_type)
+    reason = asked.reason or f"paused by {'an operator' if caller.is_operator else 'its owner'}"
+
+    def work(connection: Connection) -> dict[str, Any]:
+        pause = flow.create(
+            connection, scope, reason=reason, by=caller.actor, own=caller.tenant_id, clock=context.clock
+        )
+        return forms.pause(pause)
+
+    return await once.run(work, status=201)
+
+
+@router.get("", response_model=Page[Pause])
+async def list_(
+    context: ContextOf, caller: EndpointReader, tenant_id: TenantId = None, cursor: Cursor = None, limit: Limit = 50
+) -> Response:
+    """The pauses, the newest first; to a tenant's key, those within its tenant."""
+    scope, before = caller.scope(tenant_id), read_cursor(cursor)
+    found = await context.transaction(
+        lambda connection: store.list_(connection, tenant_id=scope, before=before, limit=limit + 1)
+    )
+    return reply(page(found, limit, forms.pause))
+
+
+@router.delete("/{pause_id}", status_code=204)
+async def end(pause_id: str, context: ContextOf, caller: EndpointWriter) -> Response:
+    """Lets what a pause held go on."""
+    id_ = parse_id("pau", pause_id)
+    await context.transaction(lambda connection: flow.end(connection, id_, by=caller.actor, own=caller.tenant_id))
+    context.wakeup.ring()
+    return Response(status_code=204)
+
+
+@router.delete("", status_code=204)
+async def end_scope(
+    context: ContextOf,
+    caller: EndpointWriter,
+    tenant_id: TenantId = None,
+    endpoint_id: Annotated[str | None, Query(description="As the pause has it.")] = None,
+    event_type: Annotated[EventType | None, Query(description="As the pause has it.", examples=["payment.*"])] = None,
+) -> Response:
+    """Ends the pause of exactly this scope: without a parameter, the one of everything."""
+    scope = _scope(caller, tenant_id, endpoint_id, event_type)
+    await context.transaction(
+        lambda connection: flow.end_scope(connection, scope, by=caller.actor, own=caller.tenant_id)
+    )
+    context.wakeup.ring()
+    return Response(status_code=204)
+
+
+def _scope(caller: Caller, tenant_id: str | None, endpoint_id: str | None, event_type: str | None) -> store.Scope:
+    """What is named, within what is the caller's. Raises NotFound for another tenant."""
+    tenant = caller.scope(tenant_id)
+    endpoint = None if endpoint_id is None else parse_id("ep", endpoint_id, pointer="/endpoint_id")
+    if (tenant, endpoint, event_type) == (None, None, None) and not caller.may(Scope.ADMIN):
+        raise Forbidden("this holds everything, of every tenant; allowed: an operator's key with the scope admin")
+    return store.Scope(tenant, endpoint, event_type)
