@@ -365,6 +365,9 @@ def _over_many(
     """Counts what is chosen, asks, and starts the work over it."""
     resource = client.replays if verb == "replay" else client.cancellations
     query = query_of(chosen)
+    if chosen.undelivered and not chosen.states:  # what lives is not replayed, what has ended not cancelled
+        undelivered = (*FAILED, DeliveryState.CANCELLED)
+        query["status"] = cast("DeliveryStatus", ",".join(undelivered)) if verb == "replay" else None
     preview = resource.preview(**query)
     number = counted(preview["count"], "delivery", "deliveries")
     if dry_run or not preview["count"]:

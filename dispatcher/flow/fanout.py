@@ -21,6 +21,8 @@ def fan_out(
 ) -> list[NewDelivery]:
     """One delivery for each recipient, of the instant `at`; their ids are in the order in which they are made.
 
+    A delivery is its endpoint's tenant's: a reseller sees what went to its own URL, and its merchant does not.
+
     That to the event's own target has the URL and the method of `route`. An endpoint that an event reaches twice
     (through two tenants) cannot be: an endpoint has one tenant.
     """
@@ -30,7 +32,7 @@ def fan_out(
             id=uuid7_in_order(at),
             endpoint_id=recipient.endpoint_id,
             event_id=stored["id"],
-            tenant_id=stored["tenant_id"],
+            tenant_id=recipient.tenant_id or stored["tenant_id"],
             created_at=at,
             not_before=event.not_before,
             first_wait_s=recipient.first_wait_s,

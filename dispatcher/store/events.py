@@ -29,7 +29,8 @@ WITH RECURSIVE asked AS (
     UNION -- not ALL: it also ends where parents form a ring
     SELECT o.n, t.id, t.parent_id, o.type, o.tenant_id FROM owner o JOIN dispatcher.tenants t ON t.id = o.parent_id
 )
-SELECT o.n, CAST(e.id AS text) AS endpoint_id, v.id, v.first_wait_s, e.ordered, o.id = o.tenant_id, NULL, NULL
+SELECT o.n, CAST(e.id AS text) AS endpoint_id, v.id, v.first_wait_s, e.ordered, o.id = o.tenant_id,
+       CAST(o.id AS text), NULL, NULL
 FROM owner o
 LEFT JOIN (dispatcher.endpoints e
            JOIN dispatcher.schedules s ON s.name = e.schedule
@@ -37,7 +38,7 @@ LEFT JOIN (dispatcher.endpoints e
   ON e.tenant_id = o.id AND e.status <> 'deleted' AND e.origin IS NULL
  AND (e.type_patterns IS NULL OR o.type LIKE ANY (e.type_patterns))
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, t.name, t.schema
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, t.name, t.schema
 FROM dispatcher.event_types t
 WHERE t.schema IS NOT NULL AND t.name IN (SELECT type FROM asked)
 ORDER BY n, endpoint_id
@@ -116,7 +117,8 @@ DELETE FROM dispatcher.idempotency WHERE (tenant_id, key) IN (
 class Recipient:
     """An endpoint that an event goes to, with the schedule version that its delivery pins.
 
-    `own` means that it is of the event's own tenant, not of one above it; `ordered` that its deliveries take turns.
+    `own` means that it is of the event's own tenant, not of one above it, which `tenant_id` names then; `ordered` that
+    its deliveries take turns.
     """
 
     endpoint_id: UUID
@@ -124,6 +126,7 @@ class Recipient:
     first_wait_s: float
     ordered: bool = False
     own: bool = True
+    tenant_id: UUID | None = None
 
 
 def recipients(
@@ -138,7 +141,7 @@ def recipients(
     found: list[list[Recipient] | None] = [None] * len(asked)
     schemas: dict[str, str] = {}
     rows = to_json([{"n": n, "tenant_id": tenant_id, "type": kind} for n, (tenant_id, kind) in enumerate(asked)])
-    for n, endpoint_id, schedule_id, wait_s, ordered, own, kind, schema in connection.execute(
+    for n, endpoint_id, schedule_id, wait_s, ordered, own, owner, kind, schema in connection.execute(
         _RECIPIENTS, {"rows": rows}
     ):
         if n is None:
@@ -146,7 +149,8 @@ def recipients(
             continue
         of_this = found[n] = found[n] or []
         if endpoint_id is not None:
-            of_this.append(Recipient(UUID(endpoint_id), schedule_id, wait_s, ordered, own))
+            tenant_id = None if own else UUID(owner)
+            of_this.append(Recipient(UUID(endpoint_id), schedule_id, wait_s, ordered, own, tenant_id))
     return found, schemas
 
 

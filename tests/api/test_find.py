@@ -95,12 +95,12 @@ async def send_nobody(api: httpx.AsyncClient, object_id: str) -> None:
 
 async def test_a_url_or_a_host_leads_to_its_endpoints(api: httpx.AsyncClient) -> None:
     hook = await register(api, url="https://shop.example.com/hook")
-    other = await register(api, url="https://shop.example.com:8443/other")
+    other = await register(api, url="https://shop.example.com/other")
     await register(api, url="https://myshop.example.com/hook")
     for q, expected in (
         ("https://shop.example.com/hook", [hook]),
         ("shop.example.com", [other, hook]),
-        ("SHOP.example.com:8443", [other, hook]),
+        ("SHOP.example.com:443", [other, hook]),
         ("https://shop.example.com", [other, hook]),
         ("https://shop.example.com/nothing", []),
         ("example.com", []),
@@ -138,6 +138,28 @@ async def to_a_target(api: httpx.AsyncClient, engine: Engine) -> dict[str, Any]:
     found = (await api.get(f"/v1/deliveries/{one['id']}")).json()
     assert found["url"] == url, "the delivery's own URL is over its endpoint's"
     return dict(found)
+
+
+async def test_what_went_to_a_target_goes_there_again(api: httpx.AsyncClient, engine: Engine) -> None:
+    one = await to_a_target(api, engine)
+    attempt_all(engine)
+    made = (await api.post(f"/v1/deliveries/{one['id']}/retry")).json()
+    assert (made["replay_of"], made["url"]) == (one["id"], one["url"])
+    assert {thing["id"] for thing in await find(api, one["url"])} == {one["id"], made["id"]}
+    with engine.connect() as connection:
+        (live,) = walk.live(connection)
+    assert live.target_method == "GET"
+
+
+async def test_a_replay_is_found_by_its_owner(api: httpx.AsyncClient, engine: Engine) -> None:
+    tenant_id, theirs = other_tenant(engine)
+    endpoint = await register(api, tenant_id=tenant_id)
+    for key, seen in ((None, 0), (theirs, 1)):
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        body = {"since": "2026-01-01T00:00:00Z"}
+        made = (await api.post(f"/v1/endpoints/{endpoint['id']}/recover", json=body, headers=headers)).json()
+        assert kinds(await find(api, made["id"])) == ["replay"]
+        assert len(await find(api, made["id"], key=theirs)) == seen, "an operator's is not the tenant's"
 
 
 async def test_nobody_finds_what_is_anothers(api: httpx.AsyncClient, engine: Engine) -> None:

@@ -321,3 +321,15 @@ def test_deliveries_of_an_ordered_endpoint_are_marked_and_numbered_in_order(conn
     assert {row.endpoint_id for row in found if row.ordered} == {ordered.id}
     assert {row.endpoint_id for row in found if not row.ordered} == {other.id}
     assert [row.event_id for row in found if row.ordered] == accepted
+
+
+def test_a_delivery_is_its_endpoints_tenants(engine: Engine) -> None:
+    with engine.begin() as connection:
+        parent, child = uuid7(), uuid7()
+        for id_, above in ((parent, None), (child, parent)):
+            connection.exec_driver_sql(
+                "INSERT INTO dispatcher.tenants (id, name, parent_id) VALUES (%s, %s, %s)", (id_, str(id_), above)
+            )
+            walk.add_endpoint(connection, tenant_id=id_)
+        walk.emit(connection, tenant_id=child)
+        assert {row.tenant_id for row in walk.live(connection)} == {parent, child}

@@ -1,0 +1,121 @@
+"""`/v1/endpoints/{id}/stats` and `/recover`: how an endpoint is doing, and what it missed sent again."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from dispatcher.api import forms
+from dispatcher.api.context import ContextOf, EndpointReader, Instant, OnceOf, Replayer, reply
+from dispatcher.api.replays import Replay
+from dispatcher.errors import InvalidInput
+from dispatcher.flow import register, replay
+from dispatcher.ids import parse_id
+from dispatcher.model.outcome import OutcomeClass
+from dispatcher.store import log, stats
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
+
+WINDOWS: Final = {
+    "1h": timedelta(hours=1),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
+    "30d": timedelta(days=30),
+}
+
+_AT: Final = "2026-03-02T09:00:00Z"
+
+
+class Recovery(BaseModel):
+    """From when to when the endpoint missed what is to be sent again: by when the deliveries were made."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    since: Instant = Field(examples=["2026-03-02T08:00:00Z"])
+    until: Instant | None = Field(default=None, description="Without it, until now.", examples=[_AT])
+
+
+class LastFailure(BaseModel):
+    """The latest attempt that did not succeed."""
+
+    at: datetime = Field(examples=[_AT])
+    outcome: OutcomeClass = Field(examples=["http_retryable"])
+    status_code: int | None = Field(examples=[503])
+    error: str | None = Field(examples=[None])
+
+
+class Stats(BaseModel):
+    """How an endpoint is doing. What waits and is in flight is of now, all else of deliveries made in the window.
+
+    What is said of attempts is of the newest 10,000 deliveries that have ended, and as many that live.
+    """
+
+    window: Literal["1h", "24h", "7d", "30d"] = Field(examples=["24h"])
+    waiting: int = Field(examples=[0])
+    in_flight: int = Field(examples=[0])
+    oldest_waiting_at: datetime | None = Field(description="When it was made.", examples=[None])
+    delivered: int = Field(examples=[981])
+    exhausted: int = Field(examples=[3])
+    rejected: int = Field(examples=[0])
+    expired: int = Field(examples=[0])
+    cancelled: int = Field(examples=[0])
+    success_rate: float | None = Field(
+        description="Delivered, of all that have ended but were not cancelled; from 0 to 1.", examples=[0.99695]
+    )
+    attempts_p50_ms: float | None = Field(description="How long half of the attempts took at most.", examples=[41.5])
+    attempts_p95_ms: float | None = Field(description="How long 95 of 100 took at most.", examples=[212.0])
+    attempts_to_success_mean: float | None = Field(
+        description="How many attempts counted for a delivery that succeeded.", examples=[1.02]
+    )
+    cap: int = Field(description="How many attempts may be in flight now: fewer while it fails.", examples=[16])
+    last_attempt_at: datetime | None = Field(examples=[_AT])
+    last_success_at: datetime | None = Field(examples=[_AT])
+    last_failure: LastFailure | None
+
+
+@router.post("/{endpoint_id}/recover", status_code=202, response_model=Replay)
+async def recover(endpoint_id: str, asked: Recovery, context: ContextOf, caller: Replayer, once: OnceOf) -> Response:
+    """Sends again what failed to reach the endpoint: a replay of its failed deliveries that were made since then.
+
+    What has reached it by another delivery is left out.
+    """
+    id_ = parse_id("ep", endpoint_id)
+    if asked.until is not None and asked.until <= asked.since:
+        raise InvalidInput("/until", asked.until.isoformat(), "an instant after since")
+    chosen = replay.of_failed(log.Filter(endpoint_id=id_, created_after=asked.since, created_before=asked.until))
+
+    def work(connection: Connection) -> dict[str, Any]:
+        register.find(connection, id_, tenant_id=caller.tenant_id)
+        return forms.replay(
+            replay.start(connection, chosen, by=caller.actor, tenant_id=caller.tenant_id, clock=context.clock)
+        )
+
+    answer = await once.run(work, status=202)
+    context.wakeup.ring()
+    return answer
+
+
+@router.get("/{endpoint_id}/stats", response_model=Stats)
+async def read_stats(
+    endpoint_id: str,
+    context: ContextOf,
+    caller: EndpointReader,
+    window: Annotated[
+        Literal["1h", "24h", "7d", "30d"], Query(description="Of deliveries made in so long.", examples=["24h"])
+    ] = "24h",
+) -> Response:
+    """How the endpoint is doing."""
+    id_ = parse_id("ep", endpoint_id)
+    since = context.clock.now() - WINDOWS[window]
+
+    def read(connection: Connection) -> stats.Stats:
+        register.find(connection, id_, tenant_id=caller.tenant_id)
+        return stats.read(connection, id_, since=since)
+
+    return reply(forms.stats(await context.transaction(read), window))

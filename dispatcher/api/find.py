@@ -1,0 +1,90 @@
+"""`/v1/find`: anything by any id, object or URL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from dispatcher.api import forms
+from dispatcher.api.context import ContextOf, Page, Reader, TenantId, reply, whole
+from dispatcher.flow.find import AttemptOf, Finder
+from dispatcher.flow.find import Found as FoundThing
+from dispatcher.ids import format_id
+from dispatcher.model.access import Scope
+from dispatcher.model.endpoint import Endpoint
+from dispatcher.store.log import LoggedDelivery, LoggedEvent
+from dispatcher.store.replays import Replay
+from dispatcher.store.tenants import ApiKey, Tenant
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from dispatcher.signing import Keyring
+
+router = APIRouter(prefix="/v1/find", tags=["find"])
+
+_ID = "evt_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"
+
+
+class Found(BaseModel):
+    """One thing that was found."""
+
+    kind: Literal["event", "endpoint", "delivery", "attempt", "replay", "tenant", "key"] = Field(examples=["event"])
+    id: str = Field(examples=[_ID])
+    summary: str = Field(description="A line for people.", examples=["payment.completed: matched no endpoint"])
+    object: dict[str, Any] = Field(
+        description="As the resource of its kind answers it; an attempt also with its `delivery_id`.",
+        examples=[{"id": _ID, "type": "payment.completed", "deliveries": 0}],
+    )
+
+
+@router.get("", response_model=Page[Found])
+async def find(
+    context: ContextOf,
+    caller: Reader,
+    q: Annotated[
+        str,
+        Query(
+            min_length=1,
+            max_length=2048,
+            description="An id; the payment, order or refund that events are about; a URL, or the host of one.",
+            examples=["pay_8f3k2"],
+        ),
+    ],
+    tenant_id: TenantId = None,
+) -> Response:
+    """Whatever is named: at most 50 of each kind, the newest. Events that matched no endpoint are found too.
+
+    An event is found with its deliveries. An attempt is found by its id in the 30 days from its delivery's beginning,
+    a delivery by the URL of its event's target for 30 days. Keys are found by those whose scope is admin.
+    """
+    own = caller.scope(tenant_id)
+
+    def read(connection: Connection) -> list[dict[str, Any]]:
+        finder = Finder(connection, context.clock.now(), own=own, keys=caller.may(Scope.ADMIN))
+        return [_form(one, context.keyring) for one in finder(q)]
+
+    return reply(whole(await context.transaction(read)))
+
+
+def _form(one: FoundThing, keyring: Keyring) -> dict[str, Any]:
+    match one.thing:
+        case LoggedEvent():
+            shown = forms.event(one.thing)
+        case Endpoint():
+            shown = forms.endpoint(one.thing, keyring)
+        case LoggedDelivery():
+            shown = forms.delivery(one.thing)
+        case AttemptOf(attempt, delivery_id):
+            shown = forms.attempt(attempt) | {"delivery_id": format_id("dlv", delivery_id)}
+        case Replay():
+            shown = forms.replay(one.thing)
+        case Tenant():
+            shown = forms.tenant(one.thing)
+        case ApiKey():
+            shown = forms.key(one.thing)
+        case _:  # pragma: no cover - mypy proves that every thing is above
+            assert_never(one.thing)
+    return forms.found(one.kind, one.summary, shown)

@@ -1,0 +1,126 @@
+"""`dispatcher deliveries` and `dispatcher find`: what they choose, follow and change."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from dispatcher.cli import deliveries
+from dispatcher.flow import replay as replay_flow
+from dispatcher.ids import format_id, uuid7
+from tests.cli.test_commands import ANSWER_503, FAILED, Run, end_all, line, run
+from tests.support import walk
+
+__all__ = ["run"]
+
+
+def test_several_deliveries_are_cancelled_by_their_ids(run: Run) -> None:
+    run("endpoints", "create", "https://shop.example.com/hook")
+    run("events", "send", stdin=line() * 2)
+    ids = [one["id"] for one in run("deliveries", "list", "--output", "json").data]
+    told = run("deliveries", "cancel", *ids, "--dry-run")
+    assert told.out.count("is waiting") == 2
+    assert run("deliveries", "cancel", *ids, "--reason", "void").out.count("is cancelled") == 2
+    cancelled = run("deliveries", "list", "--status", "cancelled", "--output", "json").data
+    assert {one["status_reason"] for one in cancelled} == {"void"}
+
+
+def test_what_cannot_be_retried_says_why(run: Run, engine: Engine) -> None:
+    run("endpoints", "create", "https://shop.example.com/hook")
+    run("events", "send", stdin=line())
+    (one,) = run("deliveries", "list", "--output", "json").data
+    end_all(engine, FAILED, ANSWER_503)
+    cancelled = run("deliveries", "cancel", one["id"])
+    assert cancelled.code == 1
+    assert "has ended as exhausted" in cancelled.err
+
+
+@pytest.mark.parametrize("verb", ["retry", "cancel"])
+def test_ids_and_options_exclude_each_other(run: Run, verb: str) -> None:
+    for arguments in ((), (format_id("dlv", uuid7()), "--status", "failed")):
+        ran = run("deliveries", verb, *arguments)
+        assert ran.code == 2
+        assert "ids of deliveries, or options" in ran.err
+
+
+def test_more_than_a_page_is_listed(run: Run) -> None:
+    run("endpoints", "create", "https://shop.example.com/hook")
+    run("events", "send", stdin=line() * 1100)
+    assert len(run("deliveries", "list", "--limit", "1050", "--output", "json").data) == 1050
+    assert run("deliveries", "list", "--undelivered", "--status", "delivered", "--output", "json").data == []
+
+
+def test_what_is_new_or_has_moved_is_followed_in_its_order() -> None:
+    def one(id_: str, status: str) -> Any:
+        return {"id": id_, "status": status}
+
+    seen = {"dlv_1": one("dlv_1", "waiting"), "dlv_2": one("dlv_2", "waiting")}
+    found = [one("dlv_3", "waiting"), one("dlv_2", "waiting"), one("dlv_1", "delivered")]
+    assert deliveries.moved(seen, found) == [found[2], found[0]]
+
+
+def test_a_tail_prints_a_line_for_each_move(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("endpoints", "create", "https://shop.example.com/hook")
+
+    def accept() -> None:
+        with engine.begin() as connection:
+            walk.emit(connection, now=None, object_id="pay_1")
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    steps = iter([accept, lambda: end_all(engine, FAILED, ANSWER_503), stop])
+    monkeypatch.setattr(deliveries.time, "sleep", lambda _: next(steps)())
+    ran = run("deliveries", "tail", "--output", "json")
+    moves = [json.loads(text) for text in ran.out.splitlines()]
+    assert [one["status"] for one in moves] == ["waiting", "exhausted"]
+    assert {one["object_id"] for one in moves} == {"pay_1"}
+
+
+def test_anything_is_found(run: Run) -> None:
+    run("endpoints", "create", "https://shop.example.com/hook", "--event-type", "refund.*")
+    (sent,) = run("events", "send", "--output", "json", stdin=line(object_id="pay_1")).data
+    table = run("find", "pay_1").out
+    assert sent["id"] in table
+    assert "matched no endpoint" in table
+    (found,) = run("find", "shop.example.com", "--output", "json").data
+    assert found["kind"] == "endpoint"
+    assert "Nothing is called so" in run("find", "pay_2").out
+
+
+def test_an_endpoint_tells_how_it_is_doing(run: Run, engine: Engine) -> None:
+    endpoint = run("endpoints", "create", "https://shop.example.com/hook", "--output", "json").json
+    run("events", "send", stdin=line())
+    end_all(engine, FAILED, ANSWER_503)
+    found = run("endpoints", "stats", endpoint["id"], "--window", "1h", "--output", "json").json
+    assert (found["window"], found["exhausted"], found["last_failure"]["status_code"]) == ("1h", 1, 503)
+    assert "503" in run("endpoints", "stats", endpoint["id"]).out
+
+
+def test_deliveries_are_cancelled_and_retried_by_options_after_a_preview(run: Run, engine: Engine) -> None:
+    endpoint = run("endpoints", "create", "https://shop.example.com/hook", "--output", "json").json
+    run("events", "send", stdin=line() * 2)
+    end_all(engine, FAILED, ANSWER_503)
+    assert run("deliveries", "retry", "--undelivered", "--dry-run").out == "2 deliveries would be replayed\n"
+    assert "over 2 deliveries" in run("deliveries", "retry", "--endpoint", endpoint["id"], "--yes").out
+    with engine.begin() as connection:
+        while replay_flow.step(connection):
+            pass
+    assert run("deliveries", "cancel", "--undelivered", "--dry-run").out == "2 deliveries would be cancelled\n"
+    assert "over 2 deliveries" in run("deliveries", "cancel", "--endpoint", endpoint["id"], "--yes").out
+    with engine.begin() as connection:
+        while replay_flow.step(connection):
+            pass
+    assert len(run("deliveries", "list", "--status", "cancelled", "--output", "json").data) == 2
+
+
+def test_what_an_endpoint_missed_is_sent_again(run: Run, engine: Engine) -> None:
+    endpoint = run("endpoints", "create", "https://shop.example.com/hook", "--output", "json").json
+    run("events", "send", stdin=line())
+    end_all(engine, FAILED, ANSWER_503)
+    made = run("endpoints", "recover", endpoint["id"], "--since", "1h", "--output", "json").json
+    assert (made["status"], made["total"]) == ("running", 1)
+    assert run("endpoints", "recover", endpoint["id"]).code == 2
