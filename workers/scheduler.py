@@ -214,10 +214,12 @@ class Scheduler:
         return True
 
     async def _replay(self) -> None:
-        while not self._stopping.is_set():
+        """Replays, or cancels, for a second at most: whoever is to be rescued waits, and the lead must be kept."""
+        until_s = self._clock.monotonic() + RESCUE_EVERY_S
+        while not self._stopping.is_set() and self._clock.monotonic() < until_s:
             async with self._engine.begin() as connection:
-                replayed = await connection.run_sync(replay.step)
-            if replayed is None:
+                done = await connection.run_sync(partial(replay.step, clock=self._clock))
+            if not done:
                 return
             self.wake()
 

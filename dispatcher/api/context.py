@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -16,6 +15,7 @@ import orjson
 from fastapi import Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
 
+from dispatcher.api.traffic import Traffic
 from dispatcher.errors import Forbidden, IdempotencyConflict, InvalidInput, NotFound
 from dispatcher.flow.ping import Ping
 from dispatcher.ids import DEFAULT_TENANT, parse_id
@@ -50,7 +50,7 @@ KEY_LIFETIME_S: Final = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Context:
-    """The application's parts, made once. `answers` counts what this process answered, by status."""
+    """The application's parts, made once. `traffic` counts what this process answered."""
 
     settings: Settings
     engine: AsyncEngine
@@ -60,7 +60,7 @@ class Context:
     register: Register
     transport: httpx.AsyncBaseTransport
     wakeup: Wakeup
-    answers: Counter[int] = field(default_factory=Counter)
+    traffic: Traffic = field(default_factory=Traffic)
 
     async def transaction(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` in one transaction: committed when this returns, rolled back when it raises."""
@@ -185,7 +185,7 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.", exa
 
 def _instant(value: object) -> object:
     """Only what is written as an instant: pydantic would also take seconds since 1970, and days without a time."""
-    if isinstance(value, str) and not _INSTANT(value):
+    if not isinstance(value, str) or not _INSTANT(value):
         raise ValueError("an RFC 3339 instant with a time zone, such as 2026-03-02T09:00:00Z")
     return value
 

@@ -70,11 +70,13 @@ class Gate:
         scope["dispatcher.request_id"] = number
 
         is_head = scope["method"] == "HEAD"
+        context: Context = scope["app"].state.context
+        began_s = self._monotonic()
 
         async def numbered(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"].append((b"x-request-id", number.encode()))
-                scope["app"].state.context.answers[message["status"]] += 1
+                context.traffic.count(scope, message["status"], self._monotonic() - began_s)
             elif is_head:
                 message["body"] = b""
             await send(message)
@@ -94,7 +96,11 @@ class Gate:
             return
         if is_head:  # what can be got can be asked for without its content; the server keeps its own scope
             scope = {**scope, "method": "GET"}
-        await self._app(scope, body, numbered)
+        try:
+            await self._app(scope, body, numbered)
+        except Exception:  # a defect, which the server answers behind our back
+            context.traffic.count(scope, 500, self._monotonic() - began_s)
+            raise
 
     async def _identify(self, scope: Scope, body: _Body) -> Identity:
         if (actor := scope.get("dispatcher.actor")) is not None:

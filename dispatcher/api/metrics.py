@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from dispatcher.api.context import ContextOf
+from dispatcher.api.traffic import BUCKETS_S
 from dispatcher.store import metrics as store
 
 if TYPE_CHECKING:
@@ -17,22 +19,28 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
+    from dispatcher.api.traffic import Traffic
     from dispatcher.store.metrics import Figures
 
 router = APIRouter(tags=["health"])
 
 METRICS: Final = {
     "dispatcher_deliveries": "live deliveries by state; beyond 10,000 the server's estimate",
+    "dispatcher_held_deliveries": "those that wait for a disabled or paused endpoint; at most 10,000 are counted",
+    "dispatcher_failed_deliveries": (
+        "deliveries that ended without success in the last hour, by state; at most 10,000 are counted"
+    ),
     "dispatcher_oldest_due_seconds": "how long the oldest due work has been waiting; 0 where nothing is due",
     "dispatcher_workers": "workers whose heartbeat is good",
     "dispatcher_room": "how many more deliveries they would take",
     "dispatcher_endpoints": "endpoints by status, deleted ones too",
     "dispatcher_pauses": "what is held by hand",
     "dispatcher_replays_running": "replays and cancellations under way",
-    "dispatcher_events_total": "events accepted, since the server's statistics were reset",
-    "dispatcher_attempts_total": "attempts recorded, since then",
-    "dispatcher_ended_deliveries_total": "deliveries ended, since then",
-    "dispatcher_api_answers_total": "answers of this API process, by status",
+    "dispatcher_events_total": "events accepted, by the day of their ids",
+    "dispatcher_attempts_total": "attempts recorded, by the day of their deliveries' ids",
+    "dispatcher_ended_deliveries_total": "deliveries ended, by the day of their ids",
+    "dispatcher_api_answers_total": "answers of this API process, by method, route and status",
+    "dispatcher_api_answer_seconds": "how long they took to begin, by route",
 }
 """Every metric with what it means: `docs/metrics.md` has the same table."""
 
@@ -42,32 +50,36 @@ _COUNTED: Final = {
     "dispatcher_ended_deliveries_total": "ended_deliveries",
 }
 
+_FAILURES: Final = ("cancelled", "exhausted", "expired", "rejected")
+_STATUSES: Final = ("active", "deleted", "disabled")
+
 
 class _Snapshot:
     """What a registry collects from: the figures of one moment."""
 
-    def __init__(self, figures: Figures, answers: Mapping[int, int]) -> None:
+    def __init__(self, figures: Figures, traffic: Traffic) -> None:
         self._figures = figures
-        self._answers = answers
+        self._traffic = traffic
 
     def collect(self) -> Iterable[Metric]:
         figures = self._figures
         states = {"waiting": figures.waiting, "in_flight": figures.in_flight}
         yield _by("dispatcher_deliveries", "state", states)
+        yield _one("dispatcher_held_deliveries", figures.held)
+        yield _by("dispatcher_failed_deliveries", "state", dict.fromkeys(_FAILURES, 0) | figures.failed)
         yield _one("dispatcher_oldest_due_seconds", figures.oldest_due_s)
         yield _one("dispatcher_workers", figures.workers)
         yield _one("dispatcher_room", figures.room)
-        yield _by("dispatcher_endpoints", "status", figures.endpoints)
+        yield _by("dispatcher_endpoints", "status", dict.fromkeys(_STATUSES, 0) | figures.endpoints)
         yield _one("dispatcher_pauses", figures.pauses)
         yield _one("dispatcher_replays_running", figures.replays)
         for name, table in _COUNTED.items():
-            yield CounterMetricFamily(name, METRICS[name], value=figures.inserted.get(table, 0))
-        answers = CounterMetricFamily(
-            "dispatcher_api_answers_total", METRICS["dispatcher_api_answers_total"], labels=["status"]
-        )
-        for status, count in sorted(self._answers.items()):
-            answers.add_metric([str(status)], count)
-        yield answers
+            counter = CounterMetricFamily(name, METRICS[name], labels=["day"])
+            for day, count in figures.inserted.get(table, {}).items():
+                counter.add_metric([day], count)
+            yield counter
+        yield _answers(self._traffic)
+        yield _answer_seconds(self._traffic)
 
 
 def _one(name: str, value: float) -> Metric:
@@ -78,6 +90,24 @@ def _by(name: str, label: str, values: Mapping[str, int]) -> Metric:
     family = GaugeMetricFamily(name, METRICS[name], labels=[label])
     for key, value in sorted(values.items()):
         family.add_metric([key], value)
+    return family
+
+
+def _answers(traffic: Traffic) -> Metric:
+    name = "dispatcher_api_answers_total"
+    family = CounterMetricFamily(name, METRICS[name], labels=["method", "route", "status"])
+    for (method, route, status), count in sorted(traffic.answers.items()):
+        family.add_metric([method, route, str(status)], count)
+    return family
+
+
+def _answer_seconds(traffic: Traffic) -> Metric:
+    name = "dispatcher_api_answer_seconds"
+    family = HistogramMetricFamily(name, METRICS[name], labels=["route"])
+    bounds = [*map(str, BUCKETS_S), "+Inf"]
+    for route, counts in sorted(traffic.buckets.items()):
+        # A bucket of Prometheus's holds all that is below it.
+        family.add_metric([route], list(zip(bounds, accumulate(counts), strict=True)), traffic.seconds[route])
     return family
 
 
@@ -92,5 +122,5 @@ async def metrics(context: ContextOf) -> Response:
     """Totals of the system and of this process, without a key."""
     figures = await context.transaction(store.read)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot(figures, context.answers))
+    registry.register(_Snapshot(figures, context.traffic))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

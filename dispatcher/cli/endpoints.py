@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, cast
 from uuid import UUID
 
 import click
@@ -12,7 +13,7 @@ import orjson
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dispatcher.cli import target
-from dispatcher.cli.arguments import Id
+from dispatcher.cli.arguments import Id, Since
 from dispatcher.cli.output import console, counted, output_option, print_fields, print_json, print_line, print_table
 from dispatcher.ids import format_id
 from dispatcher.retry import parse_duration
@@ -337,3 +338,35 @@ def rotate_secret(endpoint_id: UUID, overlap: str, output: Output) -> None:
     with target.client() as client:
         endpoint = client.endpoints.rotate_secret(format_id("ep", endpoint_id), overlap_s=kept.total_seconds())
     _print(endpoint, output)
+
+
+@endpoints.command()
+@click.argument("endpoint_id", type=Id("ep"))
+@click.option("--since", required=True, type=Since(), help="Made after: 24h, or an instant.")
+@click.option("--until", type=Since(), help="Made before.")
+@output_option
+def recover(endpoint_id: UUID, since: datetime, until: datetime | None, output: Output) -> None:
+    """Send again what failed to reach an endpoint: a replay, of which `replay status` tells how far it is."""
+    with target.client() as client:
+        made = client.endpoints.recover(format_id("ep", endpoint_id), since=since, until=until)
+    if output == "json":
+        print_json(made)
+        return
+    print_line(f"{made['id']} is {made['status']}")
+
+
+@endpoints.command()
+@click.argument("endpoint_id", type=Id("ep"))
+@click.option("--window", type=click.Choice(["1h", "24h", "7d", "30d"]), default="24h", show_default=True)
+@output_option
+def stats(endpoint_id: UUID, window: Literal["1h", "24h", "7d", "30d"], output: Output) -> None:
+    """How an endpoint is doing, and did with deliveries made in the window."""
+    with target.client() as client:
+        found = client.endpoints.stats(format_id("ep", endpoint_id), window=window)
+    if output == "json":
+        print_json(found)
+        return
+    shown: dict[str, Any] = dict(found)
+    if (failure := found["last_failure"]) is not None:
+        shown["last_failure"] = ", ".join(str(value) for value in failure.values() if value is not None)
+    print_fields([(name, value) for name, value in shown.items() if value is not None])

@@ -205,6 +205,7 @@ def simulate_(
                 "start": start_at,
                 "attempts": rows,
                 "ended": done.ended,
+                "reason": done.reason,
                 "delay_s": done.delay.total_seconds(),
             }
         )

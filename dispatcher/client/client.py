@@ -79,6 +79,11 @@ class Api(Resource[X]):
         return Call("GET", path("find"), read_page, query({"q": q, "tenant_id": tenant_id}))
 
     @operation
+    def profile(self, name: str) -> Call[dict[str, Any]]:
+        """One profile, with every field of its file."""
+        return Call("GET", path("profiles", name))
+
+    @operation
     def profiles(self) -> Call[Page[dict[str, Any]]]:
         """The profiles of this installation: the rules that endpoints can follow."""
         return Call("GET", path("profiles"), read_page)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from dispatcher.client.answer import read_page
 from dispatcher.client.body import given, write
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from dispatcher.client.types import (
         Attempt,
         Delivery,
-        DeliveryFilter,
         DeliverySearch,
+        NewCancellation,
         NewReplay,
         Page,
         Preview,
         Replay,
+        ReplayPreview,
+        WaitingFilter,
     )
 
 
@@ -62,7 +64,7 @@ class Replays(Resource[X]):
     """New deliveries of old events."""
 
     @operation
-    def preview(self, **chosen: Unpack[DeliveryFilter]) -> Call[Preview]:
+    def preview(self, **chosen: Unpack[ReplayPreview]) -> Call[Preview]:
         """What a replay of the deliveries that all of `chosen` choose would do."""
         return Call("POST", path("replays", "preview"), body=write(given(chosen)))
 
@@ -70,6 +72,21 @@ class Replays(Resource[X]):
     def create(self, *, idempotency_key: str | None = None, **chosen: Unpack[NewReplay]) -> Call[Replay]:
         """Starts a replay: of what `chosen` choose, or of what a preview counted."""
         return Call("POST", path("replays"), body=write(given(chosen)), idempotency_key=idempotency_key)
+
+    @operation
+    def list(
+        self,
+        *,
+        kind: Literal["replay", "cancellation"] | None = None,
+        tenant_id: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Call[Page[Replay]]:
+        """The replays and cancellations, the newest first."""
+        chosen = query({"kind": kind, "tenant_id": tenant_id, "limit": limit, "cursor": cursor})
+        return Call("GET", path("replays"), read_page, chosen)
+
+    iterate = paging(list)
 
     @operation
     def get(self, replay_id: str) -> Call[Replay]:
@@ -96,11 +113,11 @@ class Cancellations(Resource[X]):
     """The end of many deliveries that wait."""
 
     @operation
-    def preview(self, **chosen: Unpack[DeliveryFilter]) -> Call[Preview]:
+    def preview(self, **chosen: Unpack[WaitingFilter]) -> Call[Preview]:
         """How many deliveries all of `chosen` choose."""
         return Call("POST", path("cancellations", "preview"), body=write(given(chosen)))
 
     @operation
-    def create(self, *, idempotency_key: str | None = None, **chosen: Unpack[NewReplay]) -> Call[Replay]:
+    def create(self, *, idempotency_key: str | None = None, **chosen: Unpack[NewCancellation]) -> Call[Replay]:
         """Cancels what `chosen` choose, or what a preview counted."""
         return Call("POST", path("cancellations"), body=write(given(chosen)), idempotency_key=idempotency_key)

@@ -445,32 +445,65 @@ class DeliverySearch(DeliveryFilter, total=False):
 # Replays and cancellations
 
 
-class Preview(TypedDict):
-    """What would be done; `preview_token` has exactly this done."""
+class WaitingFilter(DeliveryFilter, total=False):
+    """Which of the deliveries that wait; also by their own ids, up to 1,000."""
 
-    count: int
-    oldest: NotRequired[str | None]
-    already_delivered: NotRequired[int]
-    estimate_s: NotRequired[float | None]
-    preview_token: str
+    delivery_ids: list[str] | None
 
 
-class NewReplay(DeliveryFilter, total=False):
-    """A replay, or a cancellation, to be started; `rate` is in deliveries a second."""
+class EndedFilter(WaitingFilter, total=False):
+    """Which of the deliveries that have ended: the failed, unless it says else."""
+
+    undelivered: bool | None
+    include_delivered: bool | None
+
+
+class ReplayPreview(EndedFilter, total=False):
+    """A replay to be previewed; `rate_per_second` is for the estimate."""
+
+    rate_per_second: float | None
+
+
+class NewReplay(ReplayPreview, total=False):
+    """A replay to be started; `rate_per_second` is how many deliveries it makes at most."""
 
     preview_token: str | None
-    rate: float | None
+
+
+class NewCancellation(WaitingFilter, total=False):
+    """A cancellation to be started."""
+
+    preview_token: str | None
+
+
+class Preview(TypedDict):
+    """What would be done; `preview_token` has exactly this done until `expires_at`."""
+
+    count: int
+    oldest: str | None
+    newest: str | None
+    already_delivered: int
+    endpoints_disabled: int
+    in_flight: int
+    estimated_seconds: float
+    preview_token: str
+    expires_at: str
 
 
 class Replay(TypedDict):
     """Work over many deliveries, and how far it is."""
 
     id: str
+    kind: Literal["replay", "cancellation"]
     status: Literal["running", "paused", "done", "cancelled"]
+    tenant_id: str | None
+    filter: dict[str, Any]
+    total: int | None
+    replayed: int
+    rate_per_second: float | None
+    created_by: str
     created_at: str
     ended_at: str | None
-    total: NotRequired[int | None]
-    replayed: NotRequired[int]
 
 
 # Pauses
@@ -509,6 +542,8 @@ class Schedule(TypedDict):
     """When attempts are made."""
 
     name: str
+    description: str | None
+    source: str | None
     version: str
     relative_to: Literal["previous_failure", "first_attempt"]
     waits: list[str]
@@ -519,13 +554,15 @@ class Schedule(TypedDict):
 
 
 class NewSimulation(TypedDict, total=False):
-    """What is simulated: a schedule by its `name`, or one of its own by its `waits`, and when the receiver fails."""
+    """What is simulated: a schedule by its `name`, or one of its own by its `waits`, and what the receiver answers."""
 
     name: str
     waits: list[str]
     relative_to: Literal["previous_failure", "first_attempt"]
     jitter: float
+    outcomes: list[SimulatedAnswer]
     down: list[Down]
+    profile: str
     takes_s: float
 
 
@@ -557,6 +594,13 @@ class Down(TypedDict):
     end: str
 
 
+class SimulatedAnswer(TypedDict, total=False):
+    """What a simulated attempt meets; without a status no answer."""
+
+    status_code: int | None
+    retry_after_s: float | None
+
+
 class SimulatedAttempt(TypedDict):
     """One attempt of a simulated delivery."""
 
@@ -573,7 +617,8 @@ class Simulation(TypedDict):
     version: str
     start: str
     attempts: list[SimulatedAttempt]
-    ended: Literal["delivered", "exhausted"]
+    ended: Literal["delivered", "exhausted", "rejected"]
+    reason: str
     delay_s: float
 
 

@@ -1,74 +1,226 @@
-"""Makes new deliveries of old events. They are ordinary deliveries: the same event id, the whole schedule, one path."""
+"""Makes new deliveries of old events. They are ordinary deliveries: the same event id, the whole schedule, one path.
+
+A cancellation, which ends deliveries that wait, is asked for, kept and carried out in the same way; what differs is in
+`dispatcher.flow.cancel`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
+import orjson
+
 from dispatcher.clock import SYSTEM, Clock
-from dispatcher.errors import InvalidInput
-from dispatcher.ids import uuid7
+from dispatcher.errors import Conflict, InvalidInput, NotFound
+from dispatcher.flow import cancel
+from dispatcher.ids import format_id, uuid7, uuid7_in_order
 from dispatcher.model.delivery import FAILED, LIVE, DeliveryState
-from dispatcher.store import deliveries, events, log, replays
+from dispatcher.store import deliveries, events, log, replays, trail
 from dispatcher.store.log import Filter
+from dispatcher.store.rows import to_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-BATCH = 1000
+    from dispatcher.store.log import Summary
+    from dispatcher.store.replays import Kind, Replay
+
+BATCH: Final = 1000
+"""Deliveries in one transaction of a step."""
+
+CATCH_UP_S: Final = 5.0
+"""How much of the time that no scheduler was there a replay with a rate makes up for: more would be a burst."""
+
+FASTEST: Final = 1000.0
+"""Deliveries a second that a replay without a rate is expected to make."""
 
 
-def of_failed(chosen: Filter) -> Filter:
-    """The same filter, over the failed deliveries where it names no state. Raises InvalidInput for a live state."""
+def of_failed(chosen: Filter, *, include_delivered: bool = False) -> Filter:
+    """The same filter, over the failed deliveries where it names no state; with the delivered, if they are included.
+
+    Unless they are, or it names them, it leaves out what has been delivered after all. Raises InvalidInput for a live
+    state.
+    """
     live = [state for state in chosen.states if state in LIVE]
     if live:
         raise InvalidInput("/status", ", ".join(live), "final states: what is live will be attempted anyway")
-    return chosen if chosen.states or chosen.undelivered else replace(chosen, states=FAILED)
+    if not chosen.states and not chosen.undelivered:
+        chosen = replace(chosen, states=(*FAILED, DeliveryState.DELIVERED) if include_delivered else FAILED)
+    return replace(chosen, but_delivered=not include_delivered and DeliveryState.DELIVERED not in chosen.states)
 
 
-def count(connection: Connection, chosen: Filter) -> int:
-    """How many deliveries a replay of the filter would make now."""
-    return log.count_originals(connection, chosen)
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would be done now, and how long that would take; `filter` chooses nothing that came later."""
+
+    kind: Kind
+    filter: Filter
+    summary: Summary
+    estimated_s: float
 
 
-def start(connection: Connection, chosen: Filter) -> UUID:
-    """Asks for a replay of all that the filter chooses now; returns its id.
+def preview(
+    connection: Connection,
+    chosen: Filter,
+    *,
+    kind: Kind = "replay",
+    rate: float | None = None,
+    now: datetime | None = None,
+) -> Preview:
+    """What a replay or a cancellation of the filter would do, and the filter with the instant frozen."""
+    summary = _summarise(connection, chosen, kind, now)
+    estimated_s = summary.count / min(rate or FASTEST, FASTEST)
+    if kind == "replay":
+        estimated_s = max(estimated_s, summary.longest_s)
+    return Preview(kind, replace(chosen, as_of=summary.at), summary, estimated_s)
 
-    What ends later is left out, or the replay's own failures would be replayed without end.
+
+def _summarise(connection: Connection, chosen: Filter, kind: Kind, now: datetime | None) -> Summary:
+    if kind == "replay":
+        return log.summarise_originals(connection, chosen, now=now)
+    return log.summarise_live(connection, chosen, now=now)
+
+
+def start(
+    connection: Connection,
+    chosen: Filter,
+    *,
+    by: str,
+    kind: Kind = "replay",
+    tenant_id: UUID | None = None,
+    rate: float | None = None,
+    total: int | None = None,
+    clock: Clock = SYSTEM,
+    now: datetime | None = None,
+) -> Replay:
+    """Asks for a replay, or a cancellation, of all that the filter chooses now or chose when it was previewed.
+
+    What ends later is left out, or the replay's own failures would be replayed without end. `tenant_id` is whose it
+    is, by default the filter's tenant; `rate` the deliveries a second, by default as fast as it goes; `total` how many
+    were previewed.
     """
-    replay_id = uuid7()
-    replays.start(connection, replay_id, _to_json(chosen))
-    return replay_id
+    if total is None or chosen.as_of is None:
+        summary = _summarise(connection, chosen, kind, now)
+        total = summary.count
+        chosen = replace(chosen, as_of=chosen.as_of or summary.at)
+    id_ = uuid7(now or clock.now())
+    tenant_id = tenant_id or chosen.tenant_id
+    replays.start(
+        connection, id_, to_dict(chosen), kind=kind, tenant_id=tenant_id, rate=rate, total=total, by=by, now=now
+    )
+    made = _get(connection, id_)
+    _note(connection, made, "started", by, before=None, after={"filter": made.filter, "total": total, "rate": rate})
+    return made
 
 
 def step(
     connection: Connection, *, batch: int = BATCH, clock: Clock = SYSTEM, now: datetime | None = None
 ) -> int | None:
-    """Replays the next `batch` deliveries of the oldest running replay; how many, or None if no replay is running.
+    """Does the next of one that runs, `batch` deliveries at most and no more than its rate allows; how many.
 
-    The new deliveries and the replay's cursor commit together, so a kill at any line repeats and loses nothing.
+    None if none is running, or none has come to a delivery yet. Those that run take turns. What it does and its
+    cursor commit together, so a kill at any line repeats and loses nothing.
     """
-    replay = replays.next_running(connection)
-    if replay is None:
+    turn = replays.next_running(connection, now=now)
+    if turn is None:
         return None
-    found = log.originals(
-        connection,
-        _from_json(replay.filter),
-        after=replay.cursor,
-        limit=batch,
-        ended_before=replay.created_at,
-    )
-    _replay(connection, found, replay_id=replay.id, clock=clock, now=now)
+    one, chosen = turn.replay, from_dict(turn.replay.filter)
+    chosen = replace(chosen, as_of=chosen.as_of or one.created_at)
+    limit, unused_s = _allowed(one.rate, turn.waited_s, batch)
+    if one.kind == "cancellation":
+        ended = cancel.carry_out(connection, one.id, chosen, limit=limit, now=now)
+        count, done, cursor = ended.count, ended.done, None
+    else:
+        replays.keep_out(connection)
+        found = log.originals(connection, chosen, after=one.cursor, limit=limit)
+        _replay(connection, found, replay_id=one.id, clock=clock, now=now)
+        count, done, cursor = len(found), len(found) < limit, found[-1].id if found else None
     replays.advance(
         connection,
-        replay.id,
-        cursor=found[-1].id if found else None,
-        replayed=len(found),
-        done=len(found) < batch,
+        one.id,
+        cursor=cursor,
+        replayed=count,
+        done=done,
+        stepped_at=turn.at - timedelta(seconds=unused_s),
+        now=now,
     )
-    return len(found)
+    return count
+
+
+def _allowed(rate: float | None, waited_s: float, batch: int) -> tuple[int, float]:
+    """How many deliveries a step may do, and how many seconds of what it has waited are left for the next one.
+
+    >>> _allowed(None, 0.0, 1000), _allowed(10.0, 1.25, 1000), _allowed(10.0, 3600.0, 1000)
+    ((1000, 0.0), (12, 0.05), (50, 0.0))
+    """
+    if rate is None:
+        return batch, 0.0
+    waited_s = min(waited_s, max(CATCH_UP_S, 1 / rate))
+    limit = max(1, min(batch, int(rate * waited_s)))  # one has come due, or it would not be its turn
+    return limit, round(max(0.0, waited_s - limit / rate), 6)
+
+
+def set_state(
+    connection: Connection,
+    replay_id: UUID,
+    state: Literal["running", "paused", "cancelled"],
+    *,
+    by: str,
+    own: UUID | None = None,
+    now: datetime | None = None,
+) -> Replay:
+    """Pauses one, has it go on, or ends it; what it has done stays done. What is so already is left as it is.
+
+    Raises NotFound where it is not there, or not of the tenant `own`, if given, and Conflict where it has ended.
+    """
+    find(connection, replay_id, own=own)
+    replays.lock(connection, replay_id)
+    before = find(connection, replay_id, own=own)
+    if before.ended_at is not None:
+        raise Conflict(f"{format_id('rpl', replay_id)} has ended: it is {before.state}", code="REPLAY_ENDED")
+    if not replays.set_state(connection, replay_id, state, now=now):
+        return before
+    after = _get(connection, replay_id)
+    verb = {"running": "resumed", "paused": "paused", "cancelled": "cancelled"}[state]
+    _note(connection, after, verb, by, before={"status": before.state}, after={"status": after.state})
+    return after
+
+
+def find(connection: Connection, replay_id: UUID, *, own: UUID | None = None) -> Replay:
+    """The replay or cancellation. Raises NotFound where it is not there, or not of the tenant `own`, if given."""
+    found = replays.find(connection, replay_id)
+    if found is None or own not in (None, found.tenant_id):
+        raise NotFound(f"there is no replay {format_id('rpl', replay_id)}")
+    return found
+
+
+def _get(connection: Connection, replay_id: UUID) -> Replay:
+    found = replays.find(connection, replay_id)
+    assert found is not None
+    return found
+
+
+def _note(
+    connection: Connection,
+    one: Replay,
+    verb: str,
+    by: str,
+    *,
+    before: dict[str, Any] | None,
+    after: dict[str, Any],
+) -> None:
+    trail.append(
+        connection,
+        actor=by,
+        action=f"{one.kind}.{verb}",
+        object=format_id("rpl", one.id),
+        tenant_id=one.tenant_id,
+        before=before,
+        after=after,
+    )
 
 
 def retry(
@@ -95,7 +247,7 @@ def _replay(
     at = now or clock.now()
     new = [
         events.NewDelivery(
-            id=uuid7(at),
+            id=uuid7_in_order(at),
             endpoint_id=original.endpoint_id,
             event_id=original.event_id,
             tenant_id=original.tenant_id,
@@ -109,6 +261,9 @@ def _replay(
             object_id=original.object_id,
             replay_id=replay_id,
             replay_of=original.id,
+            target_url=original.target_url,
+            target_method=original.target_method,
+            ordered=original.ordered,
         )
         for original in found
     ]
@@ -117,18 +272,24 @@ def _replay(
     return [delivery["id"] for delivery in new]
 
 
-def _to_json(chosen: Filter) -> dict[str, Any]:
-    return {field.name: value for field in fields(Filter) if (value := getattr(chosen, field.name))}
+def to_dict(chosen: Filter) -> dict[str, Any]:
+    """What matters of a filter, as JSON has it."""
+    given = {field.name: value for field in fields(Filter) if (value := getattr(chosen, field.name))}
+    plain: dict[str, Any] = orjson.loads(to_json(given))
+    return plain
 
 
-def _from_json(stored: dict[str, Any]) -> Filter:
-    values = dict(stored)
-    for name in ("delivery_id", "tenant_id", "endpoint_id", "event_id"):
+def from_dict(kept: dict[str, Any]) -> Filter:
+    """The filter that `to_dict` has written."""
+    values = dict(kept)
+    for name in ("delivery_id", "tenant_id", "endpoint_id", "event_id", "replay_id"):
         if name in values:
             values[name] = UUID(values[name])
-    for name in ("created_after", "created_before"):
+    for name in ("created_after", "created_before", "as_of"):
         if name in values:
             values[name] = datetime.fromisoformat(values[name])
     if "states" in values:
         values["states"] = tuple(DeliveryState(state) for state in values["states"])
+    if "delivery_ids" in values:
+        values["delivery_ids"] = tuple(map(UUID, values["delivery_ids"]))
     return Filter(**values)

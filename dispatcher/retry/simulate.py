@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from dispatcher.model.delivery import Stop
 from dispatcher.model.outcome import Outcome, OutcomeClass
-from dispatcher.retry.decision import decide
+from dispatcher.retry.decision import DEFAULT, decide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dispatcher.retry.decision import DecisionRules
     from dispatcher.retry.schedule import RetrySchedule
 
 Span = tuple[timedelta, timedelta]
@@ -33,10 +34,11 @@ class SimulatedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """How a delivery goes: its attempts, and the state in which the last of them ends it."""
+    """How a delivery goes: its attempts, the state in which the last of them ends it, and why, as the log has it."""
 
     attempts: tuple[SimulatedAttempt, ...]
-    ended: Literal["delivered", "exhausted"]
+    ended: str
+    reason: str
 
     @property
     def delay(self) -> timedelta:
@@ -48,13 +50,16 @@ def simulate(
     schedule: RetrySchedule,
     down: Sequence[Span],
     *,
+    answers: Sequence[Outcome] = (),
+    rules: DecisionRules = DEFAULT,
     takes: timedelta = timedelta(0),
     uniform: Callable[[float, float], float] = lambda low, _: low,
 ) -> Simulation:
-    """Walks a delivery down the schedule while its receiver fails in the spans of `down`, as workers would.
+    """Walks a delivery down the schedule, as workers would.
 
-    A failing attempt `takes` so long; `uniform` draws the jitter, the least of it by default. What the queue and the
-    endpoint's cap add is left out.
+    The first attempts get these `answers`, judged by the `rules` of a profile; those after them fail in the spans of
+    `down`, and else succeed. A failing attempt `takes` so long; `uniform` draws the jitter, the least of it by default.
+    What the queue and the endpoint's cap add is left out.
 
     >>> from dispatcher.retry import RetrySchedule
     >>> two = RetrySchedule("two", (timedelta(0), timedelta(seconds=5), timedelta(minutes=5)))
@@ -65,10 +70,13 @@ def simulate(
     attempts: list[SimulatedAttempt] = []
     while True:
         number = len(attempts) + 1
-        ok = not any(begin <= at < end for begin, end in down)
-        attempts.append(SimulatedAttempt(number, at, ok))
-        change = decide(_UP if ok else _DOWN, schedule=schedule, attempt=number, refunds=0, uniform=uniform)
+        if number <= len(answers):
+            outcome = answers[number - 1]
+        else:
+            outcome = _DOWN if any(begin <= at < end for begin, end in down) else _UP
+        attempts.append(SimulatedAttempt(number, at, outcome.ok))
+        change = decide(outcome, schedule=schedule, attempt=number, refunds=0, rules=rules, uniform=uniform)
         if isinstance(change, Stop):
-            return Simulation(tuple(attempts), "delivered" if ok else "exhausted")
+            return Simulation(tuple(attempts), change.state, change.reason)
         base = first if change.from_first_attempt else at + takes
         at = max(at + takes, base + timedelta(seconds=change.wait_s))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
@@ -103,10 +103,17 @@ class LoggedAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which deliveries; what is None does not matter. `undelivered` are all that have not been delivered."""
+    """Which deliveries; what is None does not matter.
+
+    `undelivered` are all that have not been delivered. `but_delivered` leaves out those whose event has reached their
+    endpoint by another delivery. `as_of` leaves out what ended then or later and, of live ones, what was made so.
+    """
 
     states: tuple[DeliveryState, ...] = ()
     undelivered: bool = False
+    but_delivered: bool = False
+    delivery_ids: tuple[UUID, ...] = ()
+    as_of: datetime | None = None
     delivery_id: UUID | None = None
     tenant_id: UUID | None = None
     endpoint_id: UUID | None = None
@@ -145,6 +152,13 @@ def _earlier(value: UUID, span: timedelta) -> UUID:
     return UUID(int=min(max(0, at_ms), (1 << 48) - 1) << 80)
 
 
+_WAS_DELIVERED: Final = """
+(d.state = 'delivered' OR EXISTS (
+    SELECT FROM dispatcher.ended_deliveries o
+    WHERE o.event_id = d.event_id AND o.endpoint_id = d.endpoint_id AND o.state = 'delivered'))
+"""
+
+
 def _where(chosen: Filter, table: Literal["deliveries", "ended_deliveries"]) -> tuple[str, dict[str, Any]]:
     """The condition and its parameters. A range of time is a range of ids, so partitions are pruned by it."""
     parts, values = ["true"], {}
@@ -157,6 +171,9 @@ def _where(chosen: Filter, table: Literal["deliveries", "ended_deliveries"]) -> 
     if chosen.replay_id is not None:  # its deliveries are younger than itself, but for what clocks differ
         parts.append("d.id >= :replayed")
         values["replayed"] = _earlier(chosen.replay_id, _CLOCKS)
+    if chosen.delivery_ids:
+        parts.append("d.id = ANY(:delivery_ids)")
+        values["delivery_ids"] = list(chosen.delivery_ids)
     if chosen.created_after is not None:
         parts.append("d.id >= :first")
         values["first"] = first_id(chosen.created_after)
@@ -166,8 +183,14 @@ def _where(chosen: Filter, table: Literal["deliveries", "ended_deliveries"]) -> 
     if chosen.states:
         parts.append("d.state = ANY(:states)")
         values["states"] = [str(state) for state in chosen.states]
-    if chosen.undelivered and table == "ended_deliveries":
-        parts.append("d.state <> 'delivered'")
+    no_delivered = chosen.undelivered or (bool(chosen.states) and DeliveryState.DELIVERED not in chosen.states)
+    if no_delivered and table == "ended_deliveries":
+        parts.append("d.state <> 'delivered'")  # as the partial index ended_failed has it
+    if chosen.but_delivered:
+        parts.append(f"NOT {_WAS_DELIVERED}")
+    if chosen.as_of is not None:
+        parts.append("d.ended_at < :as_of" if table == "ended_deliveries" else "d.created_at < :as_of")
+        values["as_of"] = chosen.as_of
     return " AND ".join(parts), values
 
 
@@ -286,9 +309,7 @@ AND NOT EXISTS (SELECT FROM dispatcher.ended_deliveries r WHERE r.event_id = d.e
 """
 
 
-def originals(
-    connection: Connection, chosen: Filter, *, after: UUID | None, limit: int, ended_before: datetime | None = None
-) -> list[Original]:
+def originals(connection: Connection, chosen: Filter, *, after: UUID | None, limit: int) -> list[Original]:
     """Ended deliveries in the order of their ids, from `after` on; those of deleted endpoints are left out.
 
     A delivery that has been replayed already is not taken again: its replay is.
@@ -300,18 +321,92 @@ def originals(
                d.target_url, d.target_method, e.ordered
         FROM {_ORIGINALS}
         WHERE {where} AND {_NOT_REPLAYED} AND (CAST(:after AS uuid) IS NULL OR d.id > :after)
-          AND (CAST(:ended_before AS timestamptz) IS NULL OR d.ended_at < :ended_before)
         ORDER BY d.id LIMIT :limit"""),
-        {**values, "after": after, "limit": limit, "ended_before": ended_before},
+        {**values, "after": after, "limit": limit},
     )
     return [Original(*row) for row in rows]
 
 
-def count_originals(connection: Connection, chosen: Filter) -> int:
-    """How many deliveries `originals` would find in all."""
-    where, values = _where(chosen, "ended_deliveries")
-    statement = text(f"SELECT count(*) FROM {_ORIGINALS} WHERE {where} AND {_NOT_REPLAYED}")
-    found: int = connection.execute(statement, values).scalar_one()
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a filter chooses, and when: `at` is the database's clock.
+
+    `oldest` and `newest` are when deliveries were made. `already_delivered` counts those whose event has reached their
+    endpoint; they are in `count` unless the filter is `but_delivered`. `endpoints_disabled` counts endpoints.
+    `longest_s` is what the slowest of the endpoints with a rate limit takes. `in_flight` counts those that cannot be
+    called back; they are not in `count`.
+    """
+
+    count: int
+    oldest: datetime | None
+    newest: datetime | None
+    already_delivered: int
+    endpoints_disabled: int
+    longest_s: float
+    in_flight: int
+    at: datetime
+
+
+_SUMMARY: Final = """
+WITH matched AS MATERIALIZED (
+    SELECT d.endpoint_id, d.created_at, d.state = 'in_flight' AS in_flight, {was_delivered} AS was_delivered,
+           e.status = 'disabled' AS is_disabled, e.rate_limit
+    FROM {matched}
+), endpoint AS (
+    SELECT count(*) AS n, min(created_at) AS oldest, max(created_at) AS newest, bool_or(is_disabled) AS is_disabled,
+           max(rate_limit) AS rate_limit
+    FROM matched
+    WHERE NOT in_flight AND NOT (was_delivered AND CAST(:but_delivered AS boolean))
+    GROUP BY endpoint_id
+)
+SELECT CAST(coalesce(sum(n), 0) AS bigint), min(oldest), max(newest),
+       (SELECT count(*) FROM matched WHERE was_delivered), count(*) FILTER (WHERE is_disabled),
+       CAST(coalesce(max(n / rate_limit), 0) AS float8), (SELECT count(*) FROM matched WHERE in_flight),
+       coalesce(CAST(:now AS timestamptz), statement_timestamp())
+FROM endpoint
+"""
+
+
+def summarise_originals(connection: Connection, chosen: Filter, *, now: datetime | None = None) -> Summary:
+    """What `originals` would find in all. Reads every delivery that the filter chooses."""
+    where, values = _where(replace(chosen, but_delivered=False), "ended_deliveries")
+    matched = f"{_ORIGINALS} WHERE {where} AND {_NOT_REPLAYED}"
+    return _summarise(connection, matched, {**values, "but_delivered": chosen.but_delivered, "now": now})
+
+
+_LIVE: Final = "dispatcher.deliveries d JOIN dispatcher.endpoints e ON e.id = d.endpoint_id"
+
+
+def summarise_live(connection: Connection, chosen: Filter, *, now: datetime | None = None) -> Summary:
+    """What `choose_waiting` would find in all, and what is in flight. Reads every delivery that the filter chooses."""
+    where, values = _where(chosen, "deliveries")
+    return _summarise(connection, f"{_LIVE} WHERE {where}", {**values, "but_delivered": False, "now": now})
+
+
+def _summarise(connection: Connection, matched: str, values: dict[str, Any]) -> Summary:
+    statement = text(_SUMMARY.format(matched=matched, was_delivered=_WAS_DELIVERED))
+    return Summary(*connection.execute(statement, values).one())
+
+
+def choose_waiting(connection: Connection, chosen: Filter, *, limit: int) -> list[UUID]:
+    """Up to `limit` waiting deliveries, locked until the transaction ends.
+
+    What a claimer has locked is passed over: while we waited for it, it could wait for what we hold.
+    """
+    where, values = _where(chosen, "deliveries")
+    rows = connection.execute(
+        text(f"""
+        SELECT d.id FROM {_LIVE} WHERE {where} AND d.state = 'waiting'
+        LIMIT :limit FOR NO KEY UPDATE OF d SKIP LOCKED"""),
+        {**values, "limit": limit},
+    )
+    return list(rows.scalars())
+
+
+def has_live(connection: Connection, chosen: Filter) -> bool:
+    """Whether any delivery that the filter chooses waits or is in flight."""
+    where, values = _where(chosen, "deliveries")
+    found: bool = connection.execute(text(f"SELECT EXISTS (SELECT FROM {_LIVE} WHERE {where})"), values).scalar_one()
     return found
 
 

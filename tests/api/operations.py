@@ -8,16 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from dispatcher import wiring
 from dispatcher.api.app import make_app
 from dispatcher.api.openapi import operations
 from dispatcher.config import Settings
+from dispatcher.egress import AddressPolicy, PinnedTransport
 from dispatcher.ids import DEFAULT_TENANT
 from tests.api.conftest import OPERATOR
 from tests.support import walk
+from tests.support.receivers import Names
 
 DOCUMENT: dict[str, Any] = make_app(
     Settings(database_url="postgresql+psycopg://nobody@nowhere/none", secret_keys=walk.KEYS.reveal())
@@ -78,8 +82,15 @@ class Client:
 
 
 @contextmanager
+def closed() -> Iterator[None]:
+    """Applications that start meanwhile reach nobody: to them every name is loopback, which may not be dialled."""
+    with patch.object(wiring, "transport", lambda _: PinnedTransport(addresses=AddressPolicy(), resolver=Names())):
+        yield
+
+
+@contextmanager
 def serving(url: str) -> Iterator[Client]:
-    """A client of an application on a loop of its own."""
+    """A client of an application on a loop of its own, which reaches nobody."""
     app = make_app(Settings(database_url=url, secret_keys=walk.KEYS.reveal(), bootstrap_key=OPERATOR))
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app, raise_app_exceptions=False),
@@ -87,6 +98,7 @@ def serving(url: str) -> Iterator[Client]:
         headers={"authorization": f"Bearer {OPERATOR}"},
     )
     with (
+        closed(),
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(app.router.lifespan_context(app)),
         portal.wrap_async_context_manager(client),

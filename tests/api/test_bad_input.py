@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from dispatcher.api.gate import BULK_PATHS, MAX_BODY_BYTES, MAX_BULK_BYTES
 from dispatcher.api.problems import MAX_FAULTS, Problem
+from dispatcher.local.postgres import EmbeddedPostgres
 from tests.api.operations import DOCUMENT, OPERATIONS, Client, Operation, an_id, serving
+from tests.support.servers import drop_database, fresh_database
 
 WITH_BODY = [one for one in OPERATIONS if one.method in {"POST", "PATCH", "PUT"}]
 READING = [one for one in WITH_BODY if one.has_body]
@@ -24,10 +26,12 @@ every = settings(
 )
 
 
-@pytest.fixture
-def client(migrated_database_url: str) -> Iterator[Client]:
-    with serving(migrated_database_url) as client:
+@pytest.fixture(scope="module")
+def client(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[Client]:
+    url = fresh_database(postgres, migrated_template)
+    with serving(url) as client:
         yield client
+    drop_database(postgres, url)
 
 
 def check(operation: Operation, answer: httpx.Response, *, also: tuple[int, ...] = ()) -> None:
@@ -313,7 +317,8 @@ def test_an_id_has_one_spelling(client: Client) -> None:
             ):
                 answer = client.request(operation.method, operation.url(**{parameter["name"]: quote(wrong)}), json={})
                 assert answer.status_code == 422, (operation, wrong, answer.text)
-                assert check_problem(answer)["errors"][0]["pointer"] in {parameter["name"], "/"} | set(answer.json())
+                pointer = check_problem(answer)["errors"][0]["pointer"]
+                assert operation.has_body or pointer == parameter["name"], (operation, pointer)
 
 
 def test_any_key_of_idempotency_is_answered_as_documented(client: Client) -> None:

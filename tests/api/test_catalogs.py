@@ -23,6 +23,7 @@ async def test_the_schedules_that_endpoints_may_name_are_listed(api: httpx.Async
     assert set(found) == {"standard", "exponential"}
     assert found["standard"]["waits_s"] == LADDER_S
     assert found["standard"]["total_s"] == 99305
+    assert found["standard"]["description"].startswith("Immediately, then 5 s")
     assert found["exponential"]["total_s"] == 126 * 60
     assert (await api.get("/v1/schedules/standard")).json() == found["standard"]
     assert (await api.get("/v1/schedules/nothing")).status_code == 404
@@ -55,6 +56,17 @@ async def test_an_outage_is_simulated(api: httpx.AsyncClient) -> None:
     assert (own["ended"], own["name"]) == ("delivered", None)
 
 
+async def test_answers_are_simulated_by_the_rules_of_a_profile(api: httpx.AsyncClient) -> None:
+    asked: dict[str, object] = {"name": "standard", "outcomes": [{}, {"status_code": 204}]}
+    done = (await api.post("/v1/schedules/simulate", json=asked)).json()
+    assert (done["ended"], len(done["attempts"]), done["reason"]) == ("delivered", 2, "ok")
+    done = (await api.post("/v1/schedules/simulate", json=asked | {"profile": "musepay"})).json()
+    assert (done["ended"], len(done["attempts"])) == ("delivered", 3)  # only a 200 counts
+    gone = asked | {"outcomes": [{"status_code": 410}], "profile": "standard-webhooks"}
+    done = (await api.post("/v1/schedules/simulate", json=gone)).json()
+    assert (done["ended"], done["reason"]) == ("rejected", "gone 410")
+
+
 @pytest.mark.parametrize(
     ("asked", "pointer"),
     [
@@ -68,6 +80,9 @@ async def test_an_outage_is_simulated(api: httpx.AsyncClient) -> None:
             "/down/0/end",
         ),
         ({"name": "standard", "jitter": 2}, "/jitter"),
+        ({"name": "standard", "takes_s": "5"}, "/takes_s"),
+        ({"name": "standard", "profile": "none"}, "/profile"),
+        ({"name": "standard", "outcomes": [{"status_code": 99}]}, "/outcomes/0/status_code"),
     ],
 )
 async def test_what_cannot_be_simulated_is_refused_by_its_place(
@@ -123,6 +138,14 @@ async def test_addresses_that_are_none_are_refused_at_the_start(api: httpx.Async
         config.load({"DISPATCHER_EGRESS_ADDRESSES": "192.0.2.1, example.com"})
 
 
+async def test_a_clients_own_words_are_no_labels(api: httpx.AsyncClient) -> None:
+    await api.get("/v1/schedules/nothing")
+    await api.get("/v1/nothing")
+    await api.request("BREW", "/v1/schedules")
+    found = re.findall(r'answers_total\{method="(.+?)",route="(.+?)",status="(\d+)"', (await api.get("/metrics")).text)
+    assert set(found) == {("GET", "/v1/schedules/{name}", "404"), ("other", "other", "404"), ("other", "other", "405")}
+
+
 async def test_the_metrics_are_those_of_the_document(api: httpx.AsyncClient) -> None:
     await api.post("/v1/endpoints", json={"url": "https://shop.example.com/"})
     await api.post("/v1/events", json={"type": "a.b", "payload": 1})
@@ -130,7 +153,9 @@ async def test_the_metrics_are_those_of_the_document(api: httpx.AsyncClient) -> 
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain")
     assert 'dispatcher_deliveries{state="waiting"} 1.0' in answer.text
-    assert 'dispatcher_api_answers_total{status="202"} 1.0' in answer.text
+    assert 'dispatcher_api_answers_total{method="POST",route="/v1/events",status="202"} 1.0' in answer.text
+    assert 'dispatcher_api_answer_seconds_count{route="/v1/events"} 1.0' in answer.text
+    assert 'dispatcher_api_answer_seconds_bucket{le="+Inf",route="/v1/events"} 1.0' in answer.text
     assert set(re.findall(r"^# TYPE (\S+)", answer.text, re.MULTILINE)) == set(METRICS)
     rows = re.findall(r"^\| `(dispatcher_\w+)` \| (.+?) \|$", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
     assert dict(rows) == METRICS

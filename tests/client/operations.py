@@ -30,7 +30,9 @@ class Operation:
         return self.path or self.template
 
 
-FILTER = {"status": "failed", "endpoint_id": "ep_1", "created_after": "2026-03-02T09:00:00+00:00"}
+ENDPOINT = "ep_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"
+WAITING = {"endpoint_id": ENDPOINT, "created_after": "2026-03-02T09:00:00+00:00"}
+FILTER = {"status": "failed", **WAITING}
 EVENT = {"type": "payment.completed", "payload": {"amount": 1000}}
 
 
@@ -184,20 +186,32 @@ OPERATIONS = [
     Operation(
         lambda c: c.deliveries.cancel("dlv_1"), "POST", "/v1/deliveries/{}/cancel", "/v1/deliveries/dlv_1/cancel"
     ),
-    Operation(lambda c: c.cancellations.preview(**_filter()), "POST", "/v1/cancellations/preview", body=FILTER),
     Operation(
-        lambda c: c.cancellations.create(preview_token="t", **_filter()),
+        lambda c: c.cancellations.preview(**_filter() | {"status": "waiting"}),
+        "POST",
+        "/v1/cancellations/preview",
+        body=FILTER | {"status": "waiting"},
+    ),
+    Operation(
+        lambda c: c.cancellations.create(preview_token="t", **_filter() | {"status": None}),
         "POST",
         "/v1/cancellations",
-        body={**FILTER, "preview_token": "t"},
+        body={**WAITING, "preview_token": "t"},
     ),
     Operation(lambda c: c.find("pay 1/2"), "GET", "/v1/find", query={"q": "pay 1/2"}, answer=PAGE),
     Operation(lambda c: c.replays.preview(**_filter()), "POST", "/v1/replays/preview", body=FILTER),
     Operation(
-        lambda c: c.replays.create(preview_token="t", rate=10, **_filter()),
+        lambda c: c.replays.create(preview_token="t", rate_per_second=10, **_filter()),
         "POST",
         "/v1/replays",
-        body={**FILTER, "preview_token": "t", "rate": 10},
+        body={**FILTER, "preview_token": "t", "rate_per_second": 10},
+    ),
+    Operation(
+        lambda c: c.replays.list(kind="replay", tenant_id="ten_1"),
+        "GET",
+        "/v1/replays",
+        query={"kind": "replay", "tenant_id": "ten_1", "limit": "50"},
+        answer=PAGE,
     ),
     Operation(lambda c: c.replays.get("rpl_1"), "GET", "/v1/replays/{}", "/v1/replays/rpl_1"),
     Operation(lambda c: c.replays.pause("rpl_1"), "POST", "/v1/replays/{}/pause", "/v1/replays/rpl_1/pause"),
@@ -219,6 +233,7 @@ OPERATIONS = [
         body={"waits": ["0s", "5m"], "jitter": 0.1},
     ),
     Operation(lambda c: c.profiles(), "GET", "/v1/profiles", answer=PAGE),
+    Operation(lambda c: c.profile("terminal"), "GET", "/v1/profiles/{}", "/v1/profiles/terminal"),
     Operation(lambda c: c.event_types.list(), "GET", "/v1/event_types", answer=PAGE),
     Operation(
         lambda c: c.event_types.put("payment.completed", schema={"type": "object"}),

@@ -7,10 +7,16 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.retry import RetrySchedule, load_schedule, shipped_schedules_dir, simulate
+from dispatcher.model.outcome import Outcome, OutcomeClass
+from dispatcher.retry import DecisionRules, RetrySchedule, load_schedule, shipped_schedules_dir, simulate
 
 STANDARD = load_schedule(shipped_schedules_dir() / "standard.toml").schedule
 HOURS = st.integers(0, 48).map(lambda n: timedelta(hours=n))
+
+
+UNAVAILABLE = Outcome(OutcomeClass.HTTP_RETRYABLE, status_code=503)
+THROTTLED = Outcome(OutcomeClass.THROTTLED, status_code=429, retry_after_s=8)
+GONE = Outcome(OutcomeClass.GONE, status_code=410)
 
 
 def seconds(*values: float) -> list[timedelta]:
@@ -43,6 +49,28 @@ def test_offsets_from_the_first_attempt_are_not_put_off() -> None:
 def test_the_first_wait_counts_from_the_event() -> None:
     done = simulate(RetrySchedule("late", tuple(seconds(10, 5))), [(timedelta(0), timedelta(seconds=11))])
     assert [one.offset for one in done.attempts] == seconds(10, 15)
+
+
+def test_answers_come_first_and_outages_after_them() -> None:
+    down = [(timedelta(0), timedelta(minutes=6))]
+    done = simulate(STANDARD, down, answers=[UNAVAILABLE])
+    assert [one.offset for one in done.attempts] == seconds(0, 5, 305, 2105)
+    assert simulate(STANDARD, down, answers=[Outcome(OutcomeClass.OK, status_code=200)]).delay == timedelta(0)
+
+
+def test_a_profiles_rules_end_a_delivery_or_put_it_off() -> None:
+    assert simulate(STANDARD, [], answers=[GONE]).ended == "delivered"
+    gone = simulate(STANDARD, [], answers=[UNAVAILABLE, GONE], rules=DecisionRules(disable_on=frozenset({410})))
+    assert (gone.ended, gone.reason, len(gone.attempts)) == ("rejected", "gone 410", 2)
+    later = simulate(STANDARD, [], answers=[THROTTLED], rules=DecisionRules(retry_after="extend"))
+    assert [one.offset for one in later.attempts] == seconds(0, 8)
+
+
+def test_what_ends_it_is_told_as_the_log_has_it() -> None:
+    two = RetrySchedule("two", tuple(seconds(0, 5)))
+    assert simulate(two, [], answers=[UNAVAILABLE] * 3).reason == "http_retryable 503"
+    assert simulate(two, [(timedelta(0), timedelta(hours=1))]).reason == "connect"
+    assert simulate(two, []).reason == "ok"
 
 
 @given(begin=HOURS, lasts=HOURS)

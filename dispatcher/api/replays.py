@@ -1,0 +1,354 @@
+"""`/v1/replays`: new deliveries of old events, chosen by a filter."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from dispatcher.api import forms
+from dispatcher.api.context import (
+    Caller,
+    Context,
+    ContextOf,
+    Cursor,
+    Instant,
+    Limit,
+    Once,
+    OnceOf,
+    Page,
+    Reader,
+    Replayer,
+    TenantId,
+    page,
+    read_cursor,
+    reply,
+)
+from dispatcher.errors import InvalidInput
+from dispatcher.flow import previews
+from dispatcher.flow import replay as flow
+from dispatcher.ids import parse_id
+from dispatcher.model.delivery import FAILED, LIVE, DeliveryState
+from dispatcher.model.outcome import OutcomeClass
+from dispatcher.store import replays as store
+from dispatcher.store.log import Filter
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from dispatcher.store.replays import Kind
+
+router = APIRouter(prefix="/v1/replays", tags=["replays"])
+
+ID: Final = "rpl_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d11"
+_TENANT: Final = "ten_00000000-0000-7000-8000-000000000001"
+_ENDPOINT: Final = "ep_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968"
+_EVENT: Final = "evt_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"
+_DELIVERY: Final = "dlv_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0f"
+_TOKEN: Final = "k1.eyJraW5kIjoicmVwbGF5In0.5f6a7b8c9d0e"  # noqa: S105 - nobody's
+_AT: Final = "2026-03-02T09:00:00Z"
+
+DELIVERY_IDS: Final = 1000
+"""Deliveries that a filter can name one by one."""
+
+RATES: Final = (0.01, 10_000.0)
+"""Deliveries a second."""
+
+_ENDED: Final = "(" + "|".join([*(state for state in DeliveryState if state not in LIVE), "failed"]) + ")"
+_TYPE: Final = r"^[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*$"
+_DELIVERY_ID: Final = r"^dlv_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+
+Rate = Annotated[float, Field(ge=RATES[0], le=RATES[1], allow_inf_nan=False)]
+Token = Annotated[str, Field(min_length=1, max_length=200_000)]
+
+
+class Chosen(BaseModel):
+    """Which deliveries: those that all that is given chooses."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    tenant_id: str | None = Field(default=None, description="Whose; for operators.", examples=[_TENANT])
+    endpoint_id: str | None = Field(default=None, description="Those to it.", examples=[_ENDPOINT])
+    event_id: str | None = Field(default=None, description="Those of it.", examples=[_EVENT])
+    event_type: Annotated[str, Field(max_length=128, pattern=_TYPE)] | None = Field(
+        default=None, description="Of this type exactly.", examples=["payment.completed"]
+    )
+    object_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, description="The payment, order or refund that the event is about.", examples=["pay_8f3k2"]
+    )
+    outcome: Annotated[OutcomeClass, Field(strict=False)] | None = Field(
+        default=None, description="Of the last attempt.", examples=["http_retryable"]
+    )
+    created_after: Instant | None = Field(default=None, description="Only those made then or later.", examples=[_AT])
+    created_before: Instant | None = Field(
+        default=None, description="Only those made before.", examples=["2026-03-09T09:00:00Z"]
+    )
+    delivery_ids: (
+        Annotated[list[Annotated[str, Field(pattern=_DELIVERY_ID)]], Field(min_length=1, max_length=DELIVERY_IDS)]
+        | None
+    ) = Field(default=None, description="Only those of these.", examples=[[_DELIVERY]])
+
+
+class ChosenEnded(Chosen):
+    """Which deliveries: of those that have ended, what all that is given chooses; the failed, unless it says else."""
+
+    status: Annotated[str, Field(max_length=200, pattern=f"^{_ENDED}(,{_ENDED})*$")] | None = Field(
+        default=None,
+        description="One, or several with commas between. `failed` is every end but delivered and cancelled.",
+        examples=["failed"],
+    )
+    undelivered: bool = Field(default=False, description="Whatever has not been delivered.", examples=[False])
+    include_delivered: bool = Field(
+        default=False,
+        description="Also those that have been delivered, if no status is given, and those whose event has reached "
+        "the endpoint by another delivery; without it these are left out.",
+        examples=[False],
+    )
+
+
+class ReplayPreview(ChosenEnded):
+    """What is to be previewed."""
+
+    rate_per_second: Rate | None = Field(default=None, description="For the estimate.", examples=[50])
+
+
+class NewReplay(ChosenEnded):
+    """What is to be replayed: what a preview showed, or what is chosen here; if both are given, both are the same."""
+
+    preview_token: Token | None = Field(
+        default=None, description="Of a preview of the last hour, by the same tenant.", examples=[_TOKEN]
+    )
+    rate_per_second: Rate | None = Field(
+        default=None, description="At most so many deliveries a second; null: as fast as it goes.", examples=[50]
+    )
+
+
+class Preview(BaseModel):
+    """What would be done. Nothing that comes later is taken."""
+
+    count: int = Field(description="Deliveries.", examples=[128])
+    oldest: datetime | None = Field(description="When the first of them was made.", examples=[_AT])
+    newest: datetime | None = Field(description="When the last of them was made.", examples=[_AT])
+    already_delivered: int = Field(
+        description="Those whose event has reached the endpoint; in `count` only if they are included.", examples=[0]
+    )
+    endpoints_disabled: int = Field(description="Endpoints for which they would wait.", examples=[0])
+    in_flight: int = Field(
+        description="Those that are being attempted; not in `count`. A replay has none.", examples=[0]
+    )
+    estimated_seconds: float = Field(
+        description="How long it takes at least, by its rate and the rate limits of endpoints.", examples=[2.6]
+    )
+    preview_token: str = Field(description="Has exactly this done.", examples=[_TOKEN])
+    expires_at: datetime = Field(description="Until when the token counts.", examples=["2026-03-02T10:00:00Z"])
+
+
+class ReplayFilter(BaseModel):
+    """What was chosen; null does not matter."""
+
+    status: str | None = Field(examples=["exhausted,rejected,expired"])
+    undelivered: bool = Field(examples=[False])
+    include_delivered: bool = Field(examples=[False])
+    tenant_id: str | None = Field(examples=[_TENANT])
+    endpoint_id: str | None = Field(examples=[_ENDPOINT])
+    event_id: str | None = Field(examples=[None])
+    replay_id: str | None = Field(examples=[None])
+    event_type: str | None = Field(examples=["payment.completed"])
+    object_id: str | None = Field(examples=[None])
+    outcome: str | None = Field(examples=[None])
+    created_after: datetime | None = Field(examples=[_AT])
+    created_before: datetime | None = Field(examples=[None])
+    delivery_ids: list[str] | None = Field(examples=[None])
+    as_of: datetime | None = Field(description="What ended then or later is not taken.", examples=[_AT])
+
+
+class Replay(BaseModel):
+    """A replay or a cancellation, and how far it is."""
+
+    id: str = Field(examples=[ID])
+    kind: Literal["replay", "cancellation"] = Field(examples=["replay"])
+    status: Literal["running", "paused", "done", "cancelled"] = Field(examples=["running"])
+    tenant_id: str | None = Field(description="Null: an operator's.", examples=[_TENANT])
+    filter: ReplayFilter
+    total: int | None = Field(description="How many there were when it was asked for.", examples=[128])
+    replayed: int = Field(description="For how many it is done; of a cancellation, how many it ended.", examples=[64])
+    rate_per_second: float | None = Field(description="Null: as fast as it goes.", examples=[50])
+    created_by: str = Field(
+        description="The id of a key, or `cli:` and the account's name.",
+        examples=["key_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968"],
+    )
+    created_at: datetime = Field(examples=[_AT])
+    ended_at: datetime | None = Field(description="Null while it runs or is paused.", examples=[None])
+
+
+def filter_of(asked: Chosen, caller: Caller, tenant_id: str | None) -> Filter:
+    """What is chosen, within what is the caller's. Raises NotFound for another tenant."""
+    named: dict[DeliveryState, None] = {}
+    if isinstance(asked, ChosenEnded) and asked.status is not None:
+        for name in asked.status.split(","):
+            named |= dict.fromkeys(FAILED if name == "failed" else (DeliveryState(name),))
+    found = Filter(
+        states=tuple(named),
+        undelivered=isinstance(asked, ChosenEnded) and asked.undelivered,
+        tenant_id=caller.scope(tenant_id if asked.tenant_id is None else asked.tenant_id),
+        endpoint_id=None if asked.endpoint_id is None else parse_id("ep", asked.endpoint_id, pointer="/endpoint_id"),
+        event_id=None if asked.event_id is None else parse_id("evt", asked.event_id, pointer="/event_id"),
+        event_type=asked.event_type,
+        object_id=asked.object_id,
+        outcome=asked.outcome,
+        created_after=asked.created_after,
+        created_before=asked.created_before,
+        delivery_ids=tuple(
+            parse_id("dlv", one, pointer=f"/delivery_ids/{n}") for n, one in enumerate(asked.delivery_ids or ())
+        ),
+    )
+    if isinstance(asked, ChosenEnded):
+        return flow.of_failed(found, include_delivered=asked.include_delivered)
+    return found
+
+
+async def previewed(
+    context: Context, caller: Caller, once: Once, chosen: Filter, *, kind: Kind, rate: float | None = None
+) -> Response:
+    """The answer to a preview."""
+
+    def work(connection: Connection) -> dict[str, Any]:
+        found = flow.preview(connection, chosen, kind=kind, rate=rate)
+        promise = previews.Promise(kind, found.filter, found.summary.count)
+        token, until = previews.seal(context.keyring, promise, own=caller.tenant_id, now=context.clock.now())
+        return forms.preview(found, token, until)
+
+    return await once.run(work)
+
+
+def asked_for(
+    context: Context, caller: Caller, asked: NewReplay | Chosen, tenant_id: str | None, *, token: str | None, kind: Kind
+) -> previews.Promise | Filter:
+    """What is to be started: what was previewed, or what is chosen. Raises InvalidInput where neither is given."""
+    ignored = {"preview_token", "rate_per_second", "include_delivered"}
+    if not caller.is_operator:
+        ignored.add("tenant_id")  # which is theirs anyway
+    is_chosen = any(value for name, value in asked if name not in ignored)
+    chosen = filter_of(asked, caller, tenant_id)
+    if token is None:
+        if not is_chosen:
+            raise InvalidInput("/", "nothing that chooses deliveries", "a preview_token, or at least one condition")
+        return chosen
+    promise = previews.read(context.keyring, token, kind=kind, own=caller.tenant_id, now=context.clock.now())
+    if is_chosen and not previews.is_same(promise.filter, chosen):
+        raise InvalidInput("/", "another choice than was previewed", "the preview_token alone, or with the same choice")
+    return promise
+
+
+async def started(
+    context: Context,
+    caller: Caller,
+    once: Once,
+    wanted: previews.Promise | Filter,
+    *,
+    kind: Kind,
+    rate: float | None = None,
+) -> Response:
+    """The answer to the start of a replay or a cancellation."""
+    chosen, total = (wanted, None) if isinstance(wanted, Filter) else (wanted.filter, wanted.count)
+
+    def work(connection: Connection) -> dict[str, Any]:
+        return forms.replay(
+            flow.start(
+                connection,
+                chosen,
+                by=caller.actor,
+                kind=kind,
+                tenant_id=caller.tenant_id,
+                rate=rate,
+                total=total,
+                clock=context.clock,
+            )
+        )
+
+    answer = await once.run(work, status=202)
+    context.wakeup.ring()
+    return answer
+
+
+@router.post("/preview", response_model=Preview)
+async def preview(
+    asked: ReplayPreview, context: ContextOf, caller: Replayer, once: OnceOf, tenant_id: TenantId = None
+) -> Response:
+    """What a replay would do now. Nothing is done; the token in the answer has exactly this done, within an hour.
+
+    Deliveries that were replayed before, and those to deleted endpoints, are not chosen.
+    """
+    chosen = filter_of(asked, caller, tenant_id)
+    return await previewed(context, caller, once, chosen, kind="replay", rate=asked.rate_per_second)
+
+
+@router.post("", status_code=202, response_model=Replay)
+async def create(
+    asked: NewReplay, context: ContextOf, caller: Replayer, once: OnceOf, tenant_id: TenantId = None
+) -> Response:
+    """Starts a replay of what a preview showed, or of what is chosen.
+
+    Each delivery gets the whole schedule again, to the same URL, with the same `webhook-id`. One that was replayed
+    before is left out: its replay can be replayed.
+    """
+    wanted = asked_for(context, caller, asked, tenant_id, token=asked.preview_token, kind="replay")
+    return await started(context, caller, once, wanted, kind="replay", rate=asked.rate_per_second)
+
+
+@router.get("", response_model=Page[Replay])
+async def list_(
+    context: ContextOf,
+    caller: Reader,
+    kind: Annotated[Literal["replay", "cancellation"] | None, Query(description="Only those.")] = None,
+    tenant_id: TenantId = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Response:
+    """The replays and cancellations, the newest first."""
+    scope, before = caller.scope(tenant_id), read_cursor(cursor)
+    found = await context.transaction(
+        lambda connection: store.list_(connection, tenant_id=scope, kind=kind, before=before, limit=limit + 1)
+    )
+    return reply(page(found, limit, forms.replay))
+
+
+@router.get("/{replay_id}", response_model=Replay)
+async def show(replay_id: str, context: ContextOf, caller: Reader) -> Response:
+    """One replay or cancellation, and how far it is."""
+    id_ = parse_id("rpl", replay_id)
+    found = await context.transaction(lambda connection: flow.find(connection, id_, own=caller.tenant_id))
+    return reply(forms.replay(found))
+
+
+@router.post("/{replay_id}/pause", response_model=Replay)
+async def pause(replay_id: str, caller: Replayer, once: OnceOf) -> Response:
+    """Has it rest until it is resumed. 409 with the code REPLAY_ENDED where it has ended."""
+    return await _set_state(replay_id, "paused", caller, once)
+
+
+@router.post("/{replay_id}/resume", response_model=Replay)
+async def resume(replay_id: str, context: ContextOf, caller: Replayer, once: OnceOf) -> Response:
+    """Has it go on. 409 with the code REPLAY_ENDED where it has ended."""
+    answer = await _set_state(replay_id, "running", caller, once)
+    context.wakeup.ring()
+    return answer
+
+
+@router.post("/{replay_id}/cancel", response_model=Replay)
+async def cancel(replay_id: str, caller: Replayer, once: OnceOf) -> Response:
+    """Ends it; what it has done stays done. 409 with the code REPLAY_ENDED where it has ended."""
+    return await _set_state(replay_id, "cancelled", caller, once)
+
+
+async def _set_state(
+    replay_id: str, state: Literal["running", "paused", "cancelled"], caller: Caller, once: Once
+) -> Response:
+    id_ = parse_id("rpl", replay_id)
+
+    def work(connection: Connection) -> dict[str, Any]:
+        return forms.replay(flow.set_state(connection, id_, state, by=caller.actor, own=caller.tenant_id))
+
+    return await once.run(work)
