@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +25,10 @@ from tests.support.servers import drop_database, fresh_database, start_postgres
 @pytest.fixture(scope="session")
 def servers_data_dir() -> Iterator[Path]:
     """A data directory that the servers' account reaches: pytest's own temporary folders are closed to it."""
-    data_dir = Path(tempfile.mkdtemp(prefix="dispatcher-test-"))
+    # In memory where there is plenty: copying a database makes 470 files, which costs four times as much on a disk.
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= 4 * 2**30
+    data_dir = Path(tempfile.mkdtemp(prefix="dispatcher-test-", dir=memory if roomy else None))
     yield data_dir
     remove_data_dir(data_dir, server_account())
 

@@ -11,11 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from dispatcher.api import forms
 from dispatcher.api.context import ContextOf, EndpointReader, Instant, OnceOf, Replayer, reply
 from dispatcher.api.replays import Replay
-from dispatcher.errors import InvalidInput
 from dispatcher.flow import register, replay
 from dispatcher.ids import parse_id
 from dispatcher.model.outcome import OutcomeClass
-from dispatcher.store import log, stats
+from dispatcher.store import stats
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -33,7 +32,7 @@ _AT: Final = "2026-03-02T09:00:00Z"
 
 
 class Recovery(BaseModel):
-    """From when to when the endpoint missed what is to be sent again: by when the deliveries were made."""
+    """From when to when deliveries to the endpoint failed, whenever they were made."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -81,20 +80,23 @@ class Stats(BaseModel):
 
 @router.post("/{endpoint_id}/recover", status_code=202, response_model=Replay)
 async def recover(endpoint_id: str, asked: Recovery, context: ContextOf, caller: Replayer, once: OnceOf) -> Response:
-    """Sends again what failed to reach the endpoint: a replay of its failed deliveries that were made since then.
+    """Sends again what failed to reach the endpoint: a replay of its deliveries that have failed since then.
 
     What has reached it by another delivery is left out.
     """
     id_ = parse_id("ep", endpoint_id)
-    if asked.until is not None and asked.until <= asked.since:
-        raise InvalidInput("/until", asked.until.isoformat(), "an instant after since")
-    chosen = replay.of_failed(log.Filter(endpoint_id=id_, created_after=asked.since, created_before=asked.until))
 
     def work(connection: Connection) -> dict[str, Any]:
-        register.find(connection, id_, tenant_id=caller.tenant_id)
-        return forms.replay(
-            replay.start(connection, chosen, by=caller.actor, tenant_id=caller.tenant_id, clock=context.clock)
+        made = replay.recover(
+            connection,
+            id_,
+            since=asked.since,
+            until=asked.until,
+            by=caller.actor,
+            own=caller.tenant_id,
+            clock=context.clock,
         )
+        return forms.replay(made)
 
     answer = await once.run(work, status=202)
     context.wakeup.ring()

@@ -247,7 +247,12 @@ def _chosen(kept: dict[str, Any]) -> dict[str, Any]:
         "undelivered": kept.get("undelivered", False),
         "include_delivered": not kept.get("but_delivered", False),
         **{name: format_id(prefix, kept[name]) if name in kept else None for name, prefix in ids},
-        **{name: kept.get(name) for name in ("event_type", "object_id", "outcome", "created_after", "created_before")},
+        **{name: kept.get(name) for name in ("event_type", "object_id", "outcome")},
+        **{
+            f"{what}_{when}": kept.get(f"{what}_{when}")
+            for what in ("created", "ended")
+            for when in ("after", "before")
+        },
         "delivery_ids": None if delivery_ids is None else [format_id("dlv", one) for one in delivery_ids],
         "as_of": kept.get("as_of"),
     }

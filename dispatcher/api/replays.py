@@ -160,6 +160,8 @@ class ReplayFilter(BaseModel):
     outcome: str | None = Field(examples=[None])
     created_after: datetime | None = Field(examples=[_AT])
     created_before: datetime | None = Field(examples=[None])
+    ended_after: datetime | None = Field(description="Of a recovery.", examples=[None])
+    ended_before: datetime | None = Field(description="Of a recovery.", examples=[None])
     delivery_ids: list[str] | None = Field(examples=[None])
     as_of: datetime | None = Field(description="What ended then or later is not taken.", examples=[_AT])
 

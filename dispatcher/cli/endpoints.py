@@ -342,8 +342,8 @@ def rotate_secret(endpoint_id: UUID, overlap: str, output: Output) -> None:
 
 @endpoints.command()
 @click.argument("endpoint_id", type=Id("ep"))
-@click.option("--since", required=True, type=Since(), help="Made after: 24h, or an instant.")
-@click.option("--until", type=Since(), help="Made before.")
+@click.option("--since", required=True, type=Since(), help="Failed after: 24h, or an instant.")
+@click.option("--until", type=Since(), help="Failed before.")
 @output_option
 def recover(endpoint_id: UUID, since: datetime, until: datetime | None, output: Output) -> None:
     """Send again what failed to reach an endpoint: a replay, of which `replay status` tells how far it is."""

@@ -15,7 +15,7 @@ import orjson
 
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.errors import Conflict, InvalidInput, NotFound
-from dispatcher.flow import cancel
+from dispatcher.flow import cancel, register
 from dispatcher.ids import format_id, uuid7, uuid7_in_order
 from dispatcher.model.delivery import FAILED, LIVE, DeliveryState
 from dispatcher.store import deliveries, events, log, replays, trail
@@ -113,6 +113,38 @@ def start(
     )
     made = _get(connection, id_)
     _note(connection, made, "started", by, before=None, after={"filter": made.filter, "total": total, "rate": rate})
+    return made
+
+
+def recover(
+    connection: Connection,
+    endpoint_id: UUID,
+    *,
+    since: datetime,
+    until: datetime | None = None,
+    by: str,
+    own: UUID | None = None,
+    clock: Clock = SYSTEM,
+) -> Replay:
+    """Replays what failed to reach an endpoint, whenever it was made: its failed deliveries that ended since then.
+
+    Reads the endpoint's failed deliveries by the index ended_failed. Raises NotFound where the endpoint is not there,
+    or not of the tenant `own`, if given, and InvalidInput for a span that is none.
+    """
+    if until is not None and until <= since:
+        raise InvalidInput("/until", until.isoformat(), "an instant after since")
+    endpoint = register.find(connection, endpoint_id, tenant_id=own)
+    chosen = of_failed(Filter(endpoint_id=endpoint_id, ended_after=since, ended_before=until))
+    made = start(connection, chosen, by=by, tenant_id=own, clock=clock)
+    trail.append(
+        connection,
+        actor=by,
+        action="endpoint.recovered",
+        object=format_id("ep", endpoint_id),
+        tenant_id=endpoint.tenant_id,
+        before=None,
+        after={"replay_id": format_id("rpl", made.id), "since": made.filter["ended_after"], "total": made.total},
+    )
     return made
 
 
@@ -285,7 +317,7 @@ def from_dict(kept: dict[str, Any]) -> Filter:
     for name in ("delivery_id", "tenant_id", "endpoint_id", "event_id", "replay_id"):
         if name in values:
             values[name] = UUID(values[name])
-    for name in ("created_after", "created_before", "as_of"):
+    for name in ("created_after", "created_before", "ended_after", "ended_before", "as_of"):
         if name in values:
             values[name] = datetime.fromisoformat(values[name])
     if "states" in values:

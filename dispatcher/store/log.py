@@ -125,6 +125,8 @@ class Filter:
     target_url: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    ended_after: datetime | None = None
+    ended_before: datetime | None = None
 
 
 _EQUAL: Final = {
@@ -188,6 +190,12 @@ def _where(chosen: Filter, table: Literal["deliveries", "ended_deliveries"]) -> 
         parts.append("d.state <> 'delivered'")  # as the partial index ended_failed has it
     if chosen.but_delivered:
         parts.append(f"NOT {_WAS_DELIVERED}")
+    if chosen.ended_after is not None:
+        parts.append("d.ended_at >= :ended_after" if table == "ended_deliveries" else "false")
+        values["ended_after"] = chosen.ended_after
+    if chosen.ended_before is not None:
+        parts.append("d.ended_at < :ended_before" if table == "ended_deliveries" else "false")
+        values["ended_before"] = chosen.ended_before
     if chosen.as_of is not None:
         parts.append("d.ended_at < :as_of" if table == "ended_deliveries" else "d.created_at < :as_of")
         values["as_of"] = chosen.as_of

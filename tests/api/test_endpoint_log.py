@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from dispatcher.clock import SYSTEM
 from dispatcher.ids import format_id, parse_id, uuid7
 from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
-from dispatcher.store import stats
+from dispatcher.store import stats, trail
 from tests.api.conftest import other_tenant
 from tests.api.test_deliveries import attempt_all, register, send
 from tests.support import walk
@@ -158,6 +158,23 @@ async def test_what_an_endpoint_missed_is_sent_again(api: httpx.AsyncClient, eng
     assert len(again) == 2
     assert {one.endpoint_id for one in again} == {parse_id("ep", endpoint["id"])}
     assert {format_id("rpl", one.replay_id) for one in again} == {made["id"]}
+
+
+async def test_what_failed_since_then_is_sent_again_whenever_it_was_made(
+    api: httpx.AsyncClient, engine: Engine
+) -> None:
+    endpoint = await register(api)
+    with engine.begin() as connection:
+        walk.emit(connection, 1, now=SYSTEM.now() - timedelta(days=2))
+    attempt_all(engine, walk.EXHAUSTED, REFUSED)
+    body = {"since": (SYSTEM.now() - timedelta(hours=1)).isoformat()}
+    made = (await api.post(f"/v1/endpoints/{endpoint['id']}/recover", json=body)).json()
+    assert (made["total"], made["filter"]["endpoint_id"]) == (1, endpoint["id"])
+    assert made["filter"]["ended_after"] is not None
+    assert replay_step(engine) == 1
+    with engine.connect() as connection:
+        entry = trail.read(connection, object=endpoint["id"])[0]
+    assert (entry.action, entry.after and entry.after["replay_id"]) == ("endpoint.recovered", made["id"])
 
 
 async def send_all(api: httpx.AsyncClient, count: int) -> None:

@@ -6,16 +6,19 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from kombu.exceptions import OperationalError as BrokerAway
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dispatcher.clock import Clock
+from dispatcher.flow import replay
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.store import workers
+from dispatcher.store.log import Filter
 from tests.support import walk
 from tests.workers.conftest import until
 from workers.scheduler import Scheduler
@@ -254,3 +257,83 @@ async def test_it_runs_until_it_is_stopped_and_keeps_house_meanwhile(
     await running
     with engine.connect() as connection:
         assert [row.refunds for row in walk.live(connection)] == [1]
+
+
+def exhausted(engine: Engine, count: int) -> None:
+    """So many deliveries that have failed for good."""
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        walk.emit(connection, count, now=None)
+        claims = walk.claim_all(connection, walk.add_worker(connection, now=None), now=None)
+        walk.record(connection, [walk.result(claim, walk.EXHAUSTED) for claim in claims], now=None)
+
+
+def start_replay(engine: Engine, **values: Any) -> UUID:
+    with engine.begin() as connection:
+        return replay.start(connection, replay.of_failed(Filter()), by="test", **values).id
+
+
+def replayed(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return len(walk.live(connection))
+
+
+async def test_a_round_of_replays_is_bounded_in_time_and_goes_on_in_the_next(
+    engine: Engine, scheduler: Scheduler, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exhausted(engine, 5)
+    start_replay(engine)
+    step = replay.step
+
+    def slow_step(connection: Connection, *, clock: Clock) -> int | None:
+        time.at_s += 0.6
+        return step(connection, batch=1, clock=clock)
+
+    monkeypatch.setattr("workers.scheduler.replay.step", slow_step)
+    made = []
+    for _ in range(3):
+        await scheduler._replay()
+        made.append(replayed(engine))
+    assert made == [2, 4, 5]
+
+
+async def test_a_replay_with_a_rate_waits_for_its_time_and_keeps_no_other_waiting(
+    engine: Engine, scheduler: Scheduler
+) -> None:
+    exhausted(engine, 4)
+    slow = start_replay(engine, rate=0.01)
+    await scheduler._replay()
+    assert replayed(engine) == 0
+    with engine.begin() as connection:  # a hundred seconds later
+        connection.execute(text("UPDATE dispatcher.replays SET created_at = created_at - interval '101 seconds'"))
+    await scheduler._replay()
+    assert replayed(engine) == 1
+    start_replay(engine)
+    await scheduler._replay()
+    assert replayed(engine) == 4
+    with engine.connect() as connection:
+        assert {row.replay_id for row in walk.live(connection)} >= {slow}
+
+
+async def test_a_paused_replay_is_left_alone(engine: Engine, scheduler: Scheduler) -> None:
+    exhausted(engine, 2)
+    one = start_replay(engine)
+    with engine.begin() as connection:
+        replay.set_state(connection, one, "paused", by="test")
+    await scheduler._replay()
+    assert replayed(engine) == 0
+    with engine.begin() as connection:
+        replay.set_state(connection, one, "running", by="test")
+    await scheduler._replay()
+    assert replayed(engine) == 2
+
+
+async def test_cancellations_are_carried_out_too(engine: Engine, scheduler: Scheduler) -> None:
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        walk.emit(connection, 3, now=None)
+        replay.start(connection, Filter(), by="test", kind="cancellation")
+    await scheduler._replay()
+    assert replayed(engine) == 0
+    with engine.connect() as connection:
+        assert [row.state for row in walk.ended(connection)] == ["cancelled"] * 3
