@@ -87,7 +87,7 @@ def test_cpu_of_dead_children_is_counted():
     with process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert accounting.cpu_s([process.pid]) >= 0.3
+        assert accounting.cpu_s([process.pid]) >= 0.27  # of each clock the kernel cuts off what is no whole tick
         assert accounting.resident_bytes([process.pid]) > 1_000_000
         process.communicate(b"\n")
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from dispatcher import config
-from dispatcher.api.app import RESOURCES
+from dispatcher.api import health
 from dispatcher.cli import cli
 from dispatcher.signing import Keyring
 
@@ -135,7 +135,7 @@ def test_the_api_is_asked_where_it_listens() -> None:
     settings = config.load(environment("api"))
     check = " ".join(SERVICES["api"]["healthcheck"]["test"])
     assert f":{settings.port}/readyz" in check
-    assert "/readyz" in {route.path for resource in RESOURCES for route in resource.router.routes}
+    assert "/readyz" in {route.path for route in health.router.routes}
     assert SERVICES["api"]["ports"] == [f"127.0.0.1:{settings.port}:{settings.port}"]
 
 
