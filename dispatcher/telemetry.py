@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 EVENTS: Final = {
-    "api.failed": "the database did not answer a request, which got 503; nothing was accepted",
+    "api.failed": "the database did not answer a request, which got 503",
     "api.started": "the HTTP API listens",
     "attempt.failed_internally": "a defect of ours ended an attempt; the delivery is not charged for it",
     "bell.failed": "the broker did not take a bell; the next tick rings again",

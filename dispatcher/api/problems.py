@@ -161,7 +161,7 @@ def answer(request: Request, error: Exception) -> Response | None:
                 request,
                 503,
                 "UNAVAILABLE",
-                "the database does not answer; nothing was accepted",
+                "the database does not answer; repeat the request with its idempotency key",
                 headers={"retry-after": "1"},
             )
     return None
