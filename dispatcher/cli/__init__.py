@@ -28,7 +28,8 @@ def cli() -> None:
     """Dispatcher: a durable webhook sender for payment platforms.
 
     `up` runs everything on this machine. The other commands work on the database that DISPATCHER_DATABASE_URL
-    names or, without it, on the one that `up` runs.
+    names or, without it, on the one that `up` runs; those that the HTTP API has, too, on the system that
+    DISPATCHER_API_URL names, with the key DISPATCHER_API_KEY.
     """
 
 
