@@ -57,9 +57,9 @@ SELECT endpoint_id FROM ready UNION SELECT endpoint_id FROM woken UNION SELECT e
 # endpoint costs one slot. What fails at once costs hardly any: its cap stays at 8 or more, or a backlog that is
 # refused in a millisecond each would crawl through one slot and miss its declared times by hours.
 #
-# The usual lane is read by an index-only scan, which keeps its page pinned: only so can it mark the entries of rows that
-# are gone, and they are many at the head of a lane. A plain index scan gives that up whenever somebody has written to
-# the page meanwhile, and then reads all of them again, claim after claim (measured: 90 entries a delivery for 7).
+# The usual lane is read by an index-only scan, which keeps its page pinned: only so can it mark the entries of rows
+# that are gone, and they are many at the head of a lane. A plain index scan gives that up whenever somebody has written
+# to the page meanwhile, and then reads all of them again, claim after claim (measured: 90 entries a delivery for 7).
 #
 # What has to come together for each lane is stacked by UNION ALL and grouped, never joined: a join of two CTEs is a
 # nested loop here (see PLANS), and its n × m comparisons were half the cost of a claim of 300 (measured).
