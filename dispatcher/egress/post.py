@@ -86,6 +86,7 @@ def _answered(answer: Answer, success: SuccessRule, clock: Clock, started: float
         answer.peer_ip,
         (clock.monotonic() - started) * 1_000,
         None if retry_after is None else parse_retry_after(retry_after, clock.now()),
+        (answer.dns_ms, answer.connect_ms, answer.tls_ms, answer.ttfb_ms),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from sqlalchemy import text
 
@@ -177,25 +177,47 @@ FROM claimed c
 CROSS JOIN LATERAL (SELECT * FROM dispatcher.events e WHERE e.id = c.event_id) e
 """)
 
+LATENCY: Final = "CAST(floor(4 * ln(greatest(1, duration_ms)) / ln(2)) AS smallint)"
+"""The span of an attempt's duration for statistics, four an octave: n is 2^(n/4) ms to 2^((n+1)/4) ms."""
+
+_TALLY: Final = """
+    INSERT INTO dispatcher.tallies (at, body)
+    SELECT clock.now, t.body FROM clock, (
+        SELECT json_agg(g) AS body
+        FROM (SELECT endpoint_id, event_type, kind, what, size, count(*) AS n
+              FROM ({counted}) x GROUP BY endpoint_id, event_type, kind, what, size) g) t
+    WHERE t.body IS NOT NULL
+"""
+"""One row for all that a batch adds to the statistics."""
+
+# The second of two records of one batch, run again since the first one's answer was lost, has no new evidence.
+_TALLY_RECORD: Final = _TALLY.format(
+    counted=f"""
+    SELECT endpoint_id, event_type, 'attempt' AS kind, outcome AS what, {LATENCY} AS size
+    FROM result WHERE outcome IS NOT NULL AND EXISTS (SELECT FROM evidence)
+    UNION ALL
+    SELECT endpoint_id, event_type, 'end', final_state, attempts + charged::int FROM gone"""
+)
+
 _RECORD = text(f"""
 WITH clock AS MATERIALIZED (
     SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now
 ), result AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(
-        delivery_id uuid, claim_seq int, endpoint_id uuid, state text, reason text,
+        delivery_id uuid, claim_seq int, endpoint_id uuid, event_type text, state text, reason text,
         wait_s float8, from_first_attempt bool, not_before_s float8, began_s_ago float8, charged bool, refunded bool,
         id uuid, worker_id uuid, started_at timestamptz, duration_ms real, number smallint, status_code int,
         outcome_known bool, outcome text, phase text, error text, peer_ip text, method text, url text,
         request_headers json, body_sha256 text, response_headers json, response_body text, body_end text,
-        retry_after_s real, decision text)
+        retry_after_s real, timings real[], decision text)
 ), evidence AS (
     INSERT INTO dispatcher.attempts AS a
         (delivery_id, claim_seq, id, worker_id, started_at, duration_ms, number, status_code, outcome_known, outcome,
          phase, error, peer_ip, method, url, request_headers, body_sha256, response_headers, response_body, body_end,
-         retry_after_s, decision)
+         retry_after_s, timings, decision)
     SELECT delivery_id, claim_seq, id, worker_id, started_at, duration_ms, number, status_code, outcome_known, outcome,
            phase, error, peer_ip, method, url, request_headers, decode(body_sha256, 'hex'), response_headers,
-           decode(response_body, 'base64'), body_end, retry_after_s, decision
+           decode(response_body, 'base64'), body_end, retry_after_s, timings, decision
     FROM result WHERE outcome IS NOT NULL
     ON CONFLICT (delivery_id, claim_seq) DO UPDATE
     SET id = excluded.id, started_at = excluded.started_at, duration_ms = excluded.duration_ms,
@@ -203,27 +225,31 @@ WITH clock AS MATERIALIZED (
         phase = excluded.phase, error = excluded.error, peer_ip = excluded.peer_ip, url = excluded.url,
         request_headers = excluded.request_headers, body_sha256 = excluded.body_sha256,
         response_headers = excluded.response_headers, response_body = excluded.response_body,
-        body_end = excluded.body_end, retry_after_s = excluded.retry_after_s,
-        decision = CASE WHEN excluded.decision = 'delivered' AND EXISTS (
-                       SELECT FROM dispatcher.deliveries d WHERE d.id = a.delivery_id AND d.claim_seq = a.claim_seq)
+        body_end = excluded.body_end, retry_after_s = excluded.retry_after_s, timings = excluded.timings,
+        decision = CASE WHEN excluded.decision = 'delivered' AND (  -- counted, since EXISTS may be hashed by a scan
+                       SELECT count(*) FROM dispatcher.deliveries d
+                       WHERE d.id = a.delivery_id AND d.claim_seq = a.claim_seq) > 0
                    THEN 'delivered' ELSE a.decision END
     WHERE a.outcome = 'worker_lost' AND excluded.outcome <> 'worker_lost'
+    RETURNING 1
 ), gone AS (
     DELETE FROM dispatcher.deliveries d
     USING result r
     WHERE d.id = r.delivery_id AND d.claim_seq = r.claim_seq AND r.state IS NOT NULL
       AND (d.state = 'in_flight' OR r.state = 'delivered')
-    RETURNING d.*, r.state AS final_state, r.reason AS final_reason, r.charged, r.outcome, r.status_code
+    RETURNING d.*, r.state AS final_state, r.reason AS final_reason, r.charged, r.outcome, r.status_code, r.error
 ), ended AS (
     INSERT INTO dispatcher.ended_deliveries
         (id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, ended_at, replay_id, replay_of, claim_seq,
          schedule_id, attempts, refunds, state, event_type, mode, object_id, reason, last_outcome, last_status_code,
-         target_url, target_method)
+         last_error, target_url, target_method)
     SELECT id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, clock.now, replay_id, replay_of,
            claim_seq, schedule_id, attempts + charged::int, refunds, final_state, event_type, mode, object_id,
            final_reason, coalesce(outcome, last_outcome), coalesce(status_code, last_status_code),
-           target_url, target_method
+           CASE WHEN outcome IS NULL THEN last_error ELSE error END, target_url, target_method
     FROM gone, clock
+), tallied AS (
+{_TALLY_RECORD}
 ), kept AS (
     UPDATE dispatcher.deliveries d
     SET state = 'waiting', claimed_by = NULL,
@@ -237,7 +263,8 @@ WITH clock AS MATERIALIZED (
                       ELSE clock.now + make_interval(secs => greatest(r.wait_s, r.not_before_s)) END,
         reason = coalesce(r.reason, d.reason),
         last_outcome = coalesce(r.outcome, d.last_outcome),
-        last_status_code = CASE WHEN r.outcome IS NULL THEN d.last_status_code ELSE r.status_code END
+        last_status_code = CASE WHEN r.outcome IS NULL THEN d.last_status_code ELSE r.status_code END,
+        last_error = CASE WHEN r.outcome IS NULL THEN d.last_error ELSE r.error END
     FROM result r, clock
     WHERE d.id = r.delivery_id AND d.claim_seq = r.claim_seq AND r.state IS NULL AND d.state <> 'waiting'
     RETURNING d.endpoint_id, d.due_at
@@ -335,23 +362,33 @@ WITH hurried AS (
 SELECT count(*) FROM hurried
 """)
 
-_MOVE = """
-WITH gone AS (
+_MOVE = (
+    """
+WITH clock AS MATERIALIZED (
+    SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now
+), gone AS (
     DELETE FROM dispatcher.deliveries d
     WHERE d.id IN ({which}) AND d.state = 'waiting'
     RETURNING d.*
+), tallied AS (
+"""
+    + _TALLY.format(
+        counted="""
+    SELECT endpoint_id, event_type, 'end' AS kind, :state AS what, attempts AS size FROM gone"""
+    )
+    + """
 )
 INSERT INTO dispatcher.ended_deliveries
     (id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, ended_at, replay_id, replay_of, claim_seq,
      schedule_id, attempts, refunds, state, event_type, mode, object_id, reason, last_outcome, last_status_code,
-     target_url, target_method)
-SELECT id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at,
-       coalesce(CAST(:now AS timestamptz), statement_timestamp()), replay_id, replay_of, claim_seq,
+     last_error, target_url, target_method)
+SELECT id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, clock.now, replay_id, replay_of, claim_seq,
        schedule_id, attempts, refunds, :state, event_type, mode, object_id, :reason, last_outcome, last_status_code,
-       target_url, target_method
-FROM gone
+       last_error, target_url, target_method
+FROM gone, clock
 RETURNING id
 """
+)
 
 _CANCEL = text(_MOVE.format(which=":id"))
 
@@ -546,6 +583,7 @@ def _row(result: Result, waited_s: float) -> dict[str, Any]:
         "delivery_id": claim.delivery_id,
         "claim_seq": claim.seq,
         "endpoint_id": claim.endpoint_id,
+        "event_type": claim.event.type,
         "charged": False,
         "refunded": False,
     }
@@ -592,6 +630,7 @@ def _row(result: Result, waited_s: float) -> dict[str, Any]:
             "response_body": b64encode(outcome.response_body).decode(),
             "body_end": outcome.body_end,
             "retry_after_s": outcome.retry_after_s,
+            "timings": outcome.timings_ms,
             "decision": decision(change),
         }
     return row
