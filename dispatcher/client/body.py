@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, time
-from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from dispatcher.errors import InvalidInput
+from dispatcher.model import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +24,7 @@ MAX_PAYLOAD_BYTES: Final = 1024 * 1024
 
 def write(values: Mapping[str, Any], *, pointer: str = "") -> bytes:
     """An object. Raises InvalidInput for a value that JSON does not have."""
-    return _dumps(dict(values), pointer)
+    return json_text.write(dict(values), pointer)
 
 
 def given(values: Mapping[str, Any], *, keep: str = "") -> dict[str, Any]:
@@ -45,7 +44,7 @@ def write_event(event: Mapping[str, Any], *, pointer: str = "") -> bytes:
     if isinstance(payload := event["payload"], bytes):
         _check_text(payload, f"{pointer}/payload")
         values["payload"] = orjson.Fragment(payload)
-    return _dumps(values, pointer)
+    return json_text.write(values, pointer)
 
 
 def batches(items: Iterable[bytes], *, name: str) -> Iterator[bytes]:
@@ -73,36 +72,4 @@ def _list(name: str, items: list[bytes]) -> bytes:
 def _check_text(payload: bytes, pointer: str) -> None:
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise InvalidInput(pointer, f"{len(payload)} bytes", f"at most {MAX_PAYLOAD_BYTES} bytes")
-    try:
-        orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(pointer, f"bytes that are not JSON ({error})", "JSON text in UTF-8") from error
-
-
-def _dumps(value: Any, pointer: str) -> bytes:
-    try:
-        text = orjson.dumps(value, _as_text, orjson.OPT_PASSTHROUGH_DATETIME)
-    except TypeError as error:  # orjson.JSONEncodeError is a TypeError
-        raise InvalidInput(pointer or "/", str(error.__cause__ or error), "what JSON can express") from error
-    if b"null" in text:  # which orjson also writes for numbers that JSON does not have
-        _refuse_non_finite(value, pointer)
-    return text
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, datetime) and value.utcoffset() is None:
-        raise TypeError("a datetime without a time zone")
-    if isinstance(value, date | time):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-def _refuse_non_finite(value: object, pointer: str) -> None:
-    if isinstance(value, float) and not isfinite(value):
-        raise InvalidInput(pointer, str(value), "a finite number: JSON has no other")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _refuse_non_finite(item, f"{pointer}/{key}")
-    elif isinstance(value, list | tuple):
-        for n, item in enumerate(value):
-            _refuse_non_finite(item, f"{pointer}/{n}")
+    json_text.check(payload, pointer)

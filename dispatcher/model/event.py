@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
-from math import isfinite
 from typing import Any, Final, Literal, get_args
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-import orjson
-
 from dispatcher.errors import InvalidInput
 from dispatcher.ids import DEFAULT_TENANT, format_id
+from dispatcher.model import json_text
 
 Method = Literal["POST", "GET"]
 
@@ -139,39 +137,9 @@ def _is_aware(instant: datetime) -> bool:
 def _payload_bytes(payload: Any, pointer: str) -> bytes:
     if isinstance(payload, bytes):
         if len(payload) <= MAX_PAYLOAD_BYTES:  # the caller says so of longer ones; do not parse them first
-            try:
-                orjson.loads(payload)
-            except orjson.JSONDecodeError as error:
-                raise InvalidInput(pointer, f"bytes that are not JSON ({error})", "JSON text in UTF-8") from error
+            json_text.check(payload, pointer)
         return payload
-    try:
-        text = orjson.dumps(payload, _as_text, orjson.OPT_PASSTHROUGH_DATETIME)
-    except TypeError as error:  # orjson.JSONEncodeError is a TypeError
-        said = error.__cause__ or error
-        raise InvalidInput(pointer, f"{type(payload).__name__} ({said})", "any JSON value") from error
-    if b"null" in text:  # which orjson also writes for numbers that JSON does not have
-        _refuse_non_finite(payload, pointer)
-    return text
-
-
-def _as_text(value: object) -> str:
-    """Dates and instants as RFC 3339 writes them; a naive one would mean another instant to each reader."""
-    if isinstance(value, datetime) and value.utcoffset() is None:
-        raise TypeError("a datetime without a time zone")
-    if isinstance(value, date | time):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-def _refuse_non_finite(value: object, pointer: str) -> None:
-    if isinstance(value, float) and not isfinite(value):
-        raise InvalidInput(pointer, str(value), "a finite number: JSON has no other")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _refuse_non_finite(item, f"{pointer}/{key}")
-    elif isinstance(value, list | tuple):
-        for n, item in enumerate(value):
-            _refuse_non_finite(item, f"{pointer}/{n}")
+    return json_text.write(payload, pointer)
 
 
 def body_hash(event: Event, payload: bytes) -> bytes:
