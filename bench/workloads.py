@@ -625,13 +625,17 @@ def _await_naive(bench: Bench, receiver: Receiver, database_url: str, posts: int
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`main` is the figure whose spread over the runs is told; `needs` are workloads of which it reads figures."""
+    """`main` is the figure whose spread over the runs is told; `needs` are workloads of which it reads figures.
+
+    One that `is_long` runs only by name.
+    """
 
     name: str
     about: str
     run: Callable[[Bench], Figures]
     main: str
     needs: tuple[str, ...] = ()
+    is_long: bool = False
 
 
 WORKLOADS = {
@@ -688,7 +692,7 @@ def derived(figures: Figures) -> Figures:
 
 
 def selected(names: Sequence[str]) -> list[Workload]:
-    """The named workloads, or all, after those that they need. Raises KeyError for an unknown name."""
+    """The named workloads, or all but the long ones, after what they need. Raises KeyError for an unknown name."""
     found: dict[str, Workload] = {}
 
     def add(name: str) -> None:
@@ -696,7 +700,7 @@ def selected(names: Sequence[str]) -> list[Workload]:
             add(needed)
         found.setdefault(name, WORKLOADS[name])
 
-    for name in names or WORKLOADS:
+    for name in names or [one.name for one in WORKLOADS.values() if not one.is_long]:
         add(name)
     return list(found.values())
 
