@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import accounting, report
-from bench.workloads import TINY, WORKLOADS, Bench, Options, run, selected
+from bench.site import TINY, Bench, Options
+from bench.workloads import WORKLOADS, run, selected
 
 
 def _arguments() -> argparse.Namespace:

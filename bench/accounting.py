@@ -80,6 +80,11 @@ def read_cpu(roots: Mapping[str, Iterable[int]]) -> Reading:
     return Reading({name: cpu_s(pids) for name, pids in roots.items()} if HAS_PROC else {})
 
 
+def read_resident(roots: Mapping[str, Iterable[int]]) -> dict[str, float]:
+    """Resident bytes of each named group of process trees; empty without /proc."""
+    return {name: float(resident_bytes(pids)) for name, pids in roots.items()} if HAS_PROC else {}
+
+
 class Servers:
     """The servers' own counters, over one connection to each that stays open, so that it is in every reading."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -27,8 +29,11 @@ HEADERS = [
 ]
 
 
-async def _client_aiohttp(url: str, body: bytes) -> tuple[Callable[[int], Awaitable[None]], Any]:
-    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+async def _client_aiohttp(
+    url: str, body: bytes, authority: Path | None
+) -> tuple[Callable[[int], Awaitable[None]], Any]:
+    trusted = ssl.create_default_context(cafile=authority) if authority is not None else True
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=trusted))
     fixed = {name.decode(): value.decode() for name, value in HEADERS}
 
     async def post(n: int) -> None:
@@ -39,9 +44,12 @@ async def _client_aiohttp(url: str, body: bytes) -> tuple[Callable[[int], Awaita
     return post, session.close
 
 
-async def _client_transport(url: str, body: bytes) -> tuple[Callable[[int], Awaitable[None]], Any]:
+async def _client_transport(
+    url: str, body: bytes, authority: Path | None
+) -> tuple[Callable[[int], Awaitable[None]], Any]:
     target = parse_url(url, UrlPolicy(allow_http=True, allow_ports=True, allow_ip_literals=True))
-    transport = PinnedTransport(addresses=AddressPolicy(["127.0.0.0/8"]))
+    trusted = ssl.create_default_context(cafile=authority) if authority is not None else None
+    transport = PinnedTransport(addresses=AddressPolicy(["127.0.0.0/8"]), ssl_context=trusted)
 
     async def post(n: int) -> None:
         request = build_request(target, [*HEADERS, (b"webhook-id", b"evt_%d" % n)], body)
@@ -54,8 +62,8 @@ async def _client_transport(url: str, body: bytes) -> tuple[Callable[[int], Awai
 _CLIENTS = {"aiohttp": _client_aiohttp, "transport": _client_transport}
 
 
-async def _measure(client: str, url: str, body: bytes, posts: int) -> tuple[float, float]:
-    post, close = await _CLIENTS[client](url, body)
+async def _measure(client: str, url: str, body: bytes, posts: int, authority: Path | None) -> tuple[float, float]:
+    post, close = await _CLIENTS[client](url, body, authority)
 
     async def run(numbers: range) -> None:
         for n in numbers:
@@ -70,15 +78,20 @@ async def _measure(client: str, url: str, body: bytes, posts: int) -> tuple[floa
     return cpu_s / posts * 1e6, posts / wall_s
 
 
-def _run(pipe: Connection, client: str, url: str, body: bytes, posts: int) -> None:
-    pipe.send(uvloop.run(_measure(client, url, body, posts)))
+def _run(pipe: Connection, *arguments: Any) -> None:
+    pipe.send(uvloop.run(_measure(*arguments)))
 
 
-def cpu_us_per_post(client: str, url: str, body: bytes, posts: int) -> tuple[float, float]:
-    """CPU microseconds of a client's process for each POST, and POSTs per second. `client`: aiohttp or transport."""
+def cpu_us_per_post(
+    client: str, url: str, body: bytes, posts: int, *, authority: Path | None = None
+) -> tuple[float, float]:
+    """CPU microseconds of a client's process for each POST, and POSTs per second.
+
+    `client` is aiohttp or transport; `authority` the file of who signed the receiver's certificate.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_run, args=(theirs, client, url, body, posts), daemon=True)
+    process = context.Process(target=_run, args=(theirs, client, url, body, posts, authority), daemon=True)
     process.start()
     theirs.close()
     try:

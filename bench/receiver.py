@@ -1,9 +1,10 @@
 """The merchants' side: an HTTP server of its own process that answers at once and keeps a ledger of every POST.
 
 The first part of the path says what it does: `/ok/7` answers 200, `/slow/7` after a delay, `/fail/7` answers 500,
-`/hang/7` never. It reads no more of a request than it must (the header `webhook-id`, the length of the body), since
-it shares the machine with what is measured. The ledger maps `<path> <webhook-id>` to the instant of the first POST,
-on the monotonic clock that all processes of the machine share.
+`/hang/7` never, `/close/7` answers 200 and closes the connection, `/flaky/7` 200 or 500 as it is told. It reads no more
+of a request than it must (the header `webhook-id`, the length of the body), since it shares the machine with what is
+measured. The ledger maps `<path> <webhook-id>` to the instant of the first POST, on the monotonic clock that all
+processes of the machine share.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ import gc
 import multiprocessing
 import os
 import resource
+import ssl
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Self
 
 import uvloop
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok"
+CLOSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
 FAIL = b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\nfail"
 
 SAMPLE_EVERY = 100
@@ -97,6 +101,11 @@ class _Protocol(asyncio.Protocol):
             ledger.waiting += 1
             ledger.most_waiting = max(ledger.most_waiting, ledger.waiting)
             asyncio.get_running_loop().call_later(self._delay_s[0], self._answer_late)
+        elif path.startswith(b"/close"):
+            self._transport.write(CLOSE)
+            self._transport.close()
+        elif path.startswith(b"/flaky"):
+            self._transport.write(FAIL if self._delay_s[0] else OK)
         elif path.startswith(b"/fail"):
             self._transport.write(FAIL)
 
@@ -106,7 +115,7 @@ class _Protocol(asyncio.Protocol):
             self._transport.write(OK)
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, certificate: Path | None) -> None:
     ledger = Ledger()
     delay_s = [0.1]
 
@@ -130,7 +139,11 @@ def _serve(pipe: Connection) -> None:
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: _Protocol(ledger, delay_s), "127.0.0.1", 0, backlog=4096)
+        context = None
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+        server = await loop.create_server(lambda: _Protocol(ledger, delay_s), "127.0.0.1", 0, backlog=4096, ssl=context)
         loop.add_reader(pipe.fileno(), answer)
         os.set_blocking(pipe.fileno(), True)  # uvloop has made it non-blocking, and a ledger is larger than a pipe
         pipe.send(server.sockets[0].getsockname()[1])
@@ -144,12 +157,16 @@ def _serve(pipe: Connection) -> None:
 
 
 class Receiver:
-    """The receiver's process, and what one asks of it. A context manager."""
+    """The receiver's process, and what one asks of it. A context manager. With a certificate it speaks TLS."""
+
+    def __init__(self, certificate: Path | None = None) -> None:
+        self._certificate = certificate
 
     def __enter__(self) -> Self:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True, name="bench-receiver")
+        arguments = (theirs, self._certificate)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True, name="bench-receiver")
         self._process.start()
         theirs.close()
         self.port: int = self._pipe.recv()
@@ -166,8 +183,8 @@ class Receiver:
         return self._process.pid
 
     def url(self, kind: str, number: int) -> str:
-        """A URL that is answered as `kind` says: ok, slow, fail or hang."""
-        return f"http://127.0.0.1:{self.port}/{kind}/{number}"
+        """A URL that is answered as `kind` says: ok, slow, close, flaky, fail or hang."""
+        return f"{'http' if self._certificate is None else 'https'}://127.0.0.1:{self.port}/{kind}/{number}"
 
     def posts(self) -> tuple[int, int]:
         """How many POSTs came, and how many different ones."""
@@ -186,7 +203,7 @@ class Receiver:
         self._ask("clear")
 
     def delay(self, seconds: float) -> None:
-        """How long `/slow` takes to answer from now on."""
+        """How long `/slow` takes to answer from now on; `/flaky` answers 500 unless it is 0."""
         self._ask("delay", seconds)
 
     def _ask(self, what: str, value: float = 0.0) -> Any:

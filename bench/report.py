@@ -17,8 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.site import Figures
 from bench.system import cores
-from bench.workloads import Figures
 
 RESULTS = Path(__file__).parent / "results"
 LATEST = "latest.json"
@@ -68,23 +68,46 @@ ROWS = (
     Row("walk.wal_bytes_per_delivery", "WAL per delivery", "B"),
     Row("walk.accept_to_receive_p50_ms", "accept to receive in that burst, median: the wait behind the others", "ms"),
     Row("walk.accept_to_receive_p99_ms", "accept to receive in that burst, 99th percentile", "ms"),
-    Row("latency.tenth_load_p99_ms", "accept to receive at a tenth of that rate, 99th percentile", "ms"),
+    Row("latency.tenth_load_p99_ms", "accept to receive at a tenth of that rate, 99th percentile", "ms", 100),
     Row("latency.half_load_p50_ms", "accept to receive at half of that rate, median", "ms", 20),
     Row("latency.half_load_p99_ms", "accept to receive at half of that rate, 99th percentile", "ms", 100),
+    Row("latency.half_load_from_wanted_p50_ms", "… from when it was to be emitted, median", "ms"),
+    Row("latency.half_load_from_wanted_p99_ms", "… from when it was to be emitted, 99th percentile", "ms"),
     Row("half_dead.p99_ms", "healthy endpoints' 99th percentile with half of all endpoints dead", "ms", 200),
     Row("half_dead.p99_ratio", "the same, against none dead", "×", 2),
-    Row("one_endpoint.deliveries_per_s", "deliveries to one endpoint", "/s"),
+    Row("one_endpoint.deliveries_per_s", "deliveries to one endpoint", "/s", 2_500, most=False),
     Row("fanout10.cpu_us_per_delivery", "CPU per delivery where each event goes to ten endpoints", "µs"),
-    Row("slow100ms.deliveries_per_s", "deliveries to 1,000 receivers that answer after 100 ms", "/s"),
+    Row(
+        "slow100ms.deliveries_per_s", "deliveries to 1,000 receivers that answer after 100 ms", "/s", 3_000, most=False
+    ),
     Row("slow100ms.bytes_per_in_flight", "memory per delivery in flight", "B", 16_000),
     Row("slow100ms_tls.bytes_per_in_flight", "memory per delivery in flight, TLS", "B", 72_000),
-    Row("tls_keepalive.overhead_us", "overhead over kept TLS connections", "µs"),
+    Row("tls_keepalive.overhead_us", "overhead over a bare POST, TLS connections kept", "µs", 250),
+    Row("tls_keepalive.deliveries_per_s", "deliveries over kept TLS connections", "/s"),
+    Row("tls_new.overhead_us", "overhead over a bare POST, a new TLS connection each", "µs", 250),
     Row("tls_new.cpu_us_per_delivery", "CPU per delivery, a new TLS connection each", "µs"),
+    Row(
+        "recovery.drain_ratio",
+        "a backlog of one endpoint after an outage: deliveries per second, against the walk",
+        "×",
+        0.8,
+        most=False,
+    ),
+    Row("recovery.cap_at_start", "… how many of it may be in flight when it begins, of 1,000"),
+    Row("recovery.live_p99_ms", "… other endpoints' 99th percentile meanwhile", "ms"),
+    Row("recovery.live_p99_alone_ms", "… and before", "ms"),
+    Row("recovery.duplicates", "… duplicates", "", 0),
     Row("backlog10m.claim_ratio", "a claim at 10 million waiting, against 10 thousand", "×", 1.2),
-    Row("backlog10m.idle_cpu_percent", "CPU at rest with 10 million waiting", "%"),
-    Row("backlog10m.live_p99_ratio", "99th percentile beside 10 million waiting, against none", "×"),
-    Row("recovery.drain_ratio", "deliveries per second after an outage, against before", "×"),
-    Row("recovery.duplicates", "duplicates after an outage", ""),
+    Row("backlog10m.idle_cpu_percent", "CPU at rest with 10 million waiting, of a core", "%", 2),
+    Row("backlog10m.live_p99_ratio", "99th percentile beside 10 million waiting, against none", "×", 1.5),
+    Row("soak.growth_ratio", "the hot tables' size after long half load, against its beginning", "×"),
+    Row("walk.worker_idle_bytes", "resident memory of the workers, idle", "B"),
+    Row("walk.worker_busy_bytes", "… at the end of the walk", "B"),
+    Row("walk.scheduler_idle_bytes", "… of the scheduler, idle", "B"),
+    Row("walk.scheduler_busy_bytes", "… at the end of the walk", "B"),
+    Row("walk.postgres_idle_bytes", "… of PostgreSQL, idle; what its processes share counts for each of them", "B"),
+    Row("walk.postgres_busy_bytes", "… at the end of the walk", "B"),
+    Row("walk.redis_busy_bytes", "… of Redis", "B"),
     Row("ingest.single_per_s", "events accepted by single calls of the API", "/s", 2_000, most=False),
     Row("ingest.batch_events_per_s", "events accepted by the batch API", "/s", 12_000, most=False),
     Row("ingest.repeat_ratio", "repeats under idempotency keys a second, against first calls", "×", 1, most=False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -38,10 +38,13 @@ def logging_to(path: Path, program: Program) -> Program:
 class System:
     """Servers, scheduler and workers. A context manager; everything it made is removed at the end.
 
-    `workers` 0 runs the servers alone, with `api` the HTTP API beside them, whose key is `KEY`: it is not on the walk.
+    `env` is the programs' own. `workers` 0 runs the servers alone, with `api` the HTTP API beside them, whose key is
+    `KEY`: it is not on the walk.
     """
 
-    def __init__(self, *, workers: int, durable: bool = True, api: bool = False) -> None:
+    def __init__(
+        self, *, workers: int, durable: bool = True, api: bool = False, env: Mapping[str, str] | None = None
+    ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="dispatcher-bench-"))
         self.log_path = self._folder / "programs.log"
         self.workers = workers
@@ -58,6 +61,7 @@ class System:
                 "DISPATCHER_ALLOW_NETWORKS": "127.0.0.0/8",
                 "DISPATCHER_SHUTDOWN_GRACE_S": "1",
                 "DISPATCHER_BOOTSTRAP_KEY": KEY,
+                **(env or {}),
             },
             postgres_settings=DURABLE if durable else {"fsync": "off"},
             output=lambda *_: None,

@@ -15,12 +15,17 @@ from bench import accounting, report
 from bench.bare import cpu_us_per_post
 from bench.generator import payload
 from bench.receiver import Receiver
+from bench.site import TINY, Bench, quantile
 from bench.system import System
-from bench.workloads import TINY, WORKLOADS, Bench, derived, merged, prefixed, quantile, selected
+from bench.workloads import WORKLOADS, derived, merged, prefixed, selected
 
 linux = pytest.mark.skipif(not accounting.HAS_PROC, reason="CPU is read from /proc, which only Linux has")
 
-DELIVERING = [name for name in WORKLOADS if name not in ("bare", "ingest")]
+# Of those over TLS one will do; what is bulk-loaded has benchmarks of its own below.
+DELIVERING = [
+    "walk", "latency", "one_endpoint", "fanout10", "slow100ms", "tls_new", "recovery", "half_dead", "celery_naive",
+]  # fmt: skip
+OWN_SYSTEM = {"half_dead", "tls_new"}
 CPU = {
     "walk": ["worker", "postgres", "redis", "scheduler", "producer"],
     "celery_naive": ["worker", "postgres", "redis", "producer"],
@@ -35,7 +40,7 @@ def system() -> Iterator[System]:
 
 @pytest.mark.parametrize("name", DELIVERING)
 def test_each_workload_accounts_for_every_delivery(name: str, system: System):
-    shared = None if name == "half_dead" else system  # which leaves deliveries that wait for the dead
+    shared = None if name in OWN_SYSTEM else system  # one leaves deliveries that wait for the dead, one trusts others
     bench = Bench(TINY, figures={"walk.deliveries_per_s": 300.0}, system=shared)
     workload = WORKLOADS[name]
     found = workload.run(bench)
@@ -44,7 +49,10 @@ def test_each_workload_accounts_for_every_delivery(name: str, system: System):
     assert found["n"] > 0
     assert found["payload_bytes"] == 1024
     assert found["signatures_verified"] == found["signatures_sampled"]
-    if name != "half_dead":  # where some POSTs are not in the ledger, and some events not at an end
+    if name == "recovery":
+        assert found["duplicates"] == 0
+        assert 1 <= found["cap_at_start"] < 1_000
+    elif name != "half_dead":  # where some POSTs are not in the ledger, and some events not at an end
         assert found["duplicates"] == 0
         assert found["ledger_posts"] == found["attempt_rows"] == found["n"]
     if name == "walk":
@@ -54,6 +62,13 @@ def test_each_workload_accounts_for_every_delivery(name: str, system: System):
         assert found["cpu_us_per_delivery"] == pytest.approx(parts)
     assert bench.environment["synchronous_commit"] == "on"
     assert bench.environment["fsync"] == "off"  # as it was asked to be here, read from the server
+
+
+def test_a_claim_beside_a_backlog_is_measured():
+    found = WORKLOADS["backlog10m"].run(Bench(TINY))
+    assert found["n"] == TINY.backlog
+    assert found["lost"] == found["duplicates"] == 0
+    assert found["claim_ratio"] > 0
 
 
 def test_the_bare_client_is_counted_by_the_receiver():
