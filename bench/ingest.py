@@ -83,7 +83,7 @@ def _emitted(bench: Bench, system: System, tenants: Sequence[UUID]) -> Figures:
 
 
 def _called(bench: Bench, system: System, tenants: Sequence[UUID]) -> Figures:
-    """The API: single calls over 32 kept connections, without and with a key, those again, and batches of 1,000."""
+    """The API: single calls over kept connections, without and with a key, those again, and batches of 1,000."""
     options = bench.options
     already = system.count("events")
     accepted, figures, answers = 0, Figures(), Counter[int]()

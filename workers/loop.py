@@ -241,7 +241,14 @@ class WorkerLoop:
             _log.warning("claims.given_up worker=%s deliveries=%d", self.worker_id, given_up)
 
     def _claim_on(self, connection: Connection) -> Claimed:
-        claimed = deliveries.claim(connection, worker_id=self.worker_id, room=self.room, batch=self._batch)
+        room = self.room
+        claimed = deliveries.claim(
+            connection,
+            worker_id=self.worker_id,
+            room=room,
+            batch=self._batch,
+            lane_limit=lane_limit(room, self._max_in_flight),
+        )
         stale = {
             claim.endpoint_id
             for claim in claimed.claims
@@ -406,6 +413,20 @@ class WorkerLoop:
                 PlatformKeys.load, self._deliver.keyring, self._deliver.clock
             )
         self._alive_until_s = asked_at_s + 0.8 * self._term_s
+
+
+def lane_limit(room: int, max_in_flight: int) -> int | None:
+    """How many of one lane may be in flight for a worker with so much room left to take more of it; None: its cap.
+
+    Endpoints that hang, each within its cap, could together fill a worker until their deadlines. The second half of
+    its room is for lanes with few in flight, which are those that answer.
+
+    >>> [lane_limit(room, 2000) for room in (2000, 1001, 1000, 501, 500, 1)]
+    [None, None, 8, 8, 2, 2]
+    """
+    if 2 * room > max_in_flight:
+        return None
+    return 8 if 4 * room > max_in_flight else 2
 
 
 def _die_of_a_defect(duty: asyncio.Task[None]) -> None:

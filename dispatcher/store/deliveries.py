@@ -81,8 +81,9 @@ WITH clock AS MATERIALIZED (
 ), lane AS MATERIALIZED (
     SELECT l.endpoint_id, e.version, e.ordered, held.types AS held_types, tuned.cap, e.rate_limit, bucket.tokens,
            e.status = 'active' AND NOT held.whole AS active,
-           CASE WHEN e.status = 'active' AND NOT held.whole  -- least() passes over tokens that are null: no limit
-                THEN greatest(0, least(tuned.cap - busy.n, floor(bucket.tokens)::int)) ELSE 0 END AS room
+           CASE WHEN e.status = 'active' AND NOT held.whole  -- least() passes over what is null: no limit
+                THEN greatest(0, least(least(tuned.cap, CAST(:lane_limit AS int)) - busy.n, floor(bucket.tokens)::int))
+                ELSE 0 END AS room
     FROM clock, folded f
     JOIN dispatcher.lanes l ON l.endpoint_id = f.endpoint_id
     JOIN dispatcher.endpoints e ON e.id = f.endpoint_id
@@ -184,19 +185,24 @@ _TALLY: Final = """
     INSERT INTO dispatcher.tallies (at, body)
     SELECT clock.now, t.body FROM clock, (
         SELECT json_agg(g) AS body
-        FROM (SELECT endpoint_id, event_type, kind, what, size, count(*) AS n
+        FROM (SELECT endpoint_id, event_type, kind, what, size, sum(n) AS n
               FROM ({counted}) x GROUP BY endpoint_id, event_type, kind, what, size) g) t
     WHERE t.body IS NOT NULL
 """
 """One row for all that a batch adds to the statistics."""
 
-# The second of two records of one batch, run again since the first one's answer was lost, has no new evidence.
+# Only what is new in the log: a batch may be run again, in halves too, since the answer of the first run was lost. What
+# was counted as lost with its worker, and is recorded after all, is counted as what it was instead. `IS TRUE` has the
+# evidence hashed, where a join would compare each with each.
 _TALLY_RECORD: Final = _TALLY.format(
     counted=f"""
-    SELECT endpoint_id, event_type, 'attempt' AS kind, outcome AS what, {LATENCY} AS size
-    FROM result WHERE outcome IS NOT NULL AND EXISTS (SELECT FROM evidence)
+    SELECT endpoint_id, event_type, 'attempt' AS kind, outcome AS what, {LATENCY} AS size, 1 AS n
+    FROM result WHERE (id IN (SELECT id FROM evidence)) IS TRUE
     UNION ALL
-    SELECT endpoint_id, event_type, 'end', final_state, attempts + charged::int FROM gone"""
+    SELECT endpoint_id, event_type, 'attempt', 'worker_lost', 0, -1
+    FROM result WHERE (id IN (SELECT id FROM evidence WHERE was_lost)) IS TRUE
+    UNION ALL
+    SELECT endpoint_id, event_type, 'end', final_state, attempts + charged::int, 1 FROM gone"""
 )
 
 _RECORD = text(f"""
@@ -226,12 +232,13 @@ WITH clock AS MATERIALIZED (
         request_headers = excluded.request_headers, body_sha256 = excluded.body_sha256,
         response_headers = excluded.response_headers, response_body = excluded.response_body,
         body_end = excluded.body_end, retry_after_s = excluded.retry_after_s, timings = excluded.timings,
+        was_lost = true,
         decision = CASE WHEN excluded.decision = 'delivered' AND (  -- counted, since EXISTS may be hashed by a scan
                        SELECT count(*) FROM dispatcher.deliveries d
                        WHERE d.id = a.delivery_id AND d.claim_seq = a.claim_seq) > 0
                    THEN 'delivered' ELSE a.decision END
     WHERE a.outcome = 'worker_lost' AND excluded.outcome <> 'worker_lost'
-    RETURNING 1
+    RETURNING a.id, a.was_lost
 ), gone AS (
     DELETE FROM dispatcher.deliveries d
     USING result r
@@ -374,7 +381,7 @@ WITH clock AS MATERIALIZED (
 """
     + _TALLY.format(
         counted="""
-    SELECT endpoint_id, event_type, 'end' AS kind, :state AS what, attempts AS size FROM gone"""
+    SELECT endpoint_id, event_type, 'end' AS kind, :state AS what, attempts AS size, 1 AS n FROM gone"""
     )
     + """
 )
@@ -481,7 +488,15 @@ class Claimed:
     more: bool
 
 
-def claim(connection: Connection, *, worker_id: UUID, room: int, batch: int, now: datetime | None = None) -> Claimed:
+def claim(
+    connection: Connection,
+    *,
+    worker_id: UUID,
+    room: int,
+    batch: int,
+    lane_limit: int | None = None,
+    now: datetime | None = None,
+) -> Claimed:
     """Claims up to min(room, batch) due deliveries for the worker, fairly over the lanes that have any.
 
     First statement: locks the ready lanes (FOR NO KEY UPDATE SKIP LOCKED, so claimers never wait for one another),
@@ -489,6 +504,9 @@ def claim(connection: Connection, *, worker_id: UUID, room: int, batch: int, now
     locks, so nothing that another claimer did is missed: folds the lanes' wakes, counts what is in flight, takes
     from each lane at most a quantum and never above its cap (index deliveries_due), and parks each lane until its
     next due delivery, or until a wake where it is at its cap or empty. Run both in one transaction.
+
+    `lane_limit` is how many of one lane may be in flight for it to get more, below its cap: for a worker with little
+    room left, which it keeps for lanes that answer.
     """
     limit = min(room, batch)
     lanes = list(connection.execute(_LOCK_LANES, {"lanes": limit, "now": now}).scalars())
@@ -502,6 +520,7 @@ def claim(connection: Connection, *, worker_id: UUID, room: int, batch: int, now
             "batch": limit,
             "worker": worker_id,
             "room": room,
+            "lane_limit": lane_limit,
             "now": now,
         },
     ).all()

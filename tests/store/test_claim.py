@@ -456,3 +456,21 @@ def test_concurrent_claimers_claim_each_delivery_once_and_never_above_a_cap(engi
     assert walk.broken_promises(engine) == []
     with engine.connect() as connection:
         assert walk.live(connection) == []
+
+
+def test_the_last_room_of_a_worker_is_for_lanes_that_answer(engine: Engine) -> None:
+    with engine.begin() as connection:
+        hanging = walk.add_endpoint(connection, event_types=("hangs",))
+        walk.add_endpoint(connection, event_types=("answers",))
+        worker_id = walk.add_worker(connection)
+        walk.emit(connection, 30, type_="hangs")
+        held = deliveries.claim(connection, worker_id=worker_id, room=20, batch=20, now=NOW).claims
+        assert {claim.endpoint_id for claim in held} == {hanging.id}
+        walk.emit(connection, 30, type_="answers")
+        claimed = deliveries.claim(connection, worker_id=worker_id, room=20, batch=20, lane_limit=8, now=NOW)
+        assert [claim.event.type for claim in claimed.claims] == ["answers"] * 8
+        # It is looked at again as soon as something of it has come to an end.
+        walk.record(connection, [walk.result(claim) for claim in held])
+        walk.record(connection, [walk.result(claim) for claim in claimed.claims])
+        again = deliveries.claim(connection, worker_id=worker_id, room=40, batch=40, now=NOW).claims
+    assert {claim.event.type for claim in again} == {"answers", "hangs"}

@@ -113,7 +113,8 @@ def executed(found: list[Scan], table: str) -> set[str]:
 def claim_parameters(connection: psycopg.Connection) -> dict[str, Any]:
     lanes = [row[0] for row in connection.execute("SELECT endpoint_id FROM dispatcher.lanes ORDER BY 1")]
     return {
-        "lanes": to_json(lanes), "quantum": 15, "batch": 300, "worker": uuid7(), "room": 1000, "now": None,
+        "lanes": to_json(lanes), "quantum": 15, "batch": 300, "worker": uuid7(), "room": 1000, "lane_limit": None,
+        "now": None,
     }  # fmt: skip
 
 
@@ -181,7 +182,9 @@ def test_a_plan_made_on_empty_tables_finds_each_delivery_by_its_key(empty: psyco
     """A worker keeps the plan that it made at its start. On empty tables one that begins with whatever is in a state
     costs as little as one that begins with the keys; later it reads the whole backlog for each claim.
     """
-    claim = {"lanes": "[]", "quantum": 15, "batch": 300, "worker": uuid7(), "room": 1000, "now": None}
+    claim = {
+        "lanes": "[]", "quantum": 15, "batch": 300, "worker": uuid7(), "room": 1000, "lane_limit": None, "now": None,
+    }  # fmt: skip
     record = {"rows": "[]", "verdicts": "[]", "worker": None, "room": None, "now": None}
     for statement, values in ((deliveries._CLAIM, claim), (deliveries._RECORD, record)):
         found = [scan for scan in scans(empty, statement, values) if scan.relation == "deliveries"]
