@@ -242,12 +242,9 @@ class WorkerLoop:
 
     def _claim_on(self, connection: Connection) -> Claimed:
         room = self.room
+        limit, lane_limit = share(room, self._max_in_flight)
         claimed = deliveries.claim(
-            connection,
-            worker_id=self.worker_id,
-            room=room,
-            batch=self._batch,
-            lane_limit=lane_limit(room, self._max_in_flight),
+            connection, worker_id=self.worker_id, room=room, batch=min(limit, self._batch), lane_limit=lane_limit
         )
         stale = {
             claim.endpoint_id
@@ -415,18 +412,19 @@ class WorkerLoop:
         self._alive_until_s = asked_at_s + 0.8 * self._term_s
 
 
-def lane_limit(room: int, max_in_flight: int) -> int | None:
-    """How many of one lane may be in flight for a worker with so much room left to take more of it; None: its cap.
+def share(room: int, max_in_flight: int) -> tuple[int, int | None]:
+    """How much of its room a worker may take now, and how many of one lane may be in flight for it to get some of that.
 
-    Endpoints that hang, each within its cap, could together fill a worker until their deadlines. The second half of
-    its room is for lanes with few in flight, which are those that answer.
+    Endpoints that hang, each within its cap (None), could together fill a worker until their deadlines. The second half
+    of its room is for lanes with few in flight, which are those that answer.
 
-    >>> [lane_limit(room, 2000) for room in (2000, 1001, 1000, 501, 500, 1)]
-    [None, None, 8, 8, 2, 2]
+    >>> [share(room, 2000) for room in (2000, 1001, 1000, 501, 500, 1)]
+    [(1000, None), (1, None), (500, 8), (1, 8), (500, 2), (1, 2)]
     """
-    if 2 * room > max_in_flight:
-        return None
-    return 8 if 4 * room > max_in_flight else 2
+    for part, limit in ((max_in_flight // 2, None), (max_in_flight // 4, 8)):
+        if room > part:
+            return room - part, limit
+    return room, 2
 
 
 def _die_of_a_defect(duty: asyncio.Task[None]) -> None:
