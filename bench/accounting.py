@@ -96,6 +96,10 @@ class Servers:
     def wal_bytes(self) -> int:
         return int(self._one("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
+    def database_bytes(self) -> int:
+        """What the database takes of the disk, indexes included."""
+        return int(self._one("SELECT pg_database_size(current_database())"))
+
     def transactions(self) -> int:
         return int(self._one("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"))
 

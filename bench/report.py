@@ -66,6 +66,7 @@ ROWS = (
     ),
     Row("walk.redis_commands_per_delivery", "Redis commands per delivery", "", 0.15),
     Row("walk.wal_bytes_per_delivery", "WAL per delivery", "B"),
+    Row("walk.disk_bytes_per_delivery", "disk per delivery: event, log and indexes", "B"),
     Row("walk.accept_to_receive_p50_ms", "accept to receive in that burst, median: the wait behind the others", "ms"),
     Row("walk.accept_to_receive_p99_ms", "accept to receive in that burst, 99th percentile", "ms"),
     Row("latency.tenth_load_p99_ms", "accept to receive at a tenth of that rate, 99th percentile", "ms", 100),

@@ -255,7 +255,7 @@ def drained(bench: Bench, made: Site, events: int) -> Figures:
     made.begin()
     servers, pids = made.system.servers, made.pids()
     commands, wal, transactions = servers.redis_commands(), servers.wal_bytes(), servers.transactions()
-    idle = accounting.read_resident(pids)
+    disk, idle = servers.database_bytes(), accounting.read_resident(pids)
     before, start_s = accounting.read_cpu(pids), time.monotonic()
     made.generator.start_bulk(events)
     made.await_posts(posts)
@@ -268,6 +268,7 @@ def drained(bench: Bench, made: Site, events: int) -> Figures:
         "deliveries_per_s": posts / seconds,
         "seconds": seconds,
         "wal_bytes_per_delivery": (servers.wal_bytes() - wal) / posts,
+        "disk_bytes_per_delivery": (servers.database_bytes() - disk) / posts,
         "transactions_per_delivery": (servers.transactions() - transactions) / posts,
         "redis_commands_per_delivery": (commands_after["total"] - commands["total"]) / posts,
     }
