@@ -11,6 +11,8 @@ from bench.backlog import backlog10m
 from bench.ingest import ingest
 from bench.naive import celery_naive
 from bench.recovery import recovery
+from bench.replay import replay100k
+from bench.search import search5m
 from bench.site import Bench, Figures
 from bench.soak import soak
 from bench.steady import half_dead, latency
@@ -49,7 +51,9 @@ WORKLOADS = {
         Workload("recovery", "a receiver comes back to a backlog", recovery, "deliveries_per_s", ("walk",)),
         Workload("half_dead", "healthy endpoints beside dead ones", half_dead, "p99_ms"),
         Workload("ingest", "accepting events", ingest, "emit_events_per_s"),
+        Workload("search5m", "searches of a month's log", search5m, "slowest_ms", is_long=True),
         Workload("backlog10m", "beside ten million waiting", backlog10m, "claim_ratio", is_long=True),
+        Workload("replay100k", "a replay at a rate, with kills", replay100k, "live_p99_ms", is_long=True),
         Workload("soak", "half load for long", soak, "growth_ratio", ("walk",), is_long=True),
     )
 }

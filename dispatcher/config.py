@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import MISSING, dataclass, field, fields, replace
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from dispatcher.errors import ConfigurationError, Problem
+from dispatcher.retry.duration import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -82,6 +84,22 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
         return number
 
     return parse
+
+
+def _kept(low: timedelta) -> Callable[[str], timedelta]:
+    def parse(value: str) -> timedelta:
+        try:
+            duration = parse_duration(value)
+        except ValueError as error:
+            raise ValueError(f"a duration such as 30d, from {format_duration(low)} to 3650d") from error
+        if not low <= duration <= _KEPT_AT_MOST:
+            raise ValueError(f"a duration such as 30d, from {format_duration(low)} to 3650d")
+        return duration
+
+    return parse
+
+
+_KEPT_AT_MOST: Final = timedelta(days=3650)
 
 
 def _choice(*allowed: str) -> Callable[[str], str]:
@@ -151,6 +169,15 @@ class Settings:
     )
     egress_proxy: str | None = _setting(_text, "a proxy for everything that is sent", secret=True)
     bootstrap_key: str | None = _setting(_text, "an operator's API key, made at the start if absent", secret=True)
+    retention_payloads: timedelta = _setting(
+        _kept(timedelta(days=8)), "how long events keep their payloads", timedelta(days=30)
+    )
+    retention_responses: timedelta = _setting(
+        _kept(timedelta(days=1)), "how long attempts keep the answers that they got", timedelta(days=30)
+    )
+    retention_metadata: timedelta = _setting(
+        _kept(timedelta(days=8)), "how long events, deliveries and attempts are kept at all", timedelta(days=90)
+    )
     log_format: str = _setting(_choice("text", "json"), "text or json", "text")
     log_level: str = _setting(_choice("debug", "info", "warning", "error"), "debug, info, warning or error", "info")
 
@@ -184,6 +211,17 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         for variable in sorted(environ)
         if variable.startswith(PREFIX) and variable not in known and variable not in _OTHERS
     ]
+    metadata = values.get("retention_metadata", Settings.__dataclass_fields__["retention_metadata"].default)
+    problems += [
+        Problem(
+            f"{PREFIX}{name.upper()}",
+            "",
+            format_duration(kept),
+            f"at most {PREFIX}RETENTION_METADATA, {format_duration(metadata)}",
+        )
+        for name in ("retention_payloads", "retention_responses")
+        if (kept := values.get(name, Settings.__dataclass_fields__[name].default)) > metadata
+    ]
     if values.get("egress_proxy") is not None:
         problems.append(
             Problem(f"{PREFIX}EGRESS_PROXY", "", "***", "nothing yet: sending through a proxy is not built")
@@ -197,18 +235,31 @@ _OTHERS: Final = frozenset({"DISPATCHER_API_URL", "DISPATCHER_API_KEY", "DISPATC
 """Variables that are not settings of the system: the command line's, and what a supervisor tells its children."""
 
 
+def shown(value: object) -> str:
+    """A setting's value as it is written: addresses with commas, durations as `30d`."""
+    match value:
+        case None:
+            return ""
+        case tuple():
+            return ", ".join(map(str, value))
+        case timedelta():
+            return format_duration(value)
+        case _:
+            return str(value)
+
+
 def show(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Shown]:
     """Every setting with its source, secrets masked."""
-    shown = []
+    found = []
     for setting in fields(Settings):
         variable = PREFIX + setting.name.upper()
         value = getattr(settings, setting.name)
-        text = ", ".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
+        text = shown(value)
         if setting.metadata["secret"] and value is not None:
             text = "***"
         default = setting.default is MISSING or not environ.get(variable)
-        shown.append(Shown(variable, text, "default" if default else "environment", setting.metadata["about"]))
-    return shown
+        found.append(Shown(variable, text, "default" if default else "environment", setting.metadata["about"]))
+    return found
 
 
 def with_database(settings: Settings, url: str) -> Settings:

@@ -34,6 +34,8 @@ EVENTS: Final = {
     "record.stripped": "the database refused an answer's evidence; the attempt was recorded without it",
     "rescue.done": "claims of dead workers went back to waiting",
     "rescue.failed": "a duty of the scheduler failed; it is tried again",
+    "retention.done": "a day's partition was dropped, or rewritten without its payloads or answers",
+    "retention.failed": "a partition could not be locked or rewritten; it is tried again in a minute",
     "scheduler.started": "a scheduler ticks",
     "scheduler.stopped": "a scheduler has ended",
     "key.unusable": "a platform key does not sign; what its schemes sign waits for one that does",

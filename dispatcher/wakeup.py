@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -19,8 +20,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from dispatcher.errors import Unavailable
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 CHANNEL: Final = "dispatcher.wakeup"
 
@@ -138,6 +141,35 @@ class Wakeup:
             retry=Retry(NoBackoff(), 1),  # once: the server may have dropped a connection that was idle
         )
         return lambda: client.publish(CHANNEL, b"")
+
+
+def ping(broker_url: str | None) -> float:
+    """How many seconds the Redis takes to answer. Raises Unavailable."""
+    with _looked_at(broker_url) as client:
+        asked_s = time.monotonic()
+        client.ping()
+        return time.monotonic() - asked_s
+
+
+def listeners(broker_url: str | None) -> int:
+    """How many schedulers hear wake-ups now. Raises Unavailable."""
+    with _looked_at(broker_url) as client:
+        ((_, count),) = client.pubsub_numsub(CHANNEL)
+        return int(count)
+
+
+@contextmanager
+def _looked_at(broker_url: str | None) -> Iterator[redis.Redis]:
+    url = redis_url(broker_url)
+    if url is None:
+        raise Unavailable("the broker is no Redis")
+    try:
+        with redis.Redis.from_url(
+            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+        ) as client:
+            yield client
+    except redis.RedisError as error:
+        raise Unavailable(f"the broker does not answer: {' '.join(str(error).split())}") from error
 
 
 _all: weakref.WeakSet[Wakeup] = weakref.WeakSet()

@@ -13,6 +13,7 @@ from dispatcher.egress import AddressPolicy, PinnedTransport
 from dispatcher.egress.url import ANY_HOST
 from dispatcher.errors import ConfigurationError, Problem, Unavailable
 from dispatcher.flow.register import Register
+from dispatcher.flow.retention import Policy
 from dispatcher.profiles import Known, shipped_profiles_dir
 from dispatcher.profiles import load_catalog as load_profiles
 from dispatcher.retry import RetrySchedule, load_catalog, shipped_schedules_dir
@@ -129,6 +130,15 @@ def profiles(settings: Settings) -> Profiles:
 def register(settings: Settings) -> Register:
     """What registers endpoints. Raises ConfigurationError where keys are missing or a profile is broken."""
     return Register(keyring(settings), profiles(settings), settings.allow_networks, settings.default_profile)
+
+
+def retention_policy(settings: Settings) -> Policy:
+    """How long what is kept."""
+    return Policy(
+        payloads=settings.retention_payloads,
+        responses=settings.retention_responses,
+        metadata=settings.retention_metadata,
+    )
 
 
 def catalog(settings: Settings) -> Catalog:

@@ -18,15 +18,16 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from dispatcher import config, telemetry, wiring
 from dispatcher.clock import SYSTEM
-from dispatcher.flow import prune, replay, rescue
+from dispatcher.flow import erase, prune, replay, rescue, retention
 from dispatcher.ids import uuid7
-from dispatcher.store import deliveries, workers
+from dispatcher.store import counts, deliveries, replays, workers
 from dispatcher.wakeup import CHANNEL, redis_url
 from workers.app import QUEUE, check_broker, make_app
 from workers.tasks import DELIVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
     from celery import Celery
     from sqlalchemy import Connection
@@ -41,9 +42,14 @@ TICK_S: Final = (0.02, 0.25)
 
 RESCUE_EVERY_S: Final = 1.0
 PRUNE_EVERY_S: Final = 60.0
+FOLD_EVERY_S: Final = 5.0  # what is counted in the same rows meanwhile is written once
+FOLD_BATCH: Final = 200  # tallies; some thousand counts
 COMPLAIN_EVERY_S: Final = 5.0  # while the database is away every tick fails, four times a second
 LEADER_TERM_S: Final = 10.0
-CONNECTIONS: Final = 2
+CONNECTIONS: Final = 4
+
+REPLAY_EVERY_S: Final = (0.1, 1.0)
+"""The pause between two rounds of replays: the shorter while one runs."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,17 +63,20 @@ class Scheduler:
         ring: Callable[[int], None],
         *,
         term_s: float,
+        policy: retention.Policy | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.id = uuid7()
         self._engine = engine
         self._ring = ring
         self._term_s = term_s
+        self._policy = policy or retention.Policy()
         self._clock = clock
         self._schedules: dict[int, RetrySchedule] = {}
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._term: int | None = None
+        self._leads_until_s = float("-inf")
         # Heartbeats could not be renewed while the database was away from us, or stood still, or before we looked:
         # rescue only after one whole term of good connection.
         self._connected_since_s = clock.monotonic()
@@ -87,6 +96,8 @@ class Scheduler:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_ticking())
             group.create_task(self._keep_house())
+            group.create_task(self._keep_replaying())
+            group.create_task(self._keep_retaining())
         await self._engine.dispose()
         _log.info("scheduler.stopped scheduler=%s", self.id)
 
@@ -131,25 +142,26 @@ class Scheduler:
         return demand.due
 
     async def _keep_house(self) -> None:
-        pruned_at_s, more = float("-inf"), False
+        pruned_at_s = folded_at_s = float("-inf")
+        more = False
         while not self._stopping.is_set():
             try:
                 if await self._lead():
                     await self.rescue()
-                    await self._replay()
+                    if self._clock.monotonic() - folded_at_s >= FOLD_EVERY_S:
+                        folded_at_s = self._clock.monotonic()
+                        await self._fold()
                     if self._clock.monotonic() - pruned_at_s >= PRUNE_EVERY_S:
                         pruned_at_s = self._clock.monotonic()
                         await self._make_partitions()
                         more = True
+                    await self._erase()
                     if more:
                         more = await self._prune()
             except SQLAlchemyError as error:
                 self._connected_since_s = self._clock.monotonic()
                 _log.warning("rescue.failed error=%s", telemetry.one_line(error))
-            try:
-                await asyncio.wait_for(self._stopping.wait(), RESCUE_EVERY_S)
-            except TimeoutError:
-                continue
+            await self._stops_within(RESCUE_EVERY_S)
 
     async def _make_partitions(self) -> None:
         """A lock that was not to be had is tried for again in a minute; it says nothing of heartbeats."""
@@ -161,6 +173,39 @@ class Scheduler:
                 raise
             _log.warning("rescue.failed error=%s", telemetry.one_line(error))
 
+    async def _keep_retaining(self) -> None:
+        """Apart from the house, which must not wait: to rewrite a large day's partition may take minutes."""
+        while not await self._stops_within(PRUNE_EVERY_S):
+            if self._clock.monotonic() >= self._leads_until_s:
+                continue
+            try:
+                await self.retain()
+            except SQLAlchemyError as error:  # such as a lock that was not to be had: in a minute, then
+                _log.warning("retention.failed error=%s", telemetry.one_line(error))
+
+    async def retain(self) -> None:
+        """One step: a day dropped, or a partition rewritten. Two schedulers that do so wait for one another's locks."""
+        async with self._engine.begin() as connection:
+            done = await connection.run_sync(partial(retention.step, policy=self._policy))
+        for one in done:
+            _log.info("retention.done partition=%s action=%r", one.partition.name, one.action)
+
+    async def _stops_within(self, pause_s: float) -> bool:
+        """Waits so long; whether `stop` was called meanwhile."""
+        try:
+            await asyncio.wait_for(self._stopping.wait(), pause_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _erase(self) -> None:
+        """Erases for a second at most: whoever is to be rescued waits."""
+        until_s = self._clock.monotonic() + RESCUE_EVERY_S
+        while not self._stopping.is_set() and self._clock.monotonic() < until_s:
+            async with self._engine.begin() as connection:
+                if await connection.run_sync(erase.step) is None:
+                    return
+
     async def _prune(self) -> bool:
         """Prunes for a second at most, since whoever is to be rescued waits; whether more is left."""
         until_s = self._clock.monotonic() + RESCUE_EVERY_S
@@ -168,9 +213,12 @@ class Scheduler:
         while more and not self._stopping.is_set() and self._clock.monotonic() < until_s:
             async with self._engine.begin() as connection:
                 more = await connection.run_sync(prune.prune)
+            async with self._engine.begin() as connection:
+                more = await connection.run_sync(partial(retention.sweep, policy=self._policy)) or more
         return more
 
     async def _lead(self) -> bool:
+        asked_at_s = self._clock.monotonic()
         async with self._engine.begin() as connection:
             term = await connection.run_sync(
                 partial(workers.lead, name="scheduler", owner=self.id, term_s=LEADER_TERM_S)
@@ -178,6 +226,7 @@ class Scheduler:
         if term is not None and term != self._term:
             _log.info("leader.elected scheduler=%s term=%d", self.id, term)
         self._term = term
+        self._leads_until_s = float("-inf") if term is None else asked_at_s + LEADER_TERM_S
         return term is not None
 
     async def rescue(self) -> int:
@@ -213,15 +262,42 @@ class Scheduler:
         self._connected_since_s = now_s
         return True
 
-    async def _replay(self) -> None:
-        """Replays, or cancels, for a second at most: whoever is to be rescued waits, and the lead must be kept."""
+    async def _fold(self) -> None:
+        """Folds tallies into counts for a second at most, since whoever is to be rescued waits."""
         until_s = self._clock.monotonic() + RESCUE_EVERY_S
         while not self._stopping.is_set() and self._clock.monotonic() < until_s:
             async with self._engine.begin() as connection:
-                done = await connection.run_sync(partial(replay.step, clock=self._clock))
-            if not done:
+                folded = await connection.run_sync(partial(counts.fold, batch=FOLD_BATCH))
+            if folded < FOLD_BATCH:
                 return
-            self.wake()
+
+    async def _keep_replaying(self) -> None:
+        pause_s = REPLAY_EVERY_S[1]
+        while not await self._stops_within(pause_s):
+            try:
+                pause_s = REPLAY_EVERY_S[0] if await self.replay() else REPLAY_EVERY_S[1]
+            except SQLAlchemyError as error:
+                pause_s = REPLAY_EVERY_S[1]
+                _log.warning("rescue.failed error=%s", telemetry.one_line(error))
+
+    async def replay(self) -> bool:
+        """Replays, or cancels, for a second at most, while it has the lead; whether any is left that runs.
+
+        One that cannot go on now waits for the next round. Another scheduler may come to lead while a step is under
+        way: the step has the replay's row locked, so the other passes over it.
+        """
+        until_s = self._clock.monotonic() + RESCUE_EVERY_S
+        resting: list[UUID] = []
+        while not self._stopping.is_set() and self._clock.monotonic() < min(until_s, self._leads_until_s):
+            async with self._engine.begin() as connection:
+                done = await connection.run_sync(partial(replay.take_turn, but=tuple(resting), clock=self._clock))
+                if done is None:
+                    return bool(resting) or await connection.run_sync(replays.runs)
+            if done.count:
+                self.wake()
+            else:
+                resting.append(done.replay_id)
+        return self._clock.monotonic() < self._leads_until_s
 
 
 def bell(app: Celery) -> Callable[[int], None]:
@@ -251,7 +327,10 @@ async def _listen(url: str, wake: Callable[[], None]) -> None:
 async def _main(settings: Settings) -> None:
     url = wiring.broker_url(settings)
     scheduler = Scheduler(
-        wiring.hot_engine(settings, connections=CONNECTIONS), bell(make_app(url)), term_s=settings.worker_term_s
+        wiring.hot_engine(settings, connections=CONNECTIONS),
+        bell(make_app(url)),
+        term_s=settings.worker_term_s,
+        policy=wiring.retention_policy(settings),
     )
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -30,6 +30,7 @@ from dispatcher.ids import parse_id
 from dispatcher.model.delivery import FAILED, DeliveryState
 from dispatcher.model.outcome import OutcomeClass, Phase
 from dispatcher.store import log
+from dispatcher.store.search import search
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -167,14 +168,38 @@ async def list_(
             examples=["pay_8f3k2"],
         ),
     ] = None,
+    host: Annotated[
+        str | None,
+        Query(min_length=1, max_length=253, description="Where the endpoint is.", examples=["shop.example.com"]),
+    ] = None,
     outcome: Annotated[OutcomeClass | None, Query(description="Of the last attempt.", examples=["http_4xx"])] = None,
+    status_code: Annotated[
+        int | None, Query(ge=0, le=99_999, description="The last HTTP status.", examples=[503])
+    ] = None,
+    attempts_min: Annotated[int | None, Query(ge=0, le=100, description="At least so many.", examples=[3])] = None,
+    attempts_max: Annotated[int | None, Query(ge=0, le=100, description="At most so many.", examples=[8])] = None,
+    error: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=200,
+            description="Words of the last attempt's error, the last of which may be a beginning.",
+            examples=["certificate expired"],
+        ),
+    ] = None,
     replay_id: Annotated[str | None, Query(description="Those that it has made.")] = None,
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
+    sort: Annotated[
+        Literal["newest", "oldest"], Query(description="Which come first.", examples=["newest"])
+    ] = "newest",
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
-    """The deliveries that all the given parameters choose, the newest first."""
+    """The deliveries that all the given parameters choose, the newest first or the oldest.
+
+    A search that takes longer than 5 s is given up: 422 with the code SEARCH_TOO_BROAD.
+    """
     chosen = log.Filter(
         states=_states(status),
         tenant_id=caller.scope(tenant_id),
@@ -182,13 +207,22 @@ async def list_(
         event_id=None if event_id is None else parse_id("evt", event_id, pointer="/event_id"),
         event_type=event_type,
         object_id=object_id,
+        host=host,
         outcome=outcome,
+        status_code=status_code,
+        attempts_min=attempts_min,
+        attempts_max=attempts_max,
+        error=error,
         replay_id=None if replay_id is None else parse_id("rpl", replay_id, pointer="/replay_id"),
         created_after=created_after,
         created_before=created_before,
     )
-    before = read_cursor(cursor)
-    found = await context.transaction(lambda connection: log.search(connection, chosen, before=before, limit=limit + 1))
+    past = read_cursor(cursor)
+
+    def read(connection: Connection) -> list[log.LoggedDelivery]:
+        return search(connection, chosen, past=past, oldest_first=sort == "oldest", limit=limit + 1)
+
+    found = await context.transaction(read)
     return reply(page(found, limit, forms.delivery))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dispatcher.api import forms
 from dispatcher.api.context import ContextOf, EndpointReader, Instant, OnceOf, Replayer, reply
 from dispatcher.api.replays import Replay
-from dispatcher.flow import register, replay
+from dispatcher.flow import replay, statistics
 from dispatcher.ids import parse_id
 from dispatcher.model.outcome import OutcomeClass
 from dispatcher.store import stats
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
-
-WINDOWS: Final = {
-    "1h": timedelta(hours=1),
-    "24h": timedelta(hours=24),
-    "7d": timedelta(days=7),
-    "30d": timedelta(days=30),
-}
 
 _AT: Final = "2026-03-02T09:00:00Z"
 
@@ -50,14 +43,16 @@ class LastFailure(BaseModel):
 
 
 class Stats(BaseModel):
-    """How an endpoint is doing. What waits and is in flight is of now, all else of deliveries made in the window.
+    """How an endpoint is doing. What waits and is in flight is of now, all else of what was recorded in the window.
 
-    What is said of attempts is of the newest 10,000 deliveries that have ended, and as many that live.
+    The last attempt, success and failure are those of the newest 500 deliveries that have ended and as many that live,
+    whatever the window. `GET /v1/statistics` with its `endpoint_id` tells more.
     """
 
     window: Literal["1h", "24h", "7d", "30d"] = Field(examples=["24h"])
     waiting: int = Field(examples=[0])
     in_flight: int = Field(examples=[0])
+    at_least: bool = Field(description="More than 100,000 wait, which is as many as are counted.", examples=[False])
     oldest_waiting_at: datetime | None = Field(description="When it was made.", examples=[None])
     delivered: int = Field(examples=[981])
     exhausted: int = Field(examples=[3])
@@ -67,8 +62,10 @@ class Stats(BaseModel):
     success_rate: float | None = Field(
         description="Delivered, of all that have ended but were not cancelled; from 0 to 1.", examples=[0.99695]
     )
-    attempts_p50_ms: float | None = Field(description="How long half of the attempts took at most.", examples=[41.5])
-    attempts_p95_ms: float | None = Field(description="How long 95 of 100 took at most.", examples=[212.0])
+    attempts_p50_ms: float | None = Field(
+        description="How long half of the attempts took at most, within 9 %.", examples=[41.5]
+    )
+    attempts_p95_ms: float | None = Field(description="How long 95 of 100 took at most, within 9 %.", examples=[212.0])
     attempts_to_success_mean: float | None = Field(
         description="How many attempts counted for a delivery that succeeded.", examples=[1.02]
     )
@@ -109,15 +106,14 @@ async def read_stats(
     context: ContextOf,
     caller: EndpointReader,
     window: Annotated[
-        Literal["1h", "24h", "7d", "30d"], Query(description="Of deliveries made in so long.", examples=["24h"])
+        Literal["1h", "24h", "7d", "30d"], Query(description="Of what was recorded in so long.", examples=["24h"])
     ] = "24h",
 ) -> Response:
     """How the endpoint is doing."""
     id_ = parse_id("ep", endpoint_id)
-    since = context.clock.now() - WINDOWS[window]
 
-    def read(connection: Connection) -> stats.Stats:
-        register.find(connection, id_, tenant_id=caller.tenant_id)
-        return stats.read(connection, id_, since=since)
+    def read(connection: Connection) -> dict[str, Any]:
+        fared = statistics.statistics(connection, tenant_id=caller.tenant_id, endpoint_id=id_, window=window)
+        return forms.stats(fared, stats.latest(connection, id_))
 
-    return reply(forms.stats(await context.transaction(read), window))
+    return reply(await context.transaction(read))

@@ -218,6 +218,9 @@ class Event(BaseModel):
     mode: Literal["live", "test"] = Field(examples=["live"])
     object_id: str | None = Field(examples=["pay_8f3k2"])
     payload: Any = Field(description="As it is stored: any JSON value.", examples=[{"amount": 1000}])
+    payload_gone: Literal["erased", "retention"] | None = Field(
+        description="Why the payload is gone, and null here; null where it is not.", examples=[None]
+    )
     deliveries: int = Field(description="To how many endpoints it went when it was accepted.", examples=[1])
     created_at: datetime = Field(examples=["2026-03-02T09:00:00.123456Z"])
 

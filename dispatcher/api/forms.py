@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from dispatcher.flow import sealed
+from dispatcher.flow.replay import written
+from dispatcher.flow.statistics import PERCENTILES
 from dispatcher.ids import format_id
-from dispatcher.model.delivery import DeliveryState
+from dispatcher.model.delivery import FAILED, DeliveryState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,15 +18,19 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from dispatcher.flow.explain import Explained
-    from dispatcher.flow.replay import Preview
+    from dispatcher.flow.replay import Preview, Progress
+    from dispatcher.flow.statistics import Ends, Fared, Statistics
     from dispatcher.ids import Prefix
     from dispatcher.model.endpoint import Endpoint
     from dispatcher.model.outcome import Outcome
     from dispatcher.signing import Keyring
+    from dispatcher.store import replay_endpoints
+    from dispatcher.store.counts import Backlog
+    from dispatcher.store.erasures import Erasure
     from dispatcher.store.log import LoggedAttempt, LoggedDelivery, LoggedEvent
     from dispatcher.store.pauses import Pause
     from dispatcher.store.replays import Replay
-    from dispatcher.store.stats import Stats
+    from dispatcher.store.stats import Latest
     from dispatcher.store.tenants import ApiKey, Tenant
     from dispatcher.store.trail import Entry
 
@@ -117,9 +123,28 @@ def event(one: LoggedEvent) -> dict[str, Any]:
         "tenant_id": format_id("ten", one.tenant_id),
         "mode": one.mode,
         "object_id": one.object_id,
-        "payload": orjson.Fragment(one.payload),
+        "payload": None if one.payload is None else orjson.Fragment(one.payload),
+        "payload_gone": one.payload_gone,
         "deliveries": one.fanout,
         "created_at": one.created_at,
+    }
+
+
+def erasure(one: Erasure) -> dict[str, Any]:
+    """An erasure, and how far it is."""
+    return {
+        "id": format_id("ers", one.id),
+        "object_id": one.object_id,
+        "tenant_id": None if one.tenant_id is None else format_id("ten", one.tenant_id),
+        "reason": one.reason,
+        "created_by": one.created_by,
+        "created_at": one.created_at,
+        "status": "done" if one.passes else "running",
+        "events": one.events,
+        "attempts": one.attempts,
+        "cancelled_deliveries": one.cancelled,
+        "in_flight_deliveries": one.in_flight,
+        "next_look_at": one.next_pass_at,
     }
 
 
@@ -181,26 +206,22 @@ def attempt(one: LoggedAttempt) -> dict[str, Any]:
     }
 
 
-def stats(one: Stats, window: str) -> dict[str, Any]:
+def stats(one: Statistics, latest: Latest) -> dict[str, Any]:
     """How an endpoint is doing; durations in milliseconds."""
-    failure = one.last_failure
+    failure = latest.failure
     return {
-        "window": window,
-        "waiting": one.waiting,
-        "in_flight": one.in_flight,
-        "oldest_waiting_at": one.oldest_waiting_at,
-        "delivered": one.delivered,
-        "exhausted": one.exhausted,
-        "rejected": one.rejected,
-        "expired": one.expired,
-        "cancelled": one.cancelled,
-        "success_rate": one.success_rate,
-        "attempts_p50_ms": _rounded(one.attempts_p50_ms),
-        "attempts_p95_ms": _rounded(one.attempts_p95_ms),
-        "attempts_to_success_mean": _rounded(one.attempts_to_success_mean, 2),
-        "cap": one.cap,
-        "last_attempt_at": one.last_attempt_at,
-        "last_success_at": one.last_success_at,
+        "window": one.window,
+        "waiting": one.backlog.waiting,
+        "in_flight": one.backlog.in_flight,
+        "at_least": one.backlog.at_least,
+        "oldest_waiting_at": one.backlog.oldest_waiting_at,
+        **_ends(one.fared.ends),
+        "attempts_p50_ms": one.fared.latency.ms.get(50),
+        "attempts_p95_ms": one.fared.latency.ms.get(95),
+        "attempts_to_success_mean": _rounded(one.fared.to_success_mean, 2),
+        "cap": latest.cap,
+        "last_attempt_at": latest.attempt_at,
+        "last_success_at": latest.success_at,
         "last_failure": None
         if failure is None
         else {
@@ -209,6 +230,74 @@ def stats(one: Stats, window: str) -> dict[str, Any]:
             "status_code": failure.status_code,
             "error": failure.error,
         },
+    }
+
+
+def statistics(one: Statistics) -> dict[str, Any]:
+    """How deliveries fare; rates from 0 to 1 with five digits."""
+    return {
+        "window": one.window,
+        "from": one.since,
+        "to": one.until,
+        "step_s": int(one.step.total_seconds()),
+        **_fared(one.fared),
+        "backlog": _backlog(one.backlog, one.until),
+        "series": [
+            {
+                "at": point.at,
+                "attempts": point.attempts.total,
+                "succeeded": point.attempts.succeeded,
+                "delivered": point.ends.by_state[DeliveryState.DELIVERED],
+                "failed": sum(point.ends.by_state[state] for state in FAILED),
+            }
+            for point in one.points
+        ],
+        "groups": [
+            {
+                "key": group.key,
+                "name": group.name,
+                **_fared(group.fared),
+                "backlog": _backlog(group.backlog, one.until),
+            }
+            for group in one.groups
+        ],
+        "has_more": one.more,
+    }
+
+
+def _fared(one: Fared) -> dict[str, Any]:
+    return {
+        "attempts": {
+            "total": one.attempts.total,
+            "succeeded": one.attempts.succeeded,
+            "success_rate": _rounded(one.attempts.success_rate, 5),
+            "by_outcome": one.attempts.by_outcome,
+        },
+        "deliveries": _ends(one.ends),
+        "latency_ms": {
+            "attempts": one.latency.attempts,
+            **{f"p{percent}": one.latency.ms.get(percent) for percent in PERCENTILES},
+        },
+        "attempts_to_success": {
+            "mean": _rounded(one.to_success_mean, 2),
+            "distribution": [{"attempts": made, "deliveries": n} for made, n in one.to_success.items()],
+        },
+    }
+
+
+def _ends(ends: Ends) -> dict[str, Any]:
+    return {**ends.by_state, "success_rate": _rounded(ends.success_rate, 5)}
+
+
+def _backlog(one: Backlog, now: datetime) -> dict[str, Any]:
+    lag_s = 0.0 if one.oldest_due_at is None else max(0.0, (now - one.oldest_due_at).total_seconds())
+    return {
+        "waiting": one.waiting,
+        "in_flight": one.in_flight,
+        "at_least": one.at_least,
+        "oldest_waiting_at": one.oldest_waiting_at,
+        "oldest_due_at": one.oldest_due_at,
+        "lag_s": round(lag_s, 3),
     }
 
 
@@ -227,9 +316,42 @@ def replay(one: Replay) -> dict[str, Any]:
         "total": one.total,
         "replayed": one.replayed,
         "rate_per_second": one.rate,
+        "rate_per_endpoint": one.rate_per_endpoint,
+        "canary": one.canary,
+        "to": one.goes_to,
+        "status_reason": one.status_reason,
+        "percent": 100.0 if one.state == "done" else round(100 * min(1.0, one.replayed / max(1, one.total or 1)), 1),
         "created_by": one.created_by,
         "created_at": one.created_at,
         "ended_at": one.ended_at,
+    }
+
+
+def replay_progress(one: Replay, found: Progress) -> dict[str, Any]:
+    """The same with what has become of what it made."""
+    return replay(one) | {
+        "delivered": found.counts.delivered,
+        "failed": found.counts.failed,
+        "waiting": found.counts.waiting,
+        "endpoints_running": found.running,
+        "endpoints_stopped": found.stopped,
+        "rate_now": None if found.pace is None else round(found.pace, 1),
+        "estimated_end": found.estimated_end,
+    }
+
+
+def replay_endpoint(one: replay_endpoints.Progress) -> dict[str, Any]:
+    """How far a replay is with one endpoint."""
+    return {
+        "endpoint_id": format_id("ep", one.id),
+        "url": one.url,
+        "status": one.state,
+        "status_reason": one.status_reason,
+        "total": one.total,
+        "replayed": one.made,
+        "delivered": one.delivered,
+        "failed": one.failed,
+        "waiting": one.waiting,
     }
 
 
@@ -247,7 +369,13 @@ def _chosen(kept: dict[str, Any]) -> dict[str, Any]:
         "undelivered": kept.get("undelivered", False),
         "include_delivered": not kept.get("but_delivered", False),
         **{name: format_id(prefix, kept[name]) if name in kept else None for name, prefix in ids},
-        **{name: kept.get(name) for name in ("event_type", "object_id", "outcome")},
+        **{
+            name: kept.get(name)
+            for name in (
+                *("event_type", "object_id", "host", "outcome", "status_code"),
+                *("attempts_min", "attempts_max", "error"),
+            )
+        },
         **{
             f"{what}_{when}": kept.get(f"{what}_{when}")
             for what in ("created", "ended")
@@ -268,6 +396,22 @@ def preview(one: Preview, token: str, expires_at: datetime) -> dict[str, Any]:
         "already_delivered": summary.already_delivered,
         "endpoints_disabled": summary.endpoints_disabled,
         "in_flight": summary.in_flight,
+        "payload_gone": summary.payload_gone,
+        "foreign": summary.foreign,
+        "endpoints": [
+            {
+                "endpoint_id": format_id("ep", each.endpoint_id),
+                "url": each.url,
+                "count": each.count,
+                "disabled": each.is_disabled,
+                "already_delivered": each.already_delivered,
+            }
+            for each in summary.top
+        ],
+        "rate_per_second": one.options.rate,
+        "rate_per_endpoint": one.options.rate_per_endpoint,
+        "canary": one.options.canary,
+        "to": written(one.options.goes_to),
         "estimated_seconds": round(one.estimated_s, 1),
         "preview_token": token,
         "expires_at": expires_at,

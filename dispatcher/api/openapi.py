@@ -36,6 +36,7 @@ TAGS: Final = {
     "replays": "Deliveries made again, chosen by a filter.",
     "cancellations": "Deliveries ended, chosen by a filter.",
     "find": "Anything by any id, object or URL.",
+    "statistics": "How deliveries fare: rates, latencies, backlogs.",
     "schedules": "When attempts are repeated.",
     "profiles": "The rules of a payment system.",
     "tenants": "Who owns endpoints and events.",
@@ -56,6 +57,7 @@ _IDS: Final = {
     "replay_id": "rpl",
     "key_id": "key",
     "pause_id": "pau",
+    "erasure_id": "ers",
 }
 """What is named so, as a parameter or a member, is an id with this prefix."""
 

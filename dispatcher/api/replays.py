@@ -29,6 +29,7 @@ from dispatcher.api.context import (
 from dispatcher.errors import InvalidInput
 from dispatcher.flow import previews
 from dispatcher.flow import replay as flow
+from dispatcher.flow.replay import Options
 from dispatcher.ids import parse_id
 from dispatcher.model.delivery import FAILED, LIVE, DeliveryState
 from dispatcher.model.outcome import OutcomeClass
@@ -56,6 +57,13 @@ DELIVERY_IDS: Final = 1000
 RATES: Final = (0.01, 10_000.0)
 """Deliveries a second."""
 
+CANARY: Final = 100
+"""Deliveries of an endpoint that can go first."""
+
+OPTIONS: Final = ("rate_per_second", "rate_per_endpoint", "canary", "to")
+"""How a replay is done, by name."""
+
+_TO: Final = r"^(same|matching|ep_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$"
 _ENDED: Final = "(" + "|".join([*(state for state in DeliveryState if state not in LIVE), "failed"]) + ")"
 _TYPE: Final = r"^[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*$"
 _DELIVERY_ID: Final = r"^dlv_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
@@ -78,8 +86,25 @@ class Chosen(BaseModel):
     object_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         default=None, description="The payment, order or refund that the event is about.", examples=["pay_8f3k2"]
     )
+    host: Annotated[str, Field(min_length=1, max_length=253)] | None = Field(
+        default=None, description="Where the endpoint is.", examples=["shop.example.com"]
+    )
     outcome: Annotated[OutcomeClass, Field(strict=False)] | None = Field(
         default=None, description="Of the last attempt.", examples=["http_retryable"]
+    )
+    status_code: Annotated[int, Field(ge=0, le=99_999)] | None = Field(
+        default=None, description="The last HTTP status.", examples=[503]
+    )
+    attempts_min: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None, description="At least so many attempts.", examples=[3]
+    )
+    attempts_max: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None, description="At most so many attempts.", examples=[8]
+    )
+    error: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None,
+        description="Words of the last attempt's error, the last of which may be a beginning.",
+        examples=["certificate expired"],
     )
     created_after: Instant | None = Field(default=None, description="Only those made then or later.", examples=[_AT])
     created_before: Instant | None = Field(
@@ -109,20 +134,44 @@ class ChosenEnded(Chosen):
 
 
 class ReplayPreview(ChosenEnded):
-    """What is to be previewed."""
+    """What is to be previewed, and how it would be done: the token in the answer has it done in just this way."""
 
-    rate_per_second: Rate | None = Field(default=None, description="For the estimate.", examples=[50])
+    rate_per_second: Rate | None = Field(
+        default=None, description="At most so many deliveries a second; null: as fast as it goes.", examples=[50]
+    )
+    rate_per_endpoint: Rate | None = Field(
+        default=None, description="At most so many a second to each endpoint.", examples=[5]
+    )
+    canary: Annotated[int, Field(ge=1, le=CANARY)] | None = Field(
+        default=None,
+        description="So many of each endpoint go first. If all of them fail their first attempt, the endpoint is "
+        "stopped until the replay is resumed; if one is delivered, the rest follows.",
+        examples=[3],
+    )
+    to: Annotated[str, Field(pattern=_TO)] | None = Field(
+        default=None,
+        description="Null or `same`: the endpoints that they went to. `matching`: the endpoints that want the events "
+        "today, as if they were new; also events that nobody wanted. An endpoint's id: only there.",
+        examples=["same"],
+    )
 
 
-class NewReplay(ChosenEnded):
+class NewReplay(ReplayPreview):
     """What is to be replayed: what a preview showed, or what is chosen here; if both are given, both are the same."""
 
     preview_token: Token | None = Field(
         default=None, description="Of a preview of the last hour, by the same tenant.", examples=[_TOKEN]
     )
-    rate_per_second: Rate | None = Field(
-        default=None, description="At most so many deliveries a second; null: as fast as it goes.", examples=[50]
-    )
+
+
+class PreviewedEndpoint(BaseModel):
+    """How much of it goes to one endpoint."""
+
+    endpoint_id: str = Field(examples=[_ENDPOINT])
+    url: str = Field(examples=["https://shop.example.com/hook"])
+    count: int = Field(description="Deliveries.", examples=[128])
+    disabled: bool = Field(description="They would wait until it is enabled.", examples=[False])
+    already_delivered: int = Field(description="Those whose event has reached it.", examples=[0])
 
 
 class Preview(BaseModel):
@@ -138,8 +187,18 @@ class Preview(BaseModel):
     in_flight: int = Field(
         description="Those that are being attempted; not in `count`. A replay has none.", examples=[0]
     )
+    payload_gone: int = Field(description="Those whose payload is not kept any more; not in `count`.", examples=[0])
+    foreign: int = Field(
+        description="Those whose event is of a tenant that the endpoint in `to` may not hear; not in `count`.",
+        examples=[0],
+    )
+    endpoints: list[PreviewedEndpoint] = Field(description="Those with the most, ten at most; of a replay.")
+    rate_per_second: float | None = Field(description="As asked.", examples=[50])
+    rate_per_endpoint: float | None = Field(description="As asked.", examples=[None])
+    canary: int | None = Field(description="As asked.", examples=[None])
+    to: str = Field(description="`same`, `matching`, or an endpoint's id.", examples=["same"])
     estimated_seconds: float = Field(
-        description="How long it takes at least, by its rate and the rate limits of endpoints.", examples=[2.6]
+        description="How long it takes at least, by its rates and the rate limits of endpoints.", examples=[2.6]
     )
     preview_token: str = Field(description="Has exactly this done.", examples=[_TOKEN])
     expires_at: datetime = Field(description="Until when the token counts.", examples=["2026-03-02T10:00:00Z"])
@@ -157,7 +216,12 @@ class ReplayFilter(BaseModel):
     replay_id: str | None = Field(examples=[None])
     event_type: str | None = Field(examples=["payment.completed"])
     object_id: str | None = Field(examples=[None])
+    host: str | None = Field(examples=[None])
     outcome: str | None = Field(examples=[None])
+    status_code: int | None = Field(examples=[None])
+    attempts_min: int | None = Field(examples=[None])
+    attempts_max: int | None = Field(examples=[None])
+    error: str | None = Field(examples=[None])
     created_after: datetime | None = Field(examples=[_AT])
     created_before: datetime | None = Field(examples=[None])
     ended_after: datetime | None = Field(description="Of a recovery.", examples=[None])
@@ -177,12 +241,49 @@ class Replay(BaseModel):
     total: int | None = Field(description="How many there were when it was asked for.", examples=[128])
     replayed: int = Field(description="For how many it is done; of a cancellation, how many it ended.", examples=[64])
     rate_per_second: float | None = Field(description="Null: as fast as it goes.", examples=[50])
+    rate_per_endpoint: float | None = Field(description="Null: no limit of its own.", examples=[None])
+    canary: int | None = Field(description="How many of each endpoint go first; null: none.", examples=[None])
+    to: str = Field(description="`same`, `matching`, or an endpoint's id.", examples=["same"])
+    status_reason: str | None = Field(description="What it waits for, or why it is paused.", examples=[None])
+    percent: float = Field(description="How much of `total` is done.", examples=[50.0])
     created_by: str = Field(
         description="The id of a key, or `cli:` and the account's name.",
         examples=["key_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968"],
     )
     created_at: datetime = Field(examples=[_AT])
     ended_at: datetime | None = Field(description="Null while it runs or is paused.", examples=[None])
+
+
+class ReplayProgress(Replay):
+    """A replay or a cancellation, how far it is, and what has become of what it made."""
+
+    delivered: int = Field(description="Of those that it made.", examples=[60])
+    failed: int = Field(description="Those that have ended in any other way.", examples=[1])
+    waiting: int = Field(description="Those that wait for an attempt or are in flight.", examples=[3])
+    endpoints_running: int = Field(description="Endpoints for which it has more to make.", examples=[2])
+    endpoints_stopped: int = Field(
+        description="Those of which all that went first have failed; a resume tries the next.", examples=[0]
+    )
+    rate_now: float | None = Field(
+        description="Deliveries made a second over the last seconds; null unless it runs.", examples=[49.8]
+    )
+    estimated_end: datetime | None = Field(
+        description="When it may have made all; null while nothing tells.", examples=["2026-03-02T09:01:00Z"]
+    )
+
+
+class ReplayEndpoint(BaseModel):
+    """How far a replay is with one endpoint."""
+
+    endpoint_id: str = Field(examples=[_ENDPOINT])
+    url: str = Field(examples=["https://shop.example.com/hook"])
+    status: Literal["running", "stopped", "done"] = Field(examples=["running"])
+    status_reason: str | None = Field(description="Why it is stopped, or what it waits for.", examples=[None])
+    total: int = Field(description="How many there were when it was asked for.", examples=[64])
+    replayed: int = Field(examples=[32])
+    delivered: int = Field(examples=[30])
+    failed: int = Field(examples=[0])
+    waiting: int = Field(description="For an attempt, or in flight.", examples=[2])
 
 
 def filter_of(asked: Chosen, caller: Caller, tenant_id: str | None) -> Filter:
@@ -199,26 +300,44 @@ def filter_of(asked: Chosen, caller: Caller, tenant_id: str | None) -> Filter:
         event_id=None if asked.event_id is None else parse_id("evt", asked.event_id, pointer="/event_id"),
         event_type=asked.event_type,
         object_id=asked.object_id,
+        host=asked.host,
         outcome=asked.outcome,
+        status_code=asked.status_code,
+        attempts_min=asked.attempts_min,
+        attempts_max=asked.attempts_max,
+        error=asked.error,
         created_after=asked.created_after,
         created_before=asked.created_before,
         delivery_ids=tuple(
             parse_id("dlv", one, pointer=f"/delivery_ids/{n}") for n, one in enumerate(asked.delivery_ids or ())
         ),
     )
+    if isinstance(asked, ReplayPreview) and asked.to == "matching":
+        return flow.of_events(found, include_delivered=asked.include_delivered)
     if isinstance(asked, ChosenEnded):
         return flow.of_failed(found, include_delivered=asked.include_delivered)
     return found
 
 
+def options_of(asked: ReplayPreview) -> Options:
+    """How it is to be done."""
+    return Options(
+        rate=asked.rate_per_second,
+        rate_per_endpoint=asked.rate_per_endpoint,
+        canary=asked.canary,
+        goes_to=flow.goes_to(asked.to or "same"),
+    )
+
+
 async def previewed(
-    context: Context, caller: Caller, once: Once, chosen: Filter, *, kind: Kind, rate: float | None = None
+    context: Context, caller: Caller, once: Once, chosen: Filter, *, kind: Kind, options: Options | None = None
 ) -> Response:
     """The answer to a preview."""
 
     def work(connection: Connection) -> dict[str, Any]:
-        found = flow.preview(connection, chosen, kind=kind, rate=rate)
-        promise = previews.Promise(kind, found.filter, found.summary.count)
+        how = options or Options()
+        found = flow.preview(connection, chosen, kind=kind, options=how, own=caller.tenant_id)
+        promise = previews.Promise(kind, found.filter, found.summary.count, how)
         token, until = previews.seal(context.keyring, promise, own=caller.tenant_id, now=context.clock.now())
         return forms.preview(found, token, until)
 
@@ -228,8 +347,11 @@ async def previewed(
 def asked_for(
     context: Context, caller: Caller, asked: NewReplay | Chosen, tenant_id: str | None, *, token: str | None, kind: Kind
 ) -> previews.Promise | Filter:
-    """What is to be started: what was previewed, or what is chosen. Raises InvalidInput where neither is given."""
-    ignored = {"preview_token", "rate_per_second", "include_delivered"}
+    """What is to be started: what was previewed, or what is chosen.
+
+    Raises InvalidInput where neither is given, and where what is given beside a token is not what was previewed.
+    """
+    ignored = {"preview_token", "include_delivered", *OPTIONS}
     if not caller.is_operator:
         ignored.add("tenant_id")  # which is theirs anyway
     is_chosen = any(value for name, value in asked if name not in ignored)
@@ -239,9 +361,24 @@ def asked_for(
             raise InvalidInput("/", "nothing that chooses deliveries", "a preview_token, or at least one condition")
         return chosen
     promise = previews.read(context.keyring, token, kind=kind, own=caller.tenant_id, now=context.clock.now())
+    given = {name: value for name, value in asked if name in OPTIONS and value is not None}
+    if isinstance(asked, NewReplay) and given:
+        for name, value in given.items():
+            if value != (was := _sealed(promise.options)[name]):
+                raise InvalidInput(f"/{name}", repr(value), f"{was!r} as previewed, or nothing beside a preview_token")
+        chosen = filter_of(asked.model_copy(update={"to": _sealed(promise.options)["to"]}), caller, tenant_id)
     if is_chosen and not previews.is_same(promise.filter, chosen):
         raise InvalidInput("/", "another choice than was previewed", "the preview_token alone, or with the same choice")
     return promise
+
+
+def _sealed(options: Options) -> dict[str, object]:
+    return {
+        "rate_per_second": options.rate,
+        "rate_per_endpoint": options.rate_per_endpoint,
+        "canary": options.canary,
+        "to": flow.written(options.goes_to),
+    }
 
 
 async def started(
@@ -251,10 +388,14 @@ async def started(
     wanted: previews.Promise | Filter,
     *,
     kind: Kind,
-    rate: float | None = None,
+    options: Options | None = None,
 ) -> Response:
-    """The answer to the start of a replay or a cancellation."""
-    chosen, total = (wanted, None) if isinstance(wanted, Filter) else (wanted.filter, wanted.count)
+    """The answer to the start of a replay or a cancellation: as was previewed, or by these options."""
+    chosen, total, how = (
+        (wanted, None, options or Options())
+        if isinstance(wanted, Filter)
+        else (wanted.filter, wanted.count, wanted.options)
+    )
 
     def work(connection: Connection) -> dict[str, Any]:
         return forms.replay(
@@ -264,7 +405,7 @@ async def started(
                 by=caller.actor,
                 kind=kind,
                 tenant_id=caller.tenant_id,
-                rate=rate,
+                options=how,
                 total=total,
                 clock=context.clock,
             )
@@ -284,7 +425,7 @@ async def preview(
     Deliveries that were replayed before, and those to deleted endpoints, are not chosen.
     """
     chosen = filter_of(asked, caller, tenant_id)
-    return await previewed(context, caller, once, chosen, kind="replay", rate=asked.rate_per_second)
+    return await previewed(context, caller, once, chosen, kind="replay", options=options_of(asked))
 
 
 @router.post("", status_code=202, response_model=Replay)
@@ -294,10 +435,11 @@ async def create(
     """Starts a replay of what a preview showed, or of what is chosen.
 
     Each delivery gets the whole schedule again, to the same URL, with the same `webhook-id`. One that was replayed
-    before is left out: its replay can be replayed.
+    before is left out: its replay can be replayed. It waits for its receivers: few of its deliveries ever wait for
+    their first attempt, so that fresh events are not delayed.
     """
     wanted = asked_for(context, caller, asked, tenant_id, token=asked.preview_token, kind="replay")
-    return await started(context, caller, once, wanted, kind="replay", rate=asked.rate_per_second)
+    return await started(context, caller, once, wanted, kind="replay", options=options_of(asked))
 
 
 @router.get("", response_model=Page[Replay])
@@ -317,12 +459,31 @@ async def list_(
     return reply(page(found, limit, forms.replay))
 
 
-@router.get("/{replay_id}", response_model=Replay)
+@router.get("/{replay_id}", response_model=ReplayProgress)
 async def show(replay_id: str, context: ContextOf, caller: Reader) -> Response:
     """One replay or cancellation, and how far it is."""
     id_ = parse_id("rpl", replay_id)
-    found = await context.transaction(lambda connection: flow.find(connection, id_, own=caller.tenant_id))
-    return reply(forms.replay(found))
+
+    def work(connection: Connection) -> dict[str, Any]:
+        found = flow.find(connection, id_, own=caller.tenant_id)
+        return forms.replay_progress(found, flow.progress(connection, found))
+
+    return reply(await context.transaction(work))
+
+
+@router.get("/{replay_id}/endpoints", response_model=Page[ReplayEndpoint])
+async def list_endpoints(
+    replay_id: str, context: ContextOf, caller: Reader, cursor: Cursor = None, limit: Limit = 50
+) -> Response:
+    """How far a replay is with each endpoint, in the order of their ids, and what it waits for.
+
+    A cancellation has none.
+    """
+    id_, after = parse_id("rpl", replay_id), read_cursor(cursor)
+    found = await context.transaction(
+        lambda connection: flow.endpoints(connection, id_, own=caller.tenant_id, after=after, limit=limit + 1)
+    )
+    return reply(page(found, limit, forms.replay_endpoint))
 
 
 @router.post("/{replay_id}/pause", response_model=Replay)
@@ -333,7 +494,10 @@ async def pause(replay_id: str, caller: Replayer, once: OnceOf) -> Response:
 
 @router.post("/{replay_id}/resume", response_model=Replay)
 async def resume(replay_id: str, context: ContextOf, caller: Replayer, once: OnceOf) -> Response:
-    """Has it go on. 409 with the code REPLAY_ENDED where it has ended."""
+    """Has it go on; endpoints that are stopped try their next ones.
+
+    409 with the code REPLAY_ENDED where it has ended.
+    """
     answer = await _set_state(replay_id, "running", caller, once)
     context.wakeup.ring()
     return answer

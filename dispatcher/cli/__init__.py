@@ -8,15 +8,18 @@ import click
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher import __version__, wiring
-from dispatcher.cli import deliveries, endpoints, events, processes, replay, settings
+from dispatcher.cli import audit, deliveries, doctor, endpoints, events, export, processes, replay, settings, tail
+from dispatcher.cli.erase import erase
 from dispatcher.cli.find import find
 from dispatcher.cli.keys import keys
 from dispatcher.cli.listen import listen
 from dispatcher.cli.pauses import pause, unpause
 from dispatcher.cli.profiles import profiles
+from dispatcher.cli.prune import prune
 from dispatcher.cli.schedules import schedules
 from dispatcher.cli.signatures import sign, verify
 from dispatcher.cli.signing_keys import signing_keys
+from dispatcher.cli.statistics import stats
 from dispatcher.cli.tenants import tenants
 from dispatcher.cli.trigger import trigger
 from dispatcher.errors import DispatcherError
@@ -41,11 +44,18 @@ cli.add_command(processes.migrate)
 cli.add_command(settings.config)
 cli.add_command(endpoints.endpoints)
 cli.add_command(find)
+cli.add_command(audit.audit)
+cli.add_command(doctor.doctor)
+cli.add_command(prune)
+cli.add_command(erase)
 cli.add_command(pause)
 cli.add_command(unpause)
 cli.add_command(events.events)
 cli.add_command(deliveries.deliveries)
+deliveries.deliveries.add_command(export.export)
+deliveries.deliveries.add_command(tail.tail)
 cli.add_command(replay.replay)
+cli.add_command(stats)
 cli.add_command(tenants)
 cli.add_command(keys)
 cli.add_command(schedules)

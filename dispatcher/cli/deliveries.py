@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
-import time
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -14,18 +12,18 @@ from uuid import UUID
 import click
 from rich.text import Text
 
-from dispatcher.cli import target
+from dispatcher.cli import sheet, story, target
 from dispatcher.cli.arguments import Id, Since
 from dispatcher.cli.output import (
     counted,
     instant,
+    output_choice,
     output_option,
-    print_fields,
     print_json,
     print_line,
     print_table,
-    visible,
 )
+from dispatcher.cli.story import COLOURS
 from dispatcher.clock import SYSTEM
 from dispatcher.ids import format_id
 from dispatcher.model.delivery import FAILED, DeliveryState
@@ -33,20 +31,9 @@ from dispatcher.store import log
 
 if TYPE_CHECKING:
     from dispatcher.cli.output import Command, Output
+    from dispatcher.cli.sheet import Format
     from dispatcher.client import Client
-    from dispatcher.client.types import Attempt, Delivery, DeliveryFilter, DeliveryStatus
-
-COLOURS: Final = {
-    DeliveryState.WAITING: "yellow",
-    DeliveryState.IN_FLIGHT: "cyan",
-    DeliveryState.DELIVERED: "green",
-    DeliveryState.EXHAUSTED: "red",
-    DeliveryState.REJECTED: "red",
-    DeliveryState.EXPIRED: "red",
-    DeliveryState.CANCELLED: "magenta",
-}
-
-_FOLLOWED: Final = 200
+    from dispatcher.client.types import Delivery, DeliveryFilter, DeliveryStatus
 
 _STATUSES: Final = [*map(str, DeliveryState), "failed"]
 
@@ -71,7 +58,12 @@ def filter_options(command: Command) -> Command:
         click.option("--event-type"),
         click.option("--object", "object_id", help="The payment, order or refund that the event is about."),
         click.option("--tenant", "tenant_id", type=Id("ten")),
+        click.option("--host", help="Where the endpoint is."),
         click.option("--outcome", help="Of the last attempt, such as http_4xx or dns."),
+        click.option("--http-status", "status_code", type=click.IntRange(0, 99_999), help="Of the last attempt."),
+        click.option("--attempts-min", type=click.IntRange(0, 100), help="At least so many."),
+        click.option("--attempts-max", type=click.IntRange(0, 100), help="At most so many."),
+        click.option("--error", help="Words of the last attempt's error."),
         click.option("--since", type=Since(), help="Created after: 24h, or an instant."),
         click.option("--until", type=Since(), help="Created before."),
     ]
@@ -87,7 +79,12 @@ def filter_options(command: Command) -> Command:
         event_type: str | None,
         object_id: str | None,
         tenant_id: UUID | None,
+        host: str | None,
         outcome: str | None,
+        status_code: int | None,
+        attempts_min: int | None,
+        attempts_max: int | None,
+        error: str | None,
         **kwargs: Any,
     ) -> Any:
         states: list[DeliveryState] = []
@@ -101,7 +98,12 @@ def filter_options(command: Command) -> Command:
             event_type=event_type,
             object_id=object_id,
             tenant_id=tenant_id,
+            host=host,
             outcome=outcome,
+            status_code=status_code,
+            attempts_min=attempts_min,
+            attempts_max=attempts_max,
+            error=error,
             created_after=since,
             created_before=until,
         )
@@ -127,25 +129,26 @@ def query_of(chosen: log.Filter) -> DeliveryFilter:
         "event_id": None if chosen.event_id is None else format_id("evt", chosen.event_id),
         "event_type": chosen.event_type,
         "object_id": chosen.object_id,
+        "host": chosen.host,
         "outcome": chosen.outcome,
+        "status_code": chosen.status_code,
+        "attempts_min": chosen.attempts_min,
+        "attempts_max": chosen.attempts_max,
+        "error": chosen.error,
         "created_after": None if chosen.created_after is None else instant(chosen.created_after),
         "created_before": None if chosen.created_before is None else instant(chosen.created_before),
     }
     return found
 
 
-def _newest(client: Client, chosen: log.Filter, limit: int) -> Iterator[Delivery]:
+def _first(client: Client, chosen: log.Filter, limit: int, sort: Literal["newest", "oldest"]) -> Iterator[Delivery]:
     if chosen.undelivered and chosen.states == (DeliveryState.DELIVERED,):
         return iter(())  # which the API would take for any
-    return islice(client.deliveries.iterate(**query_of(chosen), limit=min(limit, 1000)), limit)
+    return islice(client.deliveries.iterate(**query_of(chosen), sort=sort, limit=min(limit, 1000)), limit)
 
 
 def _status(one: Delivery) -> Text:
     return Text(one["status"], style=COLOURS[DeliveryState(one["status"])])
-
-
-def _outcome(attempt: Attempt) -> str:
-    return attempt["outcome"] if attempt["outcome_known"] else f"{attempt['outcome']}, perhaps received"
 
 
 def _why(one: Delivery) -> str:
@@ -179,14 +182,22 @@ def ago(seconds: float) -> str:
 @deliveries.command("list")
 @filter_options
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
-@output_option
-def list_(chosen: log.Filter, limit: int, output: Output) -> None:
-    """The newest deliveries that all the given options choose."""
+@click.option("--sort", type=click.Choice(["newest", "oldest"]), default="newest", help="Which come first.")
+@output_choice("table", "json", *sheet.FORMATS)
+def list_(chosen: log.Filter, limit: int, sort: Literal["newest", "oldest"], output: Output | Format) -> None:
+    """The newest deliveries that all the given options choose, or the oldest."""
     with target.client() as client:
-        found = list(_newest(client, chosen, limit))
-    if output == "json":
-        print_json({"data": found})
-        return
+        found = list(_first(client, chosen, limit, sort))
+    match output:
+        case "table":
+            _print_list(found)
+        case "json":
+            print_json({"data": found})
+        case "csv" | "jsonl":
+            sheet.write(found, output, sys.stdout)
+
+
+def _print_list(found: list[Delivery]) -> None:
     now = SYSTEM.now()
     print_table(
         ["delivery", "age", "status", "tries", "event type", "object", "why", "next try"],
@@ -209,104 +220,27 @@ def list_(chosen: log.Filter, limit: int, output: Output) -> None:
 
 @deliveries.command()
 @click.argument("delivery_id", type=Id("dlv"))
+@click.option("--curl", "part", flag_value="curl", help="Only the command that repeats the last attempt.")
+@click.option("--body", "part", flag_value="body", help="Only the body, byte by byte.")
+@click.option("--verify", "part", flag_value="verify", help="Only the commands that check its signatures.")
 @output_option
-def show(delivery_id: UUID, output: Output) -> None:
-    """One delivery with every attempt: what was sent, what came back, what was decided."""
+def show(delivery_id: UUID, part: Literal["curl", "body", "verify"] | None, output: Output) -> None:
+    """Where one delivery is and why: every attempt, what it means, and what comes next."""
+    if part is not None and output == "json":
+        raise click.UsageError(f"found --output json and --{part}; allowed: one of the two")
     with target.client() as client:
-        one = client.deliveries.get(format_id("dlv", delivery_id))
-        attempts = client.deliveries.attempts(one["id"])["data"]
-    if output == "json":
-        print_json({**one, "attempts": attempts})
-        return
-    print_fields(
-        [
-            ("delivery", one["id"]),
-            ("status", _status(one)),
-            *([("why", _why(one))] if _why(one) else []),
-            ("event", f"{one['event_id']}  {one['event_type']}"),
-            *([("object", one["object_id"])] if one["object_id"] else []),
-            ("endpoint", f"{one['endpoint_id']}  {one['url']}"),
-            ("schedule", f"{one['schedule']['name']} (version {one['schedule']['version']})"),
-            ("created", one["created_at"]),
-            *([("next attempt", f"{_second(one['next_attempt_at'])}, {_next(one)}")] if one["next_attempt_at"] else []),
-            *([("ended", one["ended_at"])] if one["ended_at"] else []),
-            *([("replay of", one["replay_of"])] if one["replay_of"] else []),
-        ]
-    )
-    print_line("")
-    print_table(
-        ["#", "started", "took", "outcome", "status", "from", "decision", "error"],
-        [
-            (
-                attempt["number"],
-                attempt["started_at"],
-                f"{attempt['duration_ms']:,.0f} ms",
-                Text(_outcome(attempt), style="green" if attempt["outcome"] == "ok" else "red"),
-                attempt["status_code"],
-                attempt["peer_ip"],
-                attempt["decision"],
-                attempt["error"],
-            )
-            for attempt in attempts
-        ],
-        caption="" if attempts else "No attempt has been made.",
-    )
-    if attempts:
-        _print_exchange(attempts[-1])
-
-
-def _second(at: str) -> str:
-    return f"{datetime.fromisoformat(at):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _print_exchange(last: Attempt) -> None:
-    print_line("")
-    print_line("last request", style="bold")
-    print_line(f"{last['request']['method']} {last['request']['url']}")
-    for name, value in last["request"]["headers"]:
-        print_line(f"{name}: {value}")
-    print_line("")
-    print_line("last answer", style="bold")
-    for name, value in last["response"]["headers"]:
-        print_line(f"{name}: {value}")
-    body = last["response"]["body"]
-    if body:
-        print_line(re.sub(r"^", "  ", visible(body[:2000]), flags=re.MULTILINE))
-    if last["response"]["body_truncated"]:
-        print_line(f"(the body ended as {last['response']['body_end']})")
-
-
-@deliveries.command()
-@filter_options
-@click.option("--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds.")
-@output_option
-def tail(chosen: log.Filter, interval: float, output: Output) -> None:
-    """Follow deliveries until Ctrl-C: a line for each new one, and whenever one moves; of the newest 200.
-
-    With --output json, one object a line.
-    """
-    seen: dict[str, Delivery] | None = None
-    with target.client() as client:
-        while True:
-            found = list(_newest(client, chosen, _FOLLOWED))
-            for one in [] if seen is None else moved(seen, found):
-                _print_moved(one, output)
-            seen = {one["id"]: one for one in found}
-            time.sleep(interval)
-
-
-def moved(seen: dict[str, Delivery], found: list[Delivery]) -> list[Delivery]:
-    """Those of `found`, the newest first, that are new or not as they were seen; the oldest first."""
-    return [one for one in reversed(found) if seen.get(one["id"]) != one]
-
-
-def _print_moved(one: Delivery, output: Output) -> None:
-    if output == "json":
-        click.echo(json.dumps(one))
-        return
-    why, at = _why(one), _next(one)
-    rest = [one["event_type"], one["object_id"] or "", f"try {one['attempt_count']}", why, f"next {at}" if at else ""]
-    print_line(" ".join([f"{SYSTEM.now():%H:%M:%S}", one["id"], f"{one['status']:<9}", *filter(None, rest)]))
+        told = client.deliveries.story(format_id("dlv", delivery_id))
+    match part:
+        case "curl":
+            story.print_curl(told)
+        case "body":
+            story.print_body(told)
+        case "verify":
+            story.print_checks(told)
+        case None if output == "json":
+            print_json(told)
+        case None:
+            story.show(told, SYSTEM.now())
 
 
 @deliveries.command()

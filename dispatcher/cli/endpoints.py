@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, cast
@@ -10,11 +9,19 @@ from uuid import UUID
 
 import click
 import orjson
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id, Since
-from dispatcher.cli.output import console, counted, output_option, print_fields, print_json, print_line, print_table
+from dispatcher.cli.output import (
+    console,
+    counted,
+    output_option,
+    print_fields,
+    print_json,
+    print_line,
+    print_table,
+    progress_bar,
+)
 from dispatcher.ids import format_id
 from dispatcher.retry import parse_duration
 
@@ -143,15 +150,7 @@ def import_(context: click.Context, source: BinaryIO, output: Output) -> None:
     """
     found = _read(source.read())
     results: list[ImportItem] = []
-    progress = Progress(
-        TextColumn("importing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console(),
-        disable=not sys.stdout.isatty(),
-        transient=True,
-    )
+    progress = progress_bar(console())
     try:
         with target.client() as client, progress:
             task = progress.add_task("importing", total=len(found))
@@ -360,7 +359,7 @@ def recover(endpoint_id: UUID, since: datetime, until: datetime | None, output: 
 @click.option("--window", type=click.Choice(["1h", "24h", "7d", "30d"]), default="24h", show_default=True)
 @output_option
 def stats(endpoint_id: UUID, window: Literal["1h", "24h", "7d", "30d"], output: Output) -> None:
-    """How an endpoint is doing, and did with deliveries made in the window."""
+    """How an endpoint is doing, and did in the window; `stats --endpoint` tells more."""
     with target.client() as client:
         found = client.endpoints.stats(format_id("ep", endpoint_id), window=window)
     if output == "json":

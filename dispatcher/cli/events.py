@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
@@ -10,19 +9,28 @@ from uuid import UUID
 
 import click
 import orjson
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from dispatcher.api import forms
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id, Since
-from dispatcher.cli.output import console, counted, output_option, print_fields, print_json, print_line, print_table
+from dispatcher.cli.output import (
+    console,
+    counted,
+    output_option,
+    print_fields,
+    print_json,
+    print_line,
+    print_table,
+    progress_bar,
+)
 from dispatcher.errors import NotFound
 from dispatcher.flow.enqueue import CHUNK, Accepted, enqueue
 from dispatcher.flow.parse import parse_event, parse_line
 from dispatcher.ids import DEFAULT_TENANT, format_id
 from dispatcher.model.event import METHODS, Mode
 from dispatcher.store import log
+from dispatcher.store.search import search
 from dispatcher.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -127,15 +135,7 @@ def _report(accepted: list[Accepted], output: Output) -> None:
 
 def _send(found: Iterator[Event], accepted: list[Accepted]) -> None:
     """Appends to `accepted` what is committed, so that the caller has it after an error too."""
-    progress = Progress(
-        TextColumn("sending"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console(),
-        disable=not sys.stdout.isatty(),
-        transient=True,
-    )
+    progress = progress_bar(console())
     with target.opened() as (settings, engine), progress, engine.connect() as connection:
         wakeup = Wakeup(settings.broker_url)
         task = progress.add_task("sending", total=None)
@@ -229,7 +229,7 @@ def show(event_id: UUID, output: Output) -> None:
         event = log.find_event(connection, event_id)
         if event is None:
             raise NotFound(f"there is no event {format_id('evt', event_id)}")
-        deliveries = log.search(connection, log.Filter(event_id=event_id), limit=1000)
+        deliveries = search(connection, log.Filter(event_id=event_id), limit=1000)
     if output == "json":
         print_json(
             {
@@ -239,7 +239,8 @@ def show(event_id: UUID, output: Output) -> None:
                 "mode": event.mode,
                 "object_id": event.object_id,
                 "created_at": event.created_at,
-                "payload": orjson.loads(event.payload),
+                "payload": None if event.payload is None else orjson.loads(event.payload),
+                "payload_gone": event.payload_gone,
                 "deliveries": [forms.delivery(one) for one in deliveries],
             }
         )
@@ -252,7 +253,10 @@ def show(event_id: UUID, output: Output) -> None:
             ("mode", event.mode),
             ("accepted", event.created_at),
             ("deliveries", f"{event.fanout}" if event.fanout else "none: no endpoint wanted it when it was accepted"),
-            ("payload", event.payload.decode(errors="replace")),
+            (
+                "payload",
+                f"gone: {event.payload_gone}" if event.payload is None else event.payload.decode(errors="replace"),
+            ),
         ]
     )
     if deliveries:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -33,15 +34,33 @@ _GAP: Final = 2
 
 def output_option(command: Command) -> Command:
     """Add `--output table|json`, passed as `output`."""
+    return output_choice("table", "json")(command)
+
+
+def output_choice(*forms: str) -> Callable[[Command], Command]:
+    """Add `--output` with these choices, the first by default, passed as `output`."""
     return click.option(
-        "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="What to print."
-    )(command)
+        "--output", type=click.Choice(forms), default=forms[0], show_default=True, help="What to print."
+    )
 
 
 def console() -> Console:
     """Standard output. Into a pipe: no colour, and lines are never folded, so that grep and awk find whole rows."""
     found = Console(highlight=False, emoji=False, markup=False)
     return found if found.is_terminal else Console(highlight=False, emoji=False, markup=False, width=_PIPE_WIDTH)
+
+
+def progress_bar(where: Console) -> Progress:
+    """How many of how many, and for how long; nothing where that is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=where,
+        disable=not where.is_terminal,
+        transient=True,
+    )
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str = "") -> None:

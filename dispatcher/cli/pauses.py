@@ -110,4 +110,5 @@ def _list(output: Output) -> None:
             )
             for one in found
         ],
+        caption="" if found else "Nothing is paused.",
     )

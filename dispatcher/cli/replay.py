@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 import click
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
 from dispatcher.cli.deliveries import ago, filter_options, query_of
-from dispatcher.cli.output import console, counted, output_option, print_fields, print_json, print_line
+from dispatcher.cli.output import console, counted, output_option, print_fields, print_json, print_line, print_table
 from dispatcher.flow.replay import of_failed
 from dispatcher.ids import format_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from dispatcher.cli.output import Command, Output
     from dispatcher.client import Client
-    from dispatcher.client.types import NewReplay, Preview, Replay, ReplayPreview
+    from dispatcher.client.types import Preview, Replay, ReplayPreview, ReplayProgress
     from dispatcher.store import log
 
 PATIENCE_S: Final = 10
@@ -37,17 +37,40 @@ def replay() -> None:
 
 
 def _choice_options(command: Command) -> Command:
-    """Adds the options that choose what to replay, passed as `chosen`, `include_delivered` and `rate`."""
+    """Adds the options that choose what to replay and how, passed as `chosen`, `include_delivered` and `how`."""
     options: list[Callable[[Any], Any]] = [
         click.option("--include-delivered", is_flag=True, help="Also what has been delivered."),
         click.option("--rate", type=click.FloatRange(0.01, 10_000), help="Deliveries a second, at most."),
+        click.option(
+            "--rate-per-endpoint", type=click.FloatRange(0.01, 10_000), help="Deliveries a second to each endpoint."
+        ),
+        click.option(
+            "--canary", type=click.IntRange(1, 100), help="So many of each endpoint go first; all fail: it stops."
+        ),
+        click.option(
+            "--to", metavar="same|matching|ep_…", help="Where to: as before, those that want it today, or one endpoint."
+        ),
     ]
+
+    @functools.wraps(command)
+    def with_options(
+        *args: Any,
+        rate: float | None,
+        rate_per_endpoint: float | None,
+        canary: int | None,
+        to: str | None,
+        **values: Any,
+    ) -> Any:
+        how = {"rate_per_second": rate, "rate_per_endpoint": rate_per_endpoint, "canary": canary, "to": to}
+        return command(*args, how=how, **values)
+
+    made: Command = with_options  # type: ignore[assignment]
     for option in reversed(options):
-        command = option(command)
-    return filter_options(command)
+        made = option(made)
+    return filter_options(made)
 
 
-def query(chosen: log.Filter, *, include_delivered: bool = False, rate: float | None = None) -> ReplayPreview:
+def query(chosen: log.Filter, how: dict[str, Any], *, include_delivered: bool = False) -> ReplayPreview:
     """The choice as the API has it. Raises InvalidInput for live states."""
     of_failed(chosen)
     found = cast("ReplayPreview", query_of(replace(chosen, undelivered=False)))
@@ -55,17 +78,16 @@ def query(chosen: log.Filter, *, include_delivered: bool = False, rate: float | 
         found["undelivered"] = True
     if include_delivered:
         found["include_delivered"] = True
-    found["rate_per_second"] = rate
-    return found
+    return cast("ReplayPreview", {**found, **how})
 
 
 @replay.command()
 @_choice_options
 @output_option
-def preview(chosen: log.Filter, include_delivered: bool, rate: float | None, output: Output) -> None:
+def preview(chosen: log.Filter, include_delivered: bool, how: dict[str, Any], output: Output) -> None:
     """What a replay would do now. Within an hour `replay start --token` does exactly that."""
     with target.client() as client:
-        found = client.replays.preview(**query(chosen, include_delivered=include_delivered, rate=rate))
+        found = client.replays.preview(**query(chosen, how, include_delivered=include_delivered))
     if output == "json":
         print_json(found)
         return
@@ -75,15 +97,38 @@ def preview(chosen: log.Filter, include_delivered: bool, rate: float | None, out
 
 def _print_preview(found: Preview) -> None:
     disabled = counted(found["endpoints_disabled"], "endpoint")
+    rates = [
+        *([f"{found['rate_per_second']:g} a second"] if found["rate_per_second"] else []),
+        *([f"{found['rate_per_endpoint']:g} a second to each endpoint"] if found["rate_per_endpoint"] else []),
+    ]
     print_fields(
         [
             ("deliveries", found["count"]),
             *([("oldest", found["oldest"]), ("newest", found["newest"])] if found["count"] else []),
             *([("delivered since", found["already_delivered"])] if found["already_delivered"] else []),
+            *([("payload gone", f"{found['payload_gone']}, left out")] if found["payload_gone"] else []),
+            *([("of others", f"{found['foreign']}, left out")] if found["foreign"] else []),
             *([("will wait", f"{disabled} disabled")] if found["endpoints_disabled"] else []),
+            *([("to", found["to"])] if found["to"] != "same" else []),
+            *([("rate", ", ".join(rates))] if rates else []),
+            *([("canary", f"{found['canary']} of each endpoint")] if found["canary"] else []),
             ("takes", f"{ago(found['estimated_seconds'])} at least"),
         ]
     )
+    if len(found["endpoints"]) > 1:
+        print_line("")
+        print_table(
+            ["deliveries", "delivered", "endpoint", "url"],
+            [
+                (one["count"], one["already_delivered"], one["endpoint_id"], _url(one["url"], disabled=one["disabled"]))
+                for one in found["endpoints"]
+            ],
+        )
+        print_line("")
+
+
+def _url(url: str, *, disabled: bool) -> str:
+    return f"{url} (disabled)" if disabled else url
 
 
 @replay.command()
@@ -92,24 +137,26 @@ def _print_preview(found: Preview) -> None:
 @click.option("--dry-run", is_flag=True, help="Count what would be replayed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--no-wait", is_flag=True, help="Return at once; `replay status` tells how far it is.")
+@click.option("--follow", is_flag=True, help="Stay until all that it makes has ended; Ctrl-C leaves it running.")
 @output_option
 def start(
     chosen: log.Filter,
     include_delivered: bool,
-    rate: float | None,
+    how: dict[str, Any],
     token: str | None,
     dry_run: bool,
     yes: bool,
     no_wait: bool,
+    follow: bool,
     output: Output,
 ) -> None:
     """Replay the ended deliveries that the options choose; without --status, those that failed.
 
     Each gets the whole schedule again, with the same webhook-id. A delivery that was replayed before is left out.
     """
-    asked = query(chosen, include_delivered=include_delivered, rate=rate)
-    if token is not None and (dry_run or any(value for name, value in asked.items() if name != "rate_per_second")):
-        raise click.UsageError("found --token and a choice; allowed: --token alone, with --rate")
+    asked = query(chosen, how, include_delivered=include_delivered)
+    if token is not None and (dry_run or any(asked.values())):
+        raise click.UsageError("found --token and a choice; allowed: --token alone, which has what was previewed")
     with target.client() as client:
         if token is None:
             found = client.replays.preview(**asked)
@@ -121,16 +168,12 @@ def start(
                 _print_preview(found)
                 click.confirm(f"Replay {number}?", abort=True)
             token = found["preview_token"]
-        wanted: NewReplay = {"preview_token": token, "rate_per_second": rate}
-        _follow(client, client.replays.create(**wanted), no_wait=no_wait, output=output)
-
-
-def _follow(client: Client, started: Replay, *, no_wait: bool, output: Output) -> None:
-    if no_wait:
-        print_line(started["id"])
-        return
-    _watch(client, started)
-    _print(client.replays.get(started["id"]), output)
+        started = client.replays.create(preview_token=token)
+        if no_wait:
+            print_line(started["id"])
+            return
+        _watch(client, started["id"], to_the_end=follow)
+        _print(client.replays.get(started["id"]), output)
 
 
 _replay_id = click.argument("replay_id", type=Id("rpl"))
@@ -139,10 +182,57 @@ _replay_id = click.argument("replay_id", type=Id("rpl"))
 @replay.command()
 @_replay_id
 @output_option
-def status(replay_id: UUID, output: Output) -> None:
+@click.option("--endpoints", "by_endpoint", is_flag=True, help="Endpoint by endpoint, and what each waits for.")
+@click.option("--follow", is_flag=True, help="Stay until all that it makes has ended; Ctrl-C leaves it running.")
+def status(replay_id: UUID, output: Output, by_endpoint: bool, follow: bool) -> None:
     """How far a replay, or a cancellation, is."""
+    id_ = format_id("rpl", replay_id)
     with target.client() as client:
-        _print(client.replays.get(format_id("rpl", replay_id)), output)
+        if follow:
+            _watch(client, id_, to_the_end=True)
+        if not by_endpoint:
+            _print(client.replays.get(id_), output)
+            return
+        found = client.replays.iterate_endpoints(id_)
+        if output == "json":
+            print_json({"data": list(found)})
+            return
+        print_table(
+            ["status", "made", "delivered", "failed", "waiting", "endpoint", "url", "why"],
+            [
+                (
+                    one["status"],
+                    _of(one["replayed"], one["total"]),
+                    *(one["delivered"], one["failed"], one["waiting"], one["endpoint_id"], one["url"]),
+                    one["status_reason"] or "",
+                )
+                for one in found
+            ],
+            caption="",
+        )
+
+
+@replay.command("list")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="The newest so many.")
+@output_option
+def list_(limit: int, output: Output) -> None:
+    """The replays and cancellations, the newest first."""
+    with target.client() as client:
+        found = client.replays.list(limit=limit)["data"]
+    if output == "json":
+        print_json({"data": found})
+        return
+    print_table(
+        ["id", "kind", "status", "done", "created_at", "by"],
+        [
+            (
+                *(one["id"], one["kind"], one["status"], _of(one["replayed"], one["total"])),
+                *(one["created_at"], one["created_by"]),
+            )
+            for one in found
+        ],
+        caption="" if found else "no replays",
+    )
 
 
 @replay.command()
@@ -172,45 +262,78 @@ def cancel(replay_id: UUID, output: Output) -> None:
         _print(client.replays.cancel(format_id("rpl", replay_id)), output)
 
 
-def _print(found: Replay, output: Output) -> None:
+def _print(found: Replay | ReplayProgress, output: Output) -> None:
     if output == "json":
         print_json(found)
         return
-    done, total = found["replayed"], found["total"]
-    print_fields(
-        [
-            ("id", found["id"]),
-            ("status", found["status"]),
-            ("replayed" if found["kind"] == "replay" else "cancelled", _of(done, total)),
-            *([("a second", f"{found['rate_per_second']:g}")] if found["rate_per_second"] is not None else []),
-            ("created_at", found["created_at"]),
-            *([("ended_at", found["ended_at"])] if found["ended_at"] else []),
-        ]
-    )
+    fields: list[tuple[str, object]] = [
+        ("id", found["id"]),
+        ("status", found["status"]),
+        *([("because", found["status_reason"])] if found["status_reason"] else []),
+        ("replayed" if found["kind"] == "replay" else "cancelled", _of(found["replayed"], found["total"])),
+    ]
+    if found["kind"] == "replay" and "delivered" in found:
+        shown = cast("ReplayProgress", found)
+        fields += [(name, shown[name]) for name in ("delivered", "failed", "waiting")]
+        if shown["rate_now"] is not None:
+            fields.append(("now", f"{shown['rate_now']:g} a second"))
+        if shown["estimated_end"]:
+            fields.append(("all made at", shown["estimated_end"]))
+    fields += [
+        *([("a second", f"{found['rate_per_second']:g}")] if found["rate_per_second"] is not None else []),
+        *([("each", f"{found['rate_per_endpoint']:g} a second")] if found["rate_per_endpoint"] is not None else []),
+        *([("canary", found["canary"])] if found["canary"] is not None else []),
+        *([("to", found["to"])] if found["to"] != "same" else []),
+        ("created_at", found["created_at"]),
+        *([("ended_at", found["ended_at"])] if found["ended_at"] else []),
+    ]
+    print_fields(fields)
 
 
 def _of(done: int, total: int | None) -> str:
     return str(done) if total in (None, done) else f"{done} of {total}"
 
 
-def _watch(client: Client, started: Replay) -> None:
-    """Waits until the scheduler has made all the new deliveries."""
+def _watch(client: Client, replay_id: str, *, to_the_end: bool) -> None:
+    """Waits until the scheduler has made all the new deliveries; to the end: until they have ended, too."""
     progress = Progress(
-        SpinnerColumn(),
+        BarColumn(20),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
         console=console(),
         disable=not sys.stdout.isatty(),
         transient=True,
     )
-    with progress:
-        task = progress.add_task("replaying", total=started["total"])
-        moved_at, before = time.monotonic(), -1
-        while (found := client.replays.get(started["id"]))["status"] == "running":
-            if found["replayed"] != before:
-                moved_at, before = time.monotonic(), found["replayed"]
-            elif time.monotonic() - moved_at > PATIENCE_S + 1 / (found["rate_per_second"] or 1):
-                print_line("nothing moves: is a scheduler running? The replay goes on as soon as one does.")
-                return
-            progress.update(task, description=f"{_of(found['replayed'], found['total'])} replayed")
-            time.sleep(0.2)
+    try:
+        with progress:
+            task = progress.add_task("replaying", total=1)
+            moved_at, before = time.monotonic(), (-1, -1)
+            while (found := client.replays.get(replay_id))["status"] == "running" or (to_the_end and found["waiting"]):
+                if found["status"] in ("paused", "cancelled"):
+                    return
+                ended = found["delivered"] + found["failed"]
+                if (found["replayed"], ended) != before:
+                    moved_at, before = time.monotonic(), (found["replayed"], ended)
+                elif not to_the_end and time.monotonic() - moved_at > PATIENCE_S + 1 / _slowest(found):
+                    why = found["status_reason"] or "is a scheduler running? The replay goes on as soon as one does"
+                    print_line(f"nothing moves: {why}.")
+                    return
+                total = max(1, found["total"] or found["replayed"])
+                done = ended if to_the_end else found["replayed"]
+                progress.update(task, completed=done, total=total, description=_told(found))
+                time.sleep(0.2)
+    except KeyboardInterrupt:
+        print_line(f"it goes on without you: dispatcher replay status {replay_id}")
+
+
+def _slowest(found: Replay) -> float:
+    return min(found["rate_per_second"] or 1, found["rate_per_endpoint"] or 1)
+
+
+def _told(found: ReplayProgress) -> str:
+    left = (found["total"] or 0) - found["replayed"] + found["waiting"]
+    told = f"{found['delivered']} delivered, {found['failed']} failed, {left} left"
+    if found["estimated_end"] and found["rate_now"]:
+        seconds = max(0, (found["total"] or 0) - found["replayed"]) / found["rate_now"]
+        return f"{told}, made in {ago(seconds)}"
+    return f"{told}: {found['status_reason']}" if found["status_reason"] else told

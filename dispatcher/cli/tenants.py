@@ -8,9 +8,11 @@ from uuid import UUID
 
 import click
 
+from dispatcher import wiring
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
 from dispatcher.cli.output import output_option, print_fields, print_json, print_table
+from dispatcher.flow import retention as flow
 from dispatcher.ids import format_id
 from dispatcher.retry import parse_duration
 
@@ -89,3 +91,26 @@ def rotate_secret(tenant_id: UUID, overlap: str, output: Output) -> None:
     with target.client() as client:
         tenant = client.tenants.rotate_secret(format_id("ten", tenant_id), overlap_s=kept.total_seconds())
     _print(tenant, output)
+
+
+_DAYS = click.IntRange(1, 3650)
+
+
+@tenants.command()
+@_tenant_id
+@click.option("--payloads", type=_DAYS, help="Days; by default as long as the installation.")
+@click.option("--responses", type=_DAYS, help="Days; by default as long as the installation.")
+@click.option("--metadata", type=_DAYS, help="Days; by default as long as the installation.")
+def retention(tenant_id: UUID, payloads: int | None, responses: int | None, metadata: int | None) -> None:
+    """Keep less of a tenant than of others; what is not given is kept as long as the installation's."""
+    with target.database() as (settings, connection):
+        flow.keep_less(
+            connection,
+            tenant_id,
+            wiring.retention_policy(settings),
+            payloads=payloads,
+            responses=responses,
+            metadata=metadata,
+            by=target.actor(),
+        )
+    print_fields([("payloads", payloads), ("responses", responses), ("metadata", metadata)])

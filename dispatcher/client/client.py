@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
 
 import httpx
 
@@ -16,6 +16,7 @@ from dispatcher.client.call import Call, path, query
 from dispatcher.client.catalogs import EventTypes, Schedules
 from dispatcher.client.deliveries import Cancellations, Deliveries, Replays
 from dispatcher.client.endpoints import Endpoints
+from dispatcher.client.erasures import Erasures
 from dispatcher.client.events import Events, is_header
 from dispatcher.client.exchange import Exchange
 from dispatcher.client.executor import AsyncExecutor, Executor
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import Self
 
-    from dispatcher.client.types import Found, Health, Jwks, Page, PublicKey, SenderAddress
+    from dispatcher.client.types import Found, Health, Jwks, Page, PublicKey, SenderAddress, Statistics
 
 API_URL: Final = "DISPATCHER_API_URL"
 API_KEY: Final = "DISPATCHER_API_KEY"
@@ -67,6 +68,7 @@ class Api(Resource[X]):
         self.events = Events(executor)
         self.endpoints = Endpoints(executor)
         self.pauses = Pauses(executor)
+        self.erasures = Erasures(executor)
         self.deliveries = Deliveries(executor)
         self.replays = Replays(executor)
         self.cancellations = Cancellations(executor)
@@ -77,6 +79,21 @@ class Api(Resource[X]):
     def find(self, q: str, *, tenant_id: str | None = None) -> Call[Page[Found]]:
         """Whatever an id, an object id, a URL or a host names."""
         return Call("GET", path("find"), read_page, query({"q": q, "tenant_id": tenant_id}))
+
+    @operation
+    def statistics(
+        self,
+        *,
+        window: Literal["1h", "24h", "7d", "30d"] | None = None,
+        tenant_id: str | None = None,
+        endpoint_id: str | None = None,
+        event_type: str | None = None,
+        by: Literal["endpoint", "event_type", "tenant", "none"] | None = None,
+        limit: int | None = None,
+    ) -> Call[Statistics]:
+        """How deliveries fare in the window, 24h unless given; with the `limit` groups that fail most where `by`."""
+        chosen = {"window": window, "tenant_id": tenant_id, "endpoint_id": endpoint_id, "event_type": event_type}
+        return Call("GET", path("statistics"), query=query({**chosen, "by": by, "limit": limit}))
 
     @operation
     def profile(self, name: str) -> Call[dict[str, Any]]:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
         Page,
         Preview,
         Replay,
+        ReplayEndpoint,
         ReplayPreview,
+        ReplayProgress,
+        Story,
         WaitingFilter,
     )
 
@@ -45,6 +48,11 @@ class Deliveries(Resource[X]):
     def attempts(self, delivery_id: str) -> Call[Page[Attempt]]:
         """Every attempt of one delivery, the first one first."""
         return Call("GET", path("deliveries", delivery_id, "attempts"), read_page)
+
+    @operation
+    def story(self, delivery_id: str) -> Call[Story]:
+        """Everything about one delivery: where it is and why, what comes next, and how to prove it."""
+        return Call("GET", path("deliveries", delivery_id, "story"))
 
     @operation
     def retry(self, delivery_id: str, *, idempotency_key: str | None = None) -> Call[Delivery]:
@@ -89,9 +97,18 @@ class Replays(Resource[X]):
     iterate = paging(list)
 
     @operation
-    def get(self, replay_id: str) -> Call[Replay]:
+    def get(self, replay_id: str) -> Call[ReplayProgress]:
         """One replay, and how far it is."""
         return Call("GET", path("replays", replay_id))
+
+    @operation
+    def endpoints(self, replay_id: str, *, limit: int = 50, cursor: str | None = None) -> Call[Page[ReplayEndpoint]]:
+        """How far it is with each endpoint, and what it waits for."""
+        return Call(
+            "GET", path("replays", replay_id, "endpoints"), read_page, query({"limit": limit, "cursor": cursor})
+        )
+
+    iterate_endpoints = paging(endpoints)
 
     @operation
     def pause(self, replay_id: str, *, idempotency_key: str | None = None) -> Call[Replay]:

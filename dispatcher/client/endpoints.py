@@ -117,5 +117,5 @@ class Endpoints(Resource[X]):
     def stats(
         self, endpoint_id: str, *, window: Literal["1h", "24h", "7d", "30d"] | None = None
     ) -> Call[EndpointStats]:
-        """How the endpoint is doing, and did with deliveries made in the window: 24h, unless given."""
+        """How the endpoint is doing, and did in the window: 24h, unless given."""
         return Call("GET", path("endpoints", endpoint_id, "stats"), query=query({"window": window}))

@@ -179,6 +179,7 @@ class Event(TypedDict):
     object_id: str | None
     created_at: str
     payload: NotRequired[Any]
+    payload_gone: NotRequired[Literal["erased", "retention"] | None]
     deliveries: NotRequired[Any]
 
 
@@ -332,11 +333,12 @@ class LastFailure(TypedDict):
 
 
 class EndpointStats(TypedDict):
-    """How an endpoint is doing: what lives is of now, the rest of deliveries made in the window."""
+    """How an endpoint is doing: what lives is of now, the rest of what was recorded in the window."""
 
     window: Literal["1h", "24h", "7d", "30d"]
     waiting: int
     in_flight: int
+    at_least: bool
     oldest_waiting_at: str | None
     delivered: int
     exhausted: int
@@ -351,6 +353,110 @@ class EndpointStats(TypedDict):
     last_attempt_at: str | None
     last_success_at: str | None
     last_failure: LastFailure | None
+
+
+# Statistics
+
+
+class AttemptCounts(TypedDict):
+    """The attempts that were recorded; the rate is from 0 to 1, None of none."""
+
+    total: int
+    succeeded: int
+    success_rate: float | None
+    by_outcome: dict[str, int]
+
+
+class EndCounts(TypedDict):
+    """The deliveries that ended; the rate is delivered of those that were not cancelled."""
+
+    delivered: int
+    exhausted: int
+    rejected: int
+    expired: int
+    cancelled: int
+    success_rate: float | None
+
+
+class Latency(TypedDict):
+    """Percentiles in milliseconds, each within 9 %."""
+
+    attempts: int
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+
+
+class Made(TypedDict):
+    """How many deliveries arrived with so many attempts."""
+
+    attempts: int
+    deliveries: int
+
+
+class ToSuccess(TypedDict):
+    """How many attempts counted for deliveries that arrived."""
+
+    mean: float | None
+    distribution: list[Made]
+
+
+class Backlog(TypedDict):
+    """What is not done now; with `at_least`, more waits than was counted."""
+
+    waiting: int
+    in_flight: int
+    at_least: bool
+    oldest_waiting_at: str | None
+    oldest_due_at: str | None
+    lag_s: float
+
+
+class StatisticsPoint(TypedDict):
+    """What was recorded from `at` to the next point."""
+
+    at: str
+    attempts: int
+    succeeded: int
+    delivered: int
+    failed: int
+
+
+class StatisticsGroup(TypedDict):
+    """One endpoint, event type or tenant."""
+
+    key: str
+    name: str | None
+    attempts: AttemptCounts
+    deliveries: EndCounts
+    latency_ms: Latency
+    attempts_to_success: ToSuccess
+    backlog: Backlog
+
+
+Statistics = TypedDict(
+    "Statistics",
+    {
+        "window": Literal["1h", "24h", "7d", "30d"],
+        "from": str,
+        "to": str,
+        "step_s": int,
+        "tenant_id": str | None,
+        "endpoint_id": str | None,
+        "event_type": str | None,
+        "by": Literal["endpoint", "event_type", "tenant", "none"],
+        "attempts": AttemptCounts,
+        "deliveries": EndCounts,
+        "latency_ms": Latency,
+        "attempts_to_success": ToSuccess,
+        "backlog": Backlog,
+        "series": list[StatisticsPoint],
+        "groups": list[StatisticsGroup],
+        "has_more": bool,
+    },
+)
+"""How the chosen deliveries fare."""
 
 
 # Deliveries
@@ -422,6 +528,131 @@ class Attempt(TypedDict):
     decision: str
 
 
+class SentBody(TypedDict):
+    """The bytes of a body; `text` is hex where `encoding` says so, `size` in bytes."""
+
+    text: str
+    encoding: Literal["utf-8", "hex"]
+    size: int
+    sha256: str
+
+
+class ToldEvent(TypedDict):
+    """What happened, and the body as it was sent; None where it is gone, and then `payload_gone` says why."""
+
+    id: str
+    type: str
+    object_id: str | None
+    mode: Mode
+    created_at: str | None
+    body: SentBody | None
+    payload_gone: Literal["erased", "retention"] | None
+
+
+class ToldEndpoint(TypedDict):
+    """Where a delivery goes."""
+
+    id: str
+    url: str
+    status: Literal["active", "disabled", "deleted"]
+    status_reason: str | None
+    profile: str
+
+
+class StepTimes(TypedDict):
+    """How long each step of an attempt took; None where it was not needed or is not known."""
+
+    dns_ms: float | None
+    connect_ms: float | None
+    tls_ms: float | None
+    first_byte_ms: float | None
+
+
+class PlainWords(TypedDict):
+    """What an outcome means."""
+
+    summary: str
+    likely_cause: str
+    tell_the_merchant: str
+
+
+class ToldAttempt(Attempt):
+    """An attempt, where its time went, and what it means."""
+
+    timings: StepTimes
+    explanation: PlainWords
+
+
+class PastAttempt(TypedDict):
+    """An attempt that was made."""
+
+    number: int
+    at: str
+
+
+class FutureAttempt(TypedDict):
+    """An attempt that will be made if those before it fail: with the least jitter, and with the most."""
+
+    number: int
+    earliest_at: str
+    latest_at: str
+
+
+class ToldSchedule(TypedDict):
+    """When attempts are made; `why_none` says why none is planned."""
+
+    name: str
+    version: str
+    attempts: int
+    past: list[PastAttempt]
+    planned: list[FutureAttempt]
+    why_none: str | None
+    expires_at: str | None
+
+
+class RelatedDelivery(TypedDict):
+    """Another delivery of the same event."""
+
+    id: str
+    status: DeliveryStatus
+    created_at: str
+    endpoint_id: str
+
+
+class ToldReplays(TypedDict):
+    """What a delivery replays, and what replays it."""
+
+    replay_of: RelatedDelivery | None
+    replayed_by: list[RelatedDelivery]
+
+
+class SignatureCheck(TypedDict):
+    """What one scheme signed, and the commands that check it; None where what was signed is gone."""
+
+    scheme: str
+    header: str
+    value: str
+    signed: str
+    key: str
+    command: str | None
+    verify_command: str | None
+
+
+class Story(TypedDict):
+    """Everything about one delivery; `verdict` says in one sentence where it is, `curl` repeats the last attempt."""
+
+    verdict: str
+    delivery: Delivery
+    event: ToldEvent
+    endpoint: ToldEndpoint
+    attempts: list[ToldAttempt]
+    schedule: ToldSchedule
+    replays: ToldReplays
+    audit: list[Change]
+    curl: str | None
+    signature_check: list[SignatureCheck]
+
+
 class DeliveryFilter(TypedDict, total=False):
     """Which deliveries; all that is given must match."""
 
@@ -431,15 +662,21 @@ class DeliveryFilter(TypedDict, total=False):
     event_id: str | None
     event_type: str | None
     object_id: str | None
+    host: str | None
     outcome: str | None
+    status_code: int | None
+    attempts_min: int | None
+    attempts_max: int | None
+    error: str | None
     created_after: Instant | None
     created_before: Instant | None
 
 
 class DeliverySearch(DeliveryFilter, total=False):
-    """Which deliveries to list: also those that a replay has made."""
+    """Which deliveries to list, and in which order: also those that a replay has made."""
 
     replay_id: str | None
+    sort: Literal["newest", "oldest"] | None
 
 
 # Replays and cancellations
@@ -459,13 +696,19 @@ class EndedFilter(WaitingFilter, total=False):
 
 
 class ReplayPreview(EndedFilter, total=False):
-    """A replay to be previewed; `rate_per_second` is for the estimate."""
+    """A replay to be previewed: rates in deliveries a second, how many of each endpoint go first, and where it goes.
+
+    `to` is `same`, `matching` or an endpoint's id.
+    """
 
     rate_per_second: float | None
+    rate_per_endpoint: float | None
+    canary: int | None
+    to: str | None
 
 
 class NewReplay(ReplayPreview, total=False):
-    """A replay to be started; `rate_per_second` is how many deliveries it makes at most."""
+    """A replay to be started: what was previewed, or what is chosen."""
 
     preview_token: str | None
 
@@ -474,6 +717,16 @@ class NewCancellation(WaitingFilter, total=False):
     """A cancellation to be started."""
 
     preview_token: str | None
+
+
+class PreviewedEndpoint(TypedDict):
+    """How much of it goes to one endpoint."""
+
+    endpoint_id: str
+    url: str
+    count: int
+    disabled: bool
+    already_delivered: int
 
 
 class Preview(TypedDict):
@@ -485,6 +738,13 @@ class Preview(TypedDict):
     already_delivered: int
     endpoints_disabled: int
     in_flight: int
+    payload_gone: int
+    foreign: int
+    endpoints: list[PreviewedEndpoint]
+    rate_per_second: float | None
+    rate_per_endpoint: float | None
+    canary: int | None
+    to: str
     estimated_seconds: float
     preview_token: str
     expires_at: str
@@ -501,9 +761,40 @@ class Replay(TypedDict):
     total: int | None
     replayed: int
     rate_per_second: float | None
+    rate_per_endpoint: float | None
+    canary: int | None
+    to: str
+    status_reason: str | None
+    percent: float
     created_by: str
     created_at: str
     ended_at: str | None
+
+
+class ReplayProgress(Replay):
+    """The same, with what has become of what it made; `rate_now` is deliveries a second lately."""
+
+    delivered: int
+    failed: int
+    waiting: int
+    endpoints_running: int
+    endpoints_stopped: int
+    rate_now: float | None
+    estimated_end: str | None
+
+
+class ReplayEndpoint(TypedDict):
+    """How far a replay is with one endpoint; `status_reason` says what it waits for."""
+
+    endpoint_id: str
+    url: str
+    status: Literal["running", "stopped", "done"]
+    status_reason: str | None
+    total: int
+    replayed: int
+    delivered: int
+    failed: int
+    waiting: int
 
 
 # Pauses
@@ -533,6 +824,34 @@ class Pause(TypedDict):
     reason: str
     created_by: str
     created_at: str
+
+
+# Erasures
+
+
+class NewErasure(TypedDict, total=False):
+    """What is to be erased."""
+
+    object_id: Required[str]
+    tenant_id: str | None
+    reason: str | None
+
+
+class Erasure(TypedDict):
+    """An erasure, and how far it is."""
+
+    id: str
+    object_id: str
+    tenant_id: str | None
+    reason: str | None
+    created_by: str
+    created_at: str
+    status: Literal["running", "done"]
+    events: int
+    attempts: int
+    cancelled_deliveries: int
+    in_flight_deliveries: int
+    next_look_at: str | None
 
 
 # Schedules, profiles, event types

@@ -154,6 +154,10 @@ class Connection(asyncio.Protocol):
             return False
         return False  # a FIN, or bytes that nobody asked for
 
+    def waited_s(self, now: float) -> float:
+        """How long the request in flight, or the last one, has been under way at `now` (the loop's time)."""
+        return now - self._started_at
+
     def abort(self) -> None:
         """Close now, without a TLS goodbye: that would wait for the peer."""
         self._eof = True

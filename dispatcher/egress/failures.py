@@ -16,17 +16,20 @@ from __future__ import annotations
 
 import httpx
 
-from dispatcher.model.outcome import OutcomeClass, Phase
+from dispatcher.model.outcome import OutcomeClass, Phase, Timings
 
 
 class AttemptFailure(httpx.TransportError):
     """Base of all of them; `str()` is one sentence for a person.
 
     `known` is False where the request, or a part of it, may have reached the receiver without our learning its
-    answer. `peer_ip` is the address dialled last, None if none was.
+    answer. `peer_ip` is the address dialled last, None if none was. `connected_at` is when the dial was done, in the
+    loop's time, where it failed in the TLS handshake; `timings_ms` are how long each step took, once that is known.
     """
 
     kind: OutcomeClass = OutcomeClass.INTERNAL
+    connected_at: float | None = None
+    timings_ms: Timings | None = None
 
     def __init__(
         self,

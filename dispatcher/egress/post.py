@@ -20,6 +20,7 @@ from dispatcher.model.outcome import BodyEnd, Outcome, OutcomeClass, Phase
 if TYPE_CHECKING:
     from dispatcher.clock import Clock
     from dispatcher.egress.outcome import SuccessRule
+    from dispatcher.model.outcome import Timings
 
 _LOG = logging.getLogger(__name__)
 _OUR_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
@@ -54,6 +55,7 @@ async def send(
             phase=failure.phase,
             known=failure.known,
             peer_ip=failure.peer_ip,
+            timings_ms=failure.timings_ms,
         )
     except Exception as error:  # noqa: BLE001 - the edge of an attempt: one bug must not take the batch with it
         duration_ms = (clock.monotonic() - started) * 1_000
@@ -98,8 +100,17 @@ def _failed(
     phase: Phase | None,
     known: bool,
     peer_ip: str | None = None,
+    timings_ms: Timings | None = None,
 ) -> Outcome:
-    return Outcome(kind=kind, phase=phase, known=known, error=error[:500], peer_ip=peer_ip, duration_ms=duration_ms)
+    return Outcome(
+        kind=kind,
+        phase=phase,
+        known=known,
+        error=error[:500],
+        peer_ip=peer_ip,
+        duration_ms=duration_ms,
+        timings_ms=timings_ms,
+    )
 
 
 async def _exchange(

@@ -14,6 +14,7 @@ import httpx
 from dispatcher.egress.addresses import AddressPolicy, plain_address
 from dispatcher.egress.connection import Connection
 from dispatcher.egress.failures import (
+    AttemptFailure,
     BlockedAddress,
     DeadlineExceeded,
     DialFailure,
@@ -28,7 +29,7 @@ from dispatcher.egress.resolver import DnsResolver
 from dispatcher.egress.tls import default_ssl_context, tls_failure
 from dispatcher.egress.url import ANY_HOST, parse_url
 from dispatcher.errors import InvalidInput
-from dispatcher.model.outcome import Phase
+from dispatcher.model.outcome import Phase, Timings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -129,25 +130,41 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         loop = asyncio.get_running_loop()
         started_at = loop.time()
         deadline = started_at + deadline_s
-        dialled: tuple[float, float, float] | None = None
-
-        addresses = await self._resolve(target, deadline)
-        connection = self.pool.take(target, addresses, started_at)
-        if connection is None:
-            resolved_at = loop.time()
-            connection, connected_at, secured_at = await self._dial(target, addresses, deadline)
-            dialled = resolved_at - started_at, connected_at - resolved_at, secured_at - connected_at
-        waiter = connection.begin(
-            head, body, deadline=deadline, body_limit=body_bytes, head_only=request.method == "HEAD"
-        )
+        resolved_at: float | None = None
+        dialled: tuple[float, float, float | None] | None = None
+        connection: Connection | None = None
+        waiter: asyncio.Future[Answer] | None = None
         try:
+            addresses = await self._resolve(target, deadline)
+            connection = self.pool.take(target, addresses, started_at)
+            if connection is None:
+                resolved_at = loop.time()
+                connection, connected_at, secured_at = await self._dial(target, addresses, deadline)
+                dialled = (
+                    (resolved_at - started_at) * 1_000,
+                    (connected_at - resolved_at) * 1_000,
+                    (secured_at - connected_at) * 1_000 if target.scheme == "https" else None,
+                )
+            waiter = connection.begin(
+                head, body, deadline=deadline, body_limit=body_bytes, head_only=request.method == "HEAD"
+            )
             answer = await waiter
+        except AttemptFailure as failure:
+            now = loop.time()
+            if waiter is not None:  # so there is a connection
+                waited_ms = connection.waited_s(now) * 1_000  # type: ignore[union-attr]
+                failure.timings_ms = (*(dialled or (None, None, None)), waited_ms)
+            elif connection is None:
+                failure.timings_ms = _until_dialled(failure, started_at, resolved_at, now)
+            elif dialled is not None:
+                failure.timings_ms = (*dialled, None)
+            raise
         except asyncio.CancelledError:
-            connection.abort()
+            if waiter is not None:
+                connection.abort()  # type: ignore[union-attr]
             raise
         if dialled is not None:
-            answer.dns_ms, answer.connect_ms = dialled[0] * 1_000, dialled[1] * 1_000
-            answer.tls_ms = dialled[2] * 1_000 if target.scheme == "https" else None
+            answer.dns_ms, answer.connect_ms, answer.tls_ms = dialled
         return answer
 
     def _parse(self, url: httpx.URL) -> TargetUrl:
@@ -185,7 +202,11 @@ class PinnedTransport(httpx.AsyncBaseTransport):
             limit = min(loop.time() + self._connect_timeout_s, deadline)
             sock, address = await self._connect(target.port, _in_turn(addresses), limit)
             connected_at = loop.time()
-            connection = await self._secure(sock, target, address, limit)
+            try:
+                connection = await self._secure(sock, target, address, limit)
+            except AttemptFailure as failure:
+                failure.connected_at = connected_at
+                raise
         finally:
             if connection is None:
                 self.pool.release()
@@ -251,6 +272,17 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         """Close every connection and the resolver."""
         await self.pool.aclose()
         await self._resolver.aclose()
+
+
+def _until_dialled(failure: AttemptFailure, started_at: float, resolved_at: float | None, now: float) -> Timings:
+    """How long the steps took of an attempt that got no connection; instants in the loop's time."""
+    if resolved_at is None:
+        return (now - started_at) * 1_000, None, None, None
+    dns_ms = (resolved_at - started_at) * 1_000
+    connected_at = failure.connected_at
+    if connected_at is None:
+        return dns_ms, (now - resolved_at) * 1_000, None, None
+    return dns_ms, (connected_at - resolved_at) * 1_000, (now - connected_at) * 1_000, None
 
 
 def _in_turn(addresses: Sequence[str]) -> list[str]:

@@ -169,6 +169,9 @@ class Deliver:
         """Attempts the delivery once. Raises only what is a defect of ours, and CancelledError."""
         if claim.expired:
             return Result(claim, None, Stop("expired", "expired before it was delivered"), self.clock.monotonic())
+        if claim.event.payload is None:
+            gone = Stop("cancelled", "the event's payload is gone: it was erased, or is past its retention")
+            return Result(claim, None, gone, self.clock.monotonic())
         if not self.may_post():
             return Result(claim, None, Released(), self.clock.monotonic())
         prepared = self.prepare(claim, route)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dispatcher.model.delivery import DeliveryState
 from dispatcher.store import event_log, log
+from dispatcher.store.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,7 @@ def explain(connection: Connection, event: LoggedEvent, *, now: datetime, only: 
     was chosen is told by the delivery itself.
     """
     latest: dict[UUID, LoggedDelivery] = {}
-    for delivery in log.search(connection, log.Filter(event_id=event.id), limit=_MANY):  # the newest first
+    for delivery in search(connection, log.Filter(event_id=event.id), limit=_MANY):  # the newest first
         latest.setdefault(delivery.endpoint_id, delivery)
     hearers = event_log.hearers(connection, event, only=only)
     had_target = any(one.is_implicit for one in hearers)

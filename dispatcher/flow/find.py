@@ -15,6 +15,7 @@ from dispatcher.store import endpoints, event_log, log, replays, tenants
 from dispatcher.store import find as store
 from dispatcher.store.event_log import EventFilter
 from dispatcher.store.log import Filter
+from dispatcher.store.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +114,7 @@ class Finder:
         if event is None or self.own not in (None, event.tenant_id):
             return
         yield _of_event(event)
-        for one in log.search(self.connection, Filter(event_id=id_, tenant_id=self.own), limit=MOST):
+        for one in search(self.connection, Filter(event_id=id_, tenant_id=self.own), limit=MOST):
             yield _of_delivery(one)
 
     def _delivery(self, id_: UUID) -> LoggedDelivery | None:
@@ -135,7 +136,7 @@ class Finder:
         chosen = EventFilter(object_id=object_id, tenant_id=self.own)
         for event in event_log.search(self.connection, chosen, limit=MOST):
             yield _of_event(event)
-        for one in log.search(self.connection, Filter(object_id=object_id, tenant_id=self.own), limit=MOST):
+        for one in search(self.connection, Filter(object_id=object_id, tenant_id=self.own), limit=MOST):
             yield _of_delivery(one)
 
     def _at(self, asked: str) -> Iterator[Found]:
@@ -148,7 +149,7 @@ class Finder:
             yield _of_endpoint(by_id[one])
         if is_url and store.is_target(self.connection, url=asked, tenant_id=self.own):
             chosen = Filter(target_url=asked, tenant_id=self.own, created_after=self.now - TARGETS)
-            for delivery in log.search(self.connection, chosen, limit=MOST):
+            for delivery in search(self.connection, chosen, limit=MOST):
                 yield _of_delivery(delivery)
 
 

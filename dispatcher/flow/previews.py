@@ -9,14 +9,14 @@ from __future__ import annotations
 import binascii
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from dispatcher.errors import InvalidInput
-from dispatcher.flow.replay import from_dict, to_dict
+from dispatcher.flow.replay import Options, from_dict, goes_to, to_dict, written
 from dispatcher.signing import SealError
 
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ POINTER: Final = "/preview_token"
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What a token asks for: the filter as it was previewed, of which it chose so many."""
+    """What a token asks for: the filter as it was previewed, of which it chose so many, done in just this way."""
 
     kind: Kind
     filter: Filter
     count: int
+    options: Options = field(default_factory=Options)
 
 
 def seal(keyring: Keyring, promise: Promise, *, own: UUID | None, now: datetime) -> tuple[str, datetime]:
@@ -51,6 +52,7 @@ def seal(keyring: Keyring, promise: Promise, *, own: UUID | None, now: datetime)
             "kind": promise.kind,
             "filter": to_dict(promise.filter),
             "count": promise.count,
+            "options": asdict(promise.options) | {"goes_to": written(promise.options.goes_to)},
             "own": None if own is None else str(own),
             "until": until.isoformat(),
         }
@@ -77,7 +79,8 @@ def read(keyring: Keyring, token: str, *, kind: Kind, own: UUID | None, now: dat
         raise _refusal("a token of another preview")
     if datetime.fromisoformat(found["until"]) <= now:
         raise _refusal("a token that is older than an hour")
-    return Promise(found["kind"], from_dict(found["filter"]), found["count"])
+    options = Options(**found["options"] | {"goes_to": goes_to(found["options"]["goes_to"])})
+    return Promise(found["kind"], from_dict(found["filter"]), found["count"], options)
 
 
 def is_same(previewed: Filter, chosen: Filter) -> bool:

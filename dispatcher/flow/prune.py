@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dispatcher.store import deliveries, events, idempotency, partitions, tenants, workers
+from dispatcher.store import counts, deliveries, events, idempotency, partitions, tenants, workers
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,6 +29,7 @@ def prune(connection: Connection, *, batch: int = 1000, now: datetime | None = N
         events.forget(connection, batch=batch, now=now),
         idempotency.forget(connection, batch=batch, now=now),
         tenants.forget_signatures(connection, batch=batch, now=now),
+        counts.forget(connection, batch=batch, now=now),
     )
     workers.bury(connection, now=now)
     return max(pruned) >= batch

@@ -104,7 +104,7 @@ class RetryAt:
 class Stop:
     """The delivery ends in `state`, one of the final ones, and is never attempted again."""
 
-    state: Literal["delivered", "exhausted", "rejected", "expired"]
+    state: Literal["delivered", "exhausted", "rejected", "expired", "cancelled"]
     reason: str
     disable_endpoint: bool = False
 

@@ -70,12 +70,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """The immutable columns of an event: the body is a function of these alone."""
+    """The immutable columns of an event: the body is a function of these alone.
+
+    `payload` None is gone: erased, or past its retention.
+    """
 
     id: UUID
     type: str
     mode: str
-    payload: bytes
+    payload: bytes | None
     created_at: datetime
     object_id: str | None = None
 
@@ -166,6 +169,7 @@ def body(event: StoredEvent, form: BodyForm) -> bytes:
     >>> body(StoredEvent(DEFAULT_TENANT, "refund.failed", "live", b"[1]", at), BodyForm.VERBATIM)
     b'[1]'
     """
+    assert event.payload is not None  # what is gone is never sent
     if form is BodyForm.VERBATIM:
         return event.payload
     return b'{"id":"%b","type":"%b","timestamp":"%b","mode":"%b","data":%b}' % (

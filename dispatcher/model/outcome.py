@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
+
+Timings: TypeAlias = tuple[float | None, float | None, float | None, float | None]
+"""In milliseconds: the look-up, the dial, the TLS handshake, and the wait from the request to the answer's first byte.
+
+None is what was not needed, not reached, or is not known. Of a failure the last one given is how long that step went
+on until it failed.
+"""
 
 
 class OutcomeClass(StrEnum):
@@ -64,9 +72,7 @@ class Outcome:
     `known` is False where the POST may have reached the receiver without our learning its answer.
     `response_headers` are (name, value) pairs decoded as latin-1; `response_body` is at most the cap's bytes,
     never decompressed. `retry_after_s` is what the receiver asked for, in seconds, None if absent or not
-    understood. `duration_ms` runs from the start of the dial. `error` is one line for a person. `timings_ms` are how
-    long the look-up, the dial, the TLS handshake, and the wait from the request to the first byte took, each None where
-    it was not needed or is not known.
+    understood. `duration_ms` runs from the start of the dial. `error` is one line for a person.
     """
 
     kind: OutcomeClass
@@ -80,7 +86,7 @@ class Outcome:
     peer_ip: str | None = None
     duration_ms: float = 0.0
     retry_after_s: float | None = None
-    timings_ms: tuple[float | None, float | None, float | None, float | None] | None = None
+    timings_ms: Timings | None = None
 
     @property
     def ok(self) -> bool:

@@ -18,13 +18,14 @@ from dispatcher.retry.catalog import (
 )
 from dispatcher.retry.decision import DEFAULT, DecisionRules, decide
 from dispatcher.retry.duration import format_duration, parse_duration
-from dispatcher.retry.preview import PlannedAttempt, preview
+from dispatcher.retry.preview import DatedAttempt, PlannedAttempt, ahead, preview
 from dispatcher.retry.schedule import RelativeTo, RetrySchedule
 from dispatcher.retry.simulate import SimulatedAttempt, Simulation, simulate
 
 __all__ = [
     "DEFAULT",
     "Catalog",
+    "DatedAttempt",
     "DecisionRules",
     "LintReport",
     "LintWarning",
@@ -36,6 +37,7 @@ __all__ = [
     "SimulatedAttempt",
     "Simulation",
     "Stop",
+    "ahead",
     "decide",
     "format_duration",
     "lint",

@@ -112,8 +112,8 @@ def search(
         values |= {"until": chosen.created_before, "last": _id_at(chosen.created_before, _OWN_IDS)}
     rows = connection.execute(
         text(f"""
-        SELECT id, tenant_id, type, mode, object_id, payload, fanout, created_at FROM dispatcher.events
-        WHERE {" AND ".join(parts)} AND (CAST(:before AS uuid) IS NULL OR id < :before)
+        SELECT id, tenant_id, type, mode, object_id, payload, fanout, created_at, erased_at
+        FROM dispatcher.events WHERE {" AND ".join(parts)} AND (CAST(:before AS uuid) IS NULL OR id < :before)
         ORDER BY id DESC LIMIT :limit"""),
         values,
     )

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from dispatcher.store.log import HOST_OF
+
 if TYPE_CHECKING:
     from uuid import UUID
 
     from sqlalchemy import Connection
 
-_AT = text(r"""
+_AT = text(f"""
 SELECT e.id FROM dispatcher.endpoints e
 WHERE e.status <> 'deleted' AND (CAST(:tenant_id AS uuid) IS NULL OR e.tenant_id = :tenant_id)
   AND (e.url = :url
-       OR lower(substring(e.url FROM '^[A-Za-z]+://(?:[^/?#@]*@)?(\[[^]]*\]|[^/:?#]+)')) = lower(CAST(:host AS text)))
+       OR {HOST_OF} = lower(CAST(:host AS text)))
 ORDER BY e.id DESC LIMIT :limit
 """)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
@@ -10,26 +10,26 @@ from uuid import UUID
 from sqlalchemy import text
 
 from dispatcher.ids import first_id
-from dispatcher.model.delivery import LIVE, DeliveryState
+from dispatcher.model.delivery import DeliveryState
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Connection
 
-_COLUMNS: Final = """
+COLUMNS: Final = """
 d.id, d.event_id, d.event_type, d.object_id, d.mode, d.endpoint_id, coalesce(d.target_url, e.url) AS url, d.tenant_id,
 d.attempts, d.refunds, d.reason, d.last_outcome, d.last_status_code, d.replay_of, d.replay_id, d.created_at,
 d.first_attempt_at, v.name AS schedule, v.hash AS schedule_version
 """
 
-_JOINS: Final = """
+JOINS: Final = """
 JOIN dispatcher.endpoints e ON e.id = d.endpoint_id
 JOIN dispatcher.schedule_versions v ON v.id = d.schedule_id
 """
 
 # Scalar, so that it is looked up for the rows of the page only, after they are sorted.
-_HELD: Final = """
+HELD: Final = """
 CASE WHEN d.state <> 'waiting' THEN NULL
      WHEN e.status <> 'active' THEN 'the endpoint is ' || e.status || coalesce(': ' || e.status_reason, '')
      ELSE (SELECT 'paused' || coalesce(' (' || p.event_type || ')', '') || ': ' || p.reason
@@ -76,7 +76,7 @@ class LoggedDelivery:
 
 @dataclass(frozen=True, slots=True)
 class LoggedAttempt:
-    """An attempt as the log shows it; headers are [name, value] pairs."""
+    """An attempt as the log shows it; headers are [name, value] pairs, `timings` as in `model.outcome`."""
 
     id: UUID
     claim_seq: int
@@ -99,6 +99,7 @@ class LoggedAttempt:
     body_sha256: bytes | None
     retry_after_s: float | None
     decision: str
+    timings: list[float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +108,8 @@ class Filter:
 
     `undelivered` are all that have not been delivered. `but_delivered` leaves out those whose event has reached their
     endpoint by another delivery. `as_of` leaves out what ended then or later and, of live ones, what was made so.
+    `host` is where the endpoint is; `outcome`, `status_code` and `error` are of the last attempt, the error by its
+    words, of which the last one may be a beginning.
     """
 
     states: tuple[DeliveryState, ...] = ()
@@ -120,7 +123,12 @@ class Filter:
     event_id: UUID | None = None
     event_type: str | None = None
     object_id: str | None = None
+    host: str | None = None
     outcome: str | None = None
+    status_code: int | None = None
+    attempts_min: int | None = None
+    attempts_max: int | None = None
+    error: str | None = None
     replay_id: UUID | None = None
     target_url: str | None = None
     created_after: datetime | None = None
@@ -129,14 +137,25 @@ class Filter:
     ended_before: datetime | None = None
 
 
-_EQUAL: Final = {
+HOST_OF: Final = r"lower(substring(e.url FROM '^[A-Za-z]+://(?:[^/?#@]*@)?(\[[^]]*\]|[^/:?#]+)'))"
+"""Of an endpoint `e`."""
+
+# Whatever is asked for becomes words by the server's own parser, which refuses nothing, and never operators.
+WORDS: Final = "CAST(nullif(CAST(plainto_tsquery('simple', :error) AS text), '') || ':*' AS tsquery)"
+
+_CONDITIONS: Final = {
     "delivery_id": "d.id = :delivery_id",
     "tenant_id": "d.tenant_id = :tenant_id",
     "endpoint_id": "d.endpoint_id = :endpoint_id",
     "event_id": "d.event_id = :event_id",
     "event_type": "d.event_type = :event_type",
     "object_id": "d.object_id = :object_id",
+    "host": f"d.endpoint_id IN (SELECT e.id FROM dispatcher.endpoints e WHERE {HOST_OF} = lower(:host))",
     "outcome": "d.last_outcome = :outcome",
+    "status_code": "d.last_status_code = :status_code",
+    "attempts_min": "d.attempts >= :attempts_min",
+    "attempts_max": "d.attempts <= :attempts_max",
+    "error": f"d.last_error IS NOT NULL AND to_tsvector('simple', d.last_error) @@ {WORDS}",
     "replay_id": "d.replay_id = :replay_id",
     "target_url": "d.target_url = :target_url",
 }
@@ -161,10 +180,10 @@ _WAS_DELIVERED: Final = """
 """
 
 
-def _where(chosen: Filter, table: Literal["deliveries", "ended_deliveries"]) -> tuple[str, dict[str, Any]]:
+def condition(chosen: Filter, table: Literal["deliveries", "ended_deliveries"]) -> tuple[str, dict[str, Any]]:
     """The condition and its parameters. A range of time is a range of ids, so partitions are pruned by it."""
     parts, values = ["true"], {}
-    for name, condition in _EQUAL.items():
+    for name, condition in _CONDITIONS.items():
         if (value := getattr(chosen, name)) is not None:
             parts.append(condition)
             values[name] = value
@@ -186,6 +205,8 @@ def _where(chosen: Filter, table: Literal["deliveries", "ended_deliveries"]) -> 
         parts.append("d.state = ANY(:states)")
         values["states"] = [str(state) for state in chosen.states]
     no_delivered = chosen.undelivered or (bool(chosen.states) and DeliveryState.DELIVERED not in chosen.states)
+    if chosen.attempts_min is not None and chosen.attempts_min > 1 and table == "ended_deliveries":
+        parts.append("d.attempts > 1")  # as the partial index ended_retried has it
     if no_delivered and table == "ended_deliveries":
         parts.append("d.state <> 'delivered'")  # as the partial index ended_failed has it
     if chosen.but_delivered:
@@ -202,32 +223,8 @@ def _where(chosen: Filter, table: Literal["deliveries", "ended_deliveries"]) -> 
     return " AND ".join(parts), values
 
 
-def search(
-    connection: Connection, chosen: Filter, *, before: UUID | None = None, limit: int = 50
-) -> list[LoggedDelivery]:
-    """Deliveries, the newest first, older than the delivery `before`."""
-    parts, values = [], {"limit": limit, "before": before}
-    page = "AND (CAST(:before AS uuid) IS NULL OR d.id < :before) ORDER BY d.id DESC LIMIT :limit"
-    if not chosen.states or any(state in LIVE for state in chosen.states):
-        where, more = _where(chosen, "deliveries")
-        parts.append(f"""
-            (SELECT {_COLUMNS}, d.state, d.due_at, CAST(NULL AS timestamptz) AS ended_at,
-                    {_HELD}
-             FROM dispatcher.deliveries d {_JOINS} WHERE {where} {page})""")
-        values |= more
-    if not chosen.states or any(state not in LIVE for state in chosen.states):
-        where, more = _where(chosen, "ended_deliveries")
-        parts.append(f"""
-            (SELECT {_COLUMNS}, d.state, CAST(NULL AS timestamptz) AS due_at, d.ended_at, CAST(NULL AS text) AS held
-             FROM dispatcher.ended_deliveries d {_JOINS} WHERE {where} {page})""")
-        values |= more
-    rows = connection.execute(
-        text(f"SELECT * FROM ({' UNION ALL '.join(parts)}) found ORDER BY id DESC LIMIT :limit"), values
-    )
-    return [_delivery(row._mapping) for row in rows]  # noqa: SLF001 - the documented way to a row's names
-
-
-def _delivery(row: Any) -> LoggedDelivery:
+def read_delivery(row: Any) -> LoggedDelivery:
+    """A row with the names of `COLUMNS`, and what differs between the live and the ended."""
     return LoggedDelivery(**{**row, "state": DeliveryState(row["state"])})
 
 
@@ -235,22 +232,22 @@ def find(connection: Connection, delivery_id: UUID) -> LoggedDelivery | None:
     """The delivery with this id, live or ended."""
     rows = connection.execute(
         text(f"""
-        SELECT {_COLUMNS}, d.state, d.due_at, CAST(NULL AS timestamptz) AS ended_at,
-               {_HELD}
-        FROM dispatcher.deliveries d {_JOINS} WHERE d.id = :id
+        SELECT {COLUMNS}, d.state, d.due_at, CAST(NULL AS timestamptz) AS ended_at,
+               {HELD}
+        FROM dispatcher.deliveries d {JOINS} WHERE d.id = :id
         UNION ALL
-        SELECT {_COLUMNS}, d.state, NULL, d.ended_at, NULL
-        FROM dispatcher.ended_deliveries d {_JOINS} WHERE d.id = :id"""),
+        SELECT {COLUMNS}, d.state, NULL, d.ended_at, NULL
+        FROM dispatcher.ended_deliveries d {JOINS} WHERE d.id = :id"""),
         {"id": delivery_id},
     )
     row = rows.first()
-    return None if row is None else _delivery(row._mapping)  # noqa: SLF001
+    return None if row is None else read_delivery(row._mapping)  # noqa: SLF001
 
 
 _ATTEMPTS = text("""
 SELECT id, claim_seq, number, worker_id, started_at, duration_ms, outcome, outcome_known, phase, status_code, error,
        peer_ip, method, url, request_headers, response_headers, response_body, body_end, body_sha256, retry_after_s,
-       decision
+       decision, timings
 FROM dispatcher.attempts WHERE delivery_id = :id ORDER BY claim_seq
 """)
 
@@ -263,16 +260,16 @@ def attempts(connection: Connection, delivery_id: UUID) -> list[LoggedAttempt]:
 _FIND_ATTEMPT = text("""
 SELECT delivery_id, id, claim_seq, number, worker_id, started_at, duration_ms, outcome, outcome_known, phase,
        status_code, error, peer_ip, method, url, request_headers, response_headers, response_body, body_end,
-       body_sha256, retry_after_s, decision
-FROM dispatcher.attempts WHERE id = :id AND delivery_id BETWEEN :oldest AND :newest ORDER BY delivery_id DESC LIMIT 1
+       body_sha256, retry_after_s, decision, timings
+FROM dispatcher.attempts WHERE id = :id AND delivery_id BETWEEN :oldest AND :newest LIMIT 1
 """)
 
 
 def find_attempt(connection: Connection, attempt_id: UUID) -> tuple[UUID, LoggedAttempt] | None:
     """The attempt with this id, and its delivery's id.
 
-    No index has it. An attempt is younger than its delivery and mostly not by much, so the primary key is read
-    backwards from the attempt's own time: quick for one that is there, `MAX_LIFE` of them for one that is not.
+    Attempts are appended about in the order of their ids, so the index attempts_id has the pages that may hold it: a
+    few of each day from `MAX_LIFE` before it on.
     """
     values = {
         "id": attempt_id,
@@ -281,58 +278,6 @@ def find_attempt(connection: Connection, attempt_id: UUID) -> tuple[UUID, Logged
     }
     row = connection.execute(_FIND_ATTEMPT, values).first()
     return None if row is None else (row[0], LoggedAttempt(*row[1:]))
-
-
-@dataclass(frozen=True, slots=True)
-class Original:
-    """An ended delivery that is to be replayed, with the schedule version and the order that its endpoint has today.
-
-    `target_url` and `target_method` are of its event's target, to which the replay goes too.
-    """
-
-    id: UUID
-    event_id: UUID
-    tenant_id: UUID
-    endpoint_id: UUID
-    event_type: str
-    mode: str
-    object_id: str | None
-    schedule_id: int
-    first_wait_s: float
-    target_url: str | None = None
-    target_method: str | None = None
-    ordered: bool = False
-
-
-_ORIGINALS: Final = """
-dispatcher.ended_deliveries d
-JOIN dispatcher.endpoints e ON e.id = d.endpoint_id AND e.status <> 'deleted'
-JOIN dispatcher.schedules s ON s.name = e.schedule
-JOIN dispatcher.schedule_versions v ON v.id = s.version_id
-"""
-
-_NOT_REPLAYED: Final = """
-NOT EXISTS (SELECT FROM dispatcher.deliveries r WHERE r.event_id = d.event_id AND r.replay_of = d.id)
-AND NOT EXISTS (SELECT FROM dispatcher.ended_deliveries r WHERE r.event_id = d.event_id AND r.replay_of = d.id)
-"""
-
-
-def originals(connection: Connection, chosen: Filter, *, after: UUID | None, limit: int) -> list[Original]:
-    """Ended deliveries in the order of their ids, from `after` on; those of deleted endpoints are left out.
-
-    A delivery that has been replayed already is not taken again: its replay is.
-    """
-    where, values = _where(chosen, "ended_deliveries")
-    rows = connection.execute(
-        text(f"""
-        SELECT d.id, d.event_id, d.tenant_id, d.endpoint_id, d.event_type, d.mode, d.object_id, v.id, v.first_wait_s,
-               d.target_url, d.target_method, e.ordered
-        FROM {_ORIGINALS}
-        WHERE {where} AND {_NOT_REPLAYED} AND (CAST(:after AS uuid) IS NULL OR d.id > :after)
-        ORDER BY d.id LIMIT :limit"""),
-        {**values, "after": after, "limit": limit},
-    )
-    return [Original(*row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,19 +320,12 @@ FROM endpoint
 """
 
 
-def summarise_originals(connection: Connection, chosen: Filter, *, now: datetime | None = None) -> Summary:
-    """What `originals` would find in all. Reads every delivery that the filter chooses."""
-    where, values = _where(replace(chosen, but_delivered=False), "ended_deliveries")
-    matched = f"{_ORIGINALS} WHERE {where} AND {_NOT_REPLAYED}"
-    return _summarise(connection, matched, {**values, "but_delivered": chosen.but_delivered, "now": now})
-
-
 _LIVE: Final = "dispatcher.deliveries d JOIN dispatcher.endpoints e ON e.id = d.endpoint_id"
 
 
 def summarise_live(connection: Connection, chosen: Filter, *, now: datetime | None = None) -> Summary:
     """What `choose_waiting` would find in all, and what is in flight. Reads every delivery that the filter chooses."""
-    where, values = _where(chosen, "deliveries")
+    where, values = condition(chosen, "deliveries")
     return _summarise(connection, f"{_LIVE} WHERE {where}", {**values, "but_delivered": False, "now": now})
 
 
@@ -401,7 +339,7 @@ def choose_waiting(connection: Connection, chosen: Filter, *, limit: int) -> lis
 
     What a claimer has locked is passed over: while we waited for it, it could wait for what we hold.
     """
-    where, values = _where(chosen, "deliveries")
+    where, values = condition(chosen, "deliveries")
     rows = connection.execute(
         text(f"""
         SELECT d.id FROM {_LIVE} WHERE {where} AND d.state = 'waiting'
@@ -413,28 +351,40 @@ def choose_waiting(connection: Connection, chosen: Filter, *, limit: int) -> lis
 
 def has_live(connection: Connection, chosen: Filter) -> bool:
     """Whether any delivery that the filter chooses waits or is in flight."""
-    where, values = _where(chosen, "deliveries")
+    where, values = condition(chosen, "deliveries")
     found: bool = connection.execute(text(f"SELECT EXISTS (SELECT FROM {_LIVE} WHERE {where})"), values).scalar_one()
     return found
 
 
 _EVENT = text("""
-SELECT id, tenant_id, type, mode, object_id, payload, fanout, created_at FROM dispatcher.events WHERE id = :id
+SELECT id, tenant_id, type, mode, object_id, payload, fanout, created_at, erased_at
+FROM dispatcher.events WHERE id = :id
 """)
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
-    """An event as it was accepted, and how many deliveries it had then."""
+    """An event as it was accepted, and how many deliveries it had then.
+
+    `payload` None is gone: erased at `erased_at` or, without that, past its retention.
+    """
 
     id: UUID
     tenant_id: UUID
     type: str
     mode: str
     object_id: str | None
-    payload: bytes
+    payload: bytes | None
     fanout: int
     created_at: datetime
+    erased_at: datetime | None = None
+
+    @property
+    def payload_gone(self) -> Literal["erased", "retention"] | None:
+        """Why there is no payload; None where there is."""
+        if self.payload is not None:
+            return None
+        return "retention" if self.erased_at is None else "erased"
 
 
 def find_event(connection: Connection, event_id: UUID) -> LoggedEvent | None:

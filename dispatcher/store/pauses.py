@@ -56,7 +56,7 @@ SELECT count(*) FROM ended
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is held: what matches all that is not None. `event_type` is a type, or payment.*."""
+    """Deliveries that match all that is not None. `event_type` is a type or, where they are held, payment.*."""
 
     tenant_id: UUID | None = None
     endpoint_id: UUID | None = None

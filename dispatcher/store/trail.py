@@ -26,6 +26,7 @@ SELECT id, at, actor, action, object, tenant_id, before, after FROM dispatcher.a
 WHERE (CAST(:tenant_id AS uuid) IS NULL OR tenant_id = :tenant_id)
   AND (CAST(:object AS text) IS NULL OR object = :object)
   AND (CAST(:before AS uuid) IS NULL OR id < :before)
+  AND (CAST(:since AS timestamptz) IS NULL OR at >= :since)
 ORDER BY id DESC LIMIT :limit
 """)
 
@@ -75,8 +76,10 @@ def read(
     tenant_id: UUID | None = None,
     object: str | None = None,  # noqa: A002
     before: UUID | None = None,
+    since: datetime | None = None,
     limit: int = 50,
 ) -> list[Entry]:
-    """The newest entries, of a tenant or an object; older than the entry `before`."""
-    rows = connection.execute(_READ, {"tenant_id": tenant_id, "object": object, "before": before, "limit": limit})
+    """The newest entries, of a tenant or an object; older than the entry `before`, made at `since` or later."""
+    values = {"tenant_id": tenant_id, "object": object, "before": before, "since": since, "limit": limit}
+    rows = connection.execute(_READ, values)
     return [Entry(*row) for row in rows]

@@ -261,7 +261,7 @@ async def test_a_defect_is_a_problem_that_says_nothing_of_itself(
     def break_down(*_: object, **__: object) -> None:
         raise RuntimeError("secret-word")
 
-    monkeypatch.setattr("dispatcher.store.log.search", break_down)
+    monkeypatch.setattr("dispatcher.api.deliveries.search", break_down)
     assert isinstance(api._transport, httpx.ASGITransport)
     api._transport.raise_app_exceptions = False
     answer = await api.get("/v1/deliveries")

@@ -13,7 +13,7 @@ from dispatcher.clock import SYSTEM
 from dispatcher.ids import DEFAULT_TENANT, format_id, parse_id, uuid7
 from dispatcher.model.delivery import RetryAt, Stop
 from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
-from dispatcher.store import trail
+from dispatcher.store import search, trail
 from tests.api.conftest import other_tenant
 from tests.support import walk
 
@@ -168,6 +168,75 @@ async def test_deliveries_are_chosen_by_several_states_and_the_last_outcome(
         assert [one["object_id"] for one in found] == expected, params
     for params in ({"status": "lost"}, {"status": "failed,"}, {"outcome": "sad"}, {"event_type": "a b"}):
         assert (await api.get("/v1/deliveries", params=params)).status_code == 422, params
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"host": "SHOP.example.com"},
+        {"status_code": "503"},
+        {"attempts_min": "1"},
+        {"attempts_min": "1", "attempts_max": "1", "status": "failed"},
+        {"error": "certificate has exp"},
+    ],
+    ids=str,
+)
+async def test_deliveries_are_chosen_by_what_became_of_them(
+    api: httpx.AsyncClient, engine: Engine, wanted: dict[str, str]
+) -> None:
+    await register(api, event_types=["payment.completed"])
+    await register(api, url="https://other.example.com/", event_types=["refund.failed"])
+    await send(api)
+    said = Outcome(OutcomeClass.HTTP_RETRYABLE, Phase.BODY, status_code=503, error="the certificate has expired")
+    attempt_all(engine, outcome=said)
+    await send(api, type="refund.failed")
+    (found,) = (await api.get("/v1/deliveries", params=wanted)).json()["data"]
+    assert found["event_type"] == "payment.completed"
+
+
+async def test_the_oldest_come_first_where_that_is_asked_for(api: httpx.AsyncClient) -> None:
+    await register(api)
+    made = [(await send(api))["id"] for _ in range(5)]
+    asked: dict[str, Any] = {"sort": "oldest", "limit": 2}
+    found: list[str] = []
+    while True:
+        page = (await api.get("/v1/deliveries", params=asked)).json()
+        found += [one["id"] for one in page["data"]]
+        if not page["has_more"]:
+            break
+        asked["cursor"] = page["next_cursor"]
+    assert found == made
+    assert (await api.get("/v1/deliveries", params={"sort": "best"})).status_code == 422
+
+
+async def test_a_search_that_takes_too_long_says_what_to_narrow(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_SETTINGS", text("SELECT set_config('statement_timeout', '1ms', true)"))
+    monkeypatch.setattr(search, "COLUMNS", f"{search.COLUMNS}, pg_sleep(1)")
+    await register(api)
+    sent = await api.post("/v1/events", json={"type": "payment.completed", "payload": 1})
+    assert sent.status_code == 202
+    answer = await api.get("/v1/deliveries")
+    assert (answer.status_code, answer.json()["code"]) == (422, "SEARCH_TOO_BROAD")
+
+
+async def test_a_filter_of_a_replay_has_the_same_conditions(api: httpx.AsyncClient, engine: Engine) -> None:
+    await register(api)
+    await send(api)
+    attempt_all(engine, outcome=UNAVAILABLE)
+    for chosen, count in (
+        ({"host": "shop.example.com", "status_code": 503, "attempts_min": 1, "attempts_max": 2}, 1),
+        ({"host": "other.example.com"}, 0),
+        ({"status_code": 404}, 0),
+        ({"attempts_min": 2}, 0),
+        ({"error": "nothing"}, 0),
+    ):
+        answer = await api.post("/v1/replays/preview", json=chosen)
+        assert answer.json()["count"] == count, chosen
+    made = await api.post("/v1/replays", json={"status_code": 503, "host": "shop.example.com"})
+    assert made.json()["filter"]["status_code"] == 503
+    assert made.json()["filter"]["host"] == "shop.example.com"
 
 
 async def test_what_a_replay_has_made_is_found_by_it(api: httpx.AsyncClient, engine: Engine) -> None:

@@ -40,6 +40,7 @@ async def test_what_was_accepted_is_shown_and_listed(api: httpx.AsyncClient, eng
         "mode": "test",
         "object_id": "pay_1",
         "payload": {"amount": 1000},
+        "payload_gone": None,
         "deliveries": 1,
         "created_at": shown["created_at"],
     }

@@ -224,6 +224,10 @@ def _key(side: Side) -> str:
     return str(side.made("POST", "/v1/keys", json={"name": "more"})["id"])
 
 
+def _erasure(side: Side) -> str:
+    return str(side.made("POST", "/v1/erasures", json={"object_id": "pay_of_nobody"})["id"])
+
+
 MAKERS: dict[str, Callable[[Side], str]] = {
     "tenant_id": lambda side: side.tenant_id,
     "parent_id": lambda side: side.tenant_id,
@@ -234,6 +238,7 @@ MAKERS: dict[str, Callable[[Side], str]] = {
     "replay_id": _replay,
     "replay_of": _delivery,
     "pause_id": _pause,
+    "erasure_id": _erasure,
     "key_id": _key,
     "object": _endpoint,
     "q": _endpoint,

@@ -50,18 +50,23 @@ POST   /v1/endpoints/{}/rotate_secret       200
 POST   /v1/endpoints/{}/recover             202
 GET    /v1/endpoints/{}/stats               200
 POST   /v1/pauses                           201
+POST   /v1/erasures                         202
+GET    /v1/erasures/{}                      200
 DELETE /v1/pauses/{}                        204
 GET    /v1/deliveries                       200
 GET    /v1/deliveries/{}                    200
 GET    /v1/deliveries/{}/attempts           200
+GET    /v1/deliveries/{}/story              200
 POST   /v1/deliveries/{}/retry              202
 POST   /v1/deliveries/{}/cancel             202
 POST   /v1/cancellations/preview            200
 POST   /v1/cancellations                    202
 GET    /v1/find                             200
+GET    /v1/statistics                       200
 POST   /v1/replays/preview                  200
 POST   /v1/replays                          202
 GET    /v1/replays/{}                       200
+GET    /v1/replays/{}/endpoints             200
 POST   /v1/replays/{}/pause                 2xx
 POST   /v1/replays/{}/resume                2xx
 POST   /v1/replays/{}/cancel                2xx
@@ -261,6 +266,9 @@ REFUSED: Final[dict[str, dict[str, str]]] = {
         "/name": "it or waits, and one of the installation's",
         "/profile": "one of the installation's files",
         "/waits/[0-9]+": "a duration, such as 1h30m",
+    },
+    "POST /v1/replays(/preview)?": {
+        "/(status|undelivered|outcome|delivery_ids)": "none where to is matching: it speaks of events",
     },
     "POST /v1/(replays|cancellations)": {
         "/": "not everything at once",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -11,8 +11,9 @@ from sqlalchemy import Engine
 
 from dispatcher.flow import replay
 from dispatcher.ids import format_id, parse_id, uuid7
-from dispatcher.store import log, trail
+from dispatcher.store import trail
 from dispatcher.store.log import Filter
+from dispatcher.store.search import search
 from tests.api.callers import Time, bearer, make_key, make_tenant, serving
 from tests.api.conftest import other_tenant
 from tests.support import walk
@@ -69,9 +70,10 @@ async def test_what_was_previewed_is_replayed_and_nothing_that_ended_later(
     assert (one["status"], one["kind"], one["total"], one["replayed"]) == ("running", "replay", 5, 0)
     assert one["filter"]["endpoint_id"] == failed
     assert one["filter"]["status"] == "exhausted,rejected,expired"
-    assert (one["rate_per_second"], one["ended_at"], one["tenant_id"]) == (None, None, None)
+    assert (one["rate_per_second"], one["ended_at"], one["tenant_id"]) == (10, None, None)
     assert one["created_by"].startswith("key_")
-    assert step(engine) == 5
+    with engine.begin() as connection:
+        assert replay.step(connection, now=datetime.now(UTC) + timedelta(seconds=1)) == 5
     assert step(engine) is None
     found = (await api.get(f"{URL}/{one['id']}")).json()
     assert (found["status"], found["replayed"]) == ("done", 5)
@@ -192,7 +194,7 @@ async def test_a_tenant_replays_and_sees_only_its_own(api: httpx.AsyncClient, en
         pass
     with engine.connect() as connection:
         chosen = Filter(replay_id=parse_id("rpl", own["id"]))
-        assert log.search(connection, chosen) == [], "nothing of another tenant was replayed"
+        assert search(connection, chosen) == [], "nothing of another tenant was replayed"
 
 
 async def test_a_repeat_under_its_key_starts_one_replay(api: httpx.AsyncClient, failed: str) -> None:
@@ -204,3 +206,59 @@ async def test_a_repeat_under_its_key_starts_one_replay(api: httpx.AsyncClient, 
 async def test_an_unknown_replay_is_not_there(api: httpx.AsyncClient) -> None:
     assert (await api.get(f"{URL}/{format_id('rpl', uuid7())}")).status_code == 404
     assert (await api.get(f"{URL}/rpl_1")).status_code == 422
+
+
+async def test_a_token_has_every_option_of_its_preview(api: httpx.AsyncClient, failed: str) -> None:
+    options = {"rate_per_second": 20, "rate_per_endpoint": 5, "canary": 3, "to": failed}
+    preview = await previewed(api, endpoint_id=failed, **options)
+    assert {name: preview[name] for name in options} == options
+    assert preview["estimated_seconds"] == 1
+    assert preview["endpoints"] == [
+        {
+            "endpoint_id": failed,
+            "url": preview["endpoints"][0]["url"],
+            "count": 5,
+            "disabled": False,
+            "already_delivered": 0,
+        }
+    ]
+    token = preview["preview_token"]
+    for name, other in (("rate_per_second", 21), ("rate_per_endpoint", 6), ("canary", 4), ("to", "same")):
+        refused = await api.post(URL, json={"preview_token": token, name: other})
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, f"/{name}")
+    one = await started(api, preview_token=token, endpoint_id=failed, canary=3)
+    assert {name: one[name] for name in options} == options
+
+
+async def test_what_was_made_is_told_and_endpoint_by_endpoint(
+    api: httpx.AsyncClient, engine: Engine, failed: str
+) -> None:
+    one = await started(api, endpoint_id=failed)
+    assert step(engine) == 5
+    with engine.begin() as connection:
+        fail_all(connection, walk.DELIVERED)
+    found = (await api.get(f"{URL}/{one['id']}")).json()
+    assert [found[name] for name in ("status", "percent", "delivered", "failed", "waiting")] == ["done", 100, 5, 0, 0]
+    (row,) = (await api.get(f"{URL}/{one['id']}/endpoints")).json()["data"]
+    assert (row["endpoint_id"], row["status"], row["replayed"], row["delivered"]) == (failed, "done", 5, 5)
+    assert (await api.get(f"{URL}/{format_id('rpl', uuid7())}/endpoints")).status_code == 404
+
+
+async def test_what_is_matched_anew_is_chosen_by_events(api: httpx.AsyncClient, engine: Engine, failed: str) -> None:
+    refused = await api.post(f"{URL}/preview", json={"to": "matching", "status": "failed"})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/status")
+    preview = await previewed(api, to="matching", object_id="pay_1")
+    assert preview["count"] == 5
+    one = await started(api, preview_token=preview["preview_token"])
+    assert (one["to"], one["filter"]["status"], one["total"]) == ("matching", None, 5)
+    assert step(engine) == 5
+
+
+async def test_another_tenants_endpoint_is_not_there_to_replay_to(
+    api: httpx.AsyncClient, engine: Engine, failed: str
+) -> None:
+    _, key = other_tenant(engine)
+    mine = {"authorization": f"Bearer {key}"}
+    for path in (URL, f"{URL}/preview"):
+        answer = await api.post(path, json={"object_id": "pay_1", "to": failed}, headers=mine)
+        assert answer.status_code == 404

@@ -119,7 +119,7 @@ def test_one_delivery_is_retried_and_cancelled(run: Run, engine: Engine) -> None
     assert run("deliveries", "retry", one["id"]).code == 0
     end_all(engine, FAILED, ANSWER_503)
     ended = run("deliveries", "show", one["id"], "--output", "json").json
-    assert ended["status"] == "exhausted"
+    assert ended["delivery"]["status"] == "exhausted"
     assert len(ended["attempts"]) == 1
     assert run("deliveries", "retry", one["id"]).out.endswith("a replay\n")
     second = run("deliveries", "retry", one["id"])
@@ -128,7 +128,7 @@ def test_one_delivery_is_retried_and_cancelled(run: Run, engine: Engine) -> None
     (replayed,) = run("deliveries", "list", "--status", "waiting", "--output", "json").data
     assert run("deliveries", "cancel", replayed["id"]).code == 0
     assert run("deliveries", "cancel", replayed["id"]).code == 1
-    assert run("deliveries", "show", replayed["id"], "--output", "json").json["status"] == "cancelled"
+    assert run("deliveries", "show", replayed["id"], "--output", "json").json["delivery"]["status"] == "cancelled"
 
 
 def test_an_endpoint_is_disabled_enabled_rotated_and_deleted(run: Run) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 from sqlalchemy import Engine
 
-from dispatcher.cli import deliveries
 from dispatcher.flow import replay as replay_flow
 from dispatcher.ids import format_id, uuid7
 from tests.cli.test_commands import ANSWER_503, FAILED, Run, end_all, line, run
-from tests.support import walk
 
 __all__ = ["run"]
 
@@ -53,31 +48,20 @@ def test_more_than_a_page_is_listed(run: Run) -> None:
     assert run("deliveries", "list", "--undelivered", "--status", "delivered", "--output", "json").data == []
 
 
-def test_what_is_new_or_has_moved_is_followed_in_its_order() -> None:
-    def one(id_: str, status: str) -> Any:
-        return {"id": id_, "status": status}
-
-    seen = {"dlv_1": one("dlv_1", "waiting"), "dlv_2": one("dlv_2", "waiting")}
-    found = [one("dlv_3", "waiting"), one("dlv_2", "waiting"), one("dlv_1", "delivered")]
-    assert deliveries.moved(seen, found) == [found[2], found[0]]
-
-
-def test_a_tail_prints_a_line_for_each_move(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_is_searched_by_what_a_merchant_can_name(run: Run, engine: Engine) -> None:
     run("endpoints", "create", "https://shop.example.com/hook")
+    run("events", "send", stdin=line())
+    end_all(engine, FAILED, ANSWER_503)
+    run("events", "send", stdin=line())
 
-    def accept() -> None:
-        with engine.begin() as connection:
-            walk.emit(connection, now=None, object_id="pay_1")
+    def found(*options: str) -> list[str]:
+        return [one["status"] for one in run("deliveries", "list", *options, "--output", "json").data]
 
-    def stop() -> None:
-        raise KeyboardInterrupt
-
-    steps = iter([accept, lambda: end_all(engine, FAILED, ANSWER_503), stop])
-    monkeypatch.setattr(deliveries.time, "sleep", lambda _: next(steps)())
-    ran = run("deliveries", "tail", "--output", "json")
-    moves = [json.loads(text) for text in ran.out.splitlines()]
-    assert [one["status"] for one in moves] == ["waiting", "exhausted"]
-    assert {one["object_id"] for one in moves} == {"pay_1"}
+    assert found("--host", "shop.example.com") == ["waiting", "exhausted"]
+    assert found("--sort", "oldest") == ["exhausted", "waiting"]
+    assert found("--http-status", "503", "--attempts-min", "1", "--attempts-max", "1") == ["exhausted"]
+    assert found("--host", "other.example.com") == found("--error", "gremlins") == []
+    assert "1 delivery would be replayed" in run("replay", "start", "--http-status", "503", "--dry-run").out
 
 
 def test_anything_is_found(run: Run) -> None:

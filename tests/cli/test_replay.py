@@ -33,18 +33,18 @@ def step(engine: Engine) -> int | None:
 def test_exactly_what_was_previewed_is_replayed(run: Run, engine: Engine, failed: str) -> None:
     shown = run("replay", "preview", "--endpoint", failed, "--rate", "1.5")
     assert "2s at least" in shown.out
-    preview = run("replay", "preview", "--endpoint", failed, "--output", "json").json
+    preview = run("replay", "preview", "--endpoint", failed, "--rate", "50", "--output", "json").json
     assert preview["count"] == 3
     run("events", "send", stdin=line())
     end_all(engine, FAILED, ANSWER_503)
-    started = run("replay", "start", "--token", preview["preview_token"], "--rate", "50", "--no-wait")
+    started = run("replay", "start", "--token", preview["preview_token"], "--no-wait")
     status = run("replay", "status", started.out.strip(), "--output", "json").json
     assert (status["total"], status["rate_per_second"], status["status"]) == (3, 50, "running")
 
 
 def test_a_token_stands_alone(run: Run, failed: str) -> None:
     token = run("replay", "preview", "--output", "json").json["preview_token"]
-    for more in (("--endpoint", failed), ("--dry-run",), ("--undelivered",), ("--include-delivered",)):
+    for more in (("--endpoint", failed), ("--dry-run",), ("--undelivered",), ("--include-delivered",), ("--rate", "5")):
         ran = run("replay", "start", "--token", token, *more)
         assert ran.code == 2
         assert "--token alone" in ran.err
@@ -99,3 +99,30 @@ def test_it_says_so_where_nothing_moves(run: Run, failed: str, monkeypatch: pyte
     assert ran.code == 0
     assert "is a scheduler running?" in ran.out
     assert "running" in ran.out
+
+
+def test_what_it_is_about_how_far_it_is_and_which_there_are_is_printed(run: Run, engine: Engine, failed: str) -> None:
+    shown = run("replay", "preview", "--canary", "2", "--rate", "5", "--rate-per-endpoint", "2").out
+    assert "2 of each endpoint" in shown
+    assert "5 a second, 2 a second to each endpoint" in shown
+    one = run("replay", "start", "--yes", "--no-wait", "--canary", "2").out.strip()
+    assert step(engine) == 2
+    by_endpoint = run("replay", "status", one, "--endpoints").out
+    assert "2 of 3" in by_endpoint
+    assert "those that go first have not all been attempted yet" in by_endpoint
+    assert one in run("replay", "list").out
+    assert run("replay", "list", "--output", "json").data[0]["canary"] == 2
+    assert "3 left" in command._told(run("replay", "status", one, "--output", "json").json)
+
+
+def test_who_follows_may_leave_and_it_goes_on(
+    run: Run, engine: Engine, failed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=monotonic, sleep=leave))
+    ran = run("replay", "start", "--yes", "--follow")
+    assert ran.code == 0
+    assert "it goes on without you: dispatcher replay status rpl_" in ran.out
+    assert step(engine) == 3

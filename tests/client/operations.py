@@ -158,6 +158,13 @@ OPERATIONS = [
         "/v1/pauses",
         body={"event_type": "payment.*", "reason": "audit"},
     ),
+    Operation(
+        lambda c: c.erasures.create(object_id="pay_1", reason="asked for"),
+        "POST",
+        "/v1/erasures",
+        body={"object_id": "pay_1", "reason": "asked for"},
+    ),
+    Operation(lambda c: c.erasures.get("ers_1"), "GET", "/v1/erasures/{}", "/v1/erasures/ers_1"),
     Operation(lambda c: c.pauses.list(), "GET", "/v1/pauses", query={"limit": "50"}, answer=PAGE),
     Operation(lambda c: c.pauses.delete("pau_1"), "DELETE", "/v1/pauses/{}", "/v1/pauses/pau_1", answer=None),
     Operation(
@@ -182,6 +189,7 @@ OPERATIONS = [
         "/v1/deliveries/dlv_1/attempts",
         answer=PAGE,
     ),
+    Operation(lambda c: c.deliveries.story("dlv_1"), "GET", "/v1/deliveries/{}/story", "/v1/deliveries/dlv_1/story"),
     Operation(lambda c: c.deliveries.retry("dlv_1"), "POST", "/v1/deliveries/{}/retry", "/v1/deliveries/dlv_1/retry"),
     Operation(
         lambda c: c.deliveries.cancel("dlv_1"), "POST", "/v1/deliveries/{}/cancel", "/v1/deliveries/dlv_1/cancel"
@@ -199,6 +207,12 @@ OPERATIONS = [
         body={**WAITING, "preview_token": "t"},
     ),
     Operation(lambda c: c.find("pay 1/2"), "GET", "/v1/find", query={"q": "pay 1/2"}, answer=PAGE),
+    Operation(
+        lambda c: c.statistics(window="7d", endpoint_id="ep_1", event_type="a.b", by="event_type", limit=3),
+        "GET",
+        "/v1/statistics",
+        query={"window": "7d", "endpoint_id": "ep_1", "event_type": "a.b", "by": "event_type", "limit": "3"},
+    ),
     Operation(lambda c: c.replays.preview(**_filter()), "POST", "/v1/replays/preview", body=FILTER),
     Operation(
         lambda c: c.replays.create(preview_token="t", rate_per_second=10, **_filter()),
@@ -214,6 +228,14 @@ OPERATIONS = [
         answer=PAGE,
     ),
     Operation(lambda c: c.replays.get("rpl_1"), "GET", "/v1/replays/{}", "/v1/replays/rpl_1"),
+    Operation(
+        lambda c: c.replays.endpoints("rpl_1"),
+        "GET",
+        "/v1/replays/{}/endpoints",
+        "/v1/replays/rpl_1/endpoints",
+        query={"limit": "50"},
+        answer=PAGE,
+    ),
     Operation(lambda c: c.replays.pause("rpl_1"), "POST", "/v1/replays/{}/pause", "/v1/replays/rpl_1/pause"),
     Operation(lambda c: c.replays.resume("rpl_1"), "POST", "/v1/replays/{}/resume", "/v1/replays/rpl_1/resume"),
     Operation(lambda c: c.replays.cancel("rpl_1"), "POST", "/v1/replays/{}/cancel", "/v1/replays/rpl_1/cancel"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,8 +14,9 @@ from sqlalchemy import Connection, Engine, text
 
 from dispatcher.errors import Conflict, InvalidInput, NotFound
 from dispatcher.flow import register, replay
+from dispatcher.flow.replay import Options
 from dispatcher.ids import format_id, uuid7
-from dispatcher.model.delivery import FAILED, DeliveryState, Stop
+from dispatcher.model.delivery import FAILED, DeliveryState, Released, Stop
 from dispatcher.model.event import Event, Target
 from dispatcher.store import deliveries, replays, trail
 from dispatcher.store.log import Filter
@@ -25,7 +27,11 @@ FAILED_ONES = Filter(states=FAILED)
 
 
 def start(connection: Connection, chosen: Filter = FAILED_ONES, **values: Any) -> Replay:
-    return replay.start(connection, chosen, by="test", **values)
+    """Started by the values; those of the options' names are its options."""
+    names = {field.name for field in fields(Options)}
+    options = Options(**{name: value for name, value in values.items() if name in names})
+    others = {name: value for name, value in values.items() if name not in names}
+    return replay.start(connection, chosen, by="test", options=options, **others)
 
 
 def count(connection: Connection, chosen: Filter = FAILED_ONES) -> int:
@@ -220,14 +226,27 @@ def test_two_at_once_replay_a_delivery_once(engine: Engine, exhausted: UUID) -> 
 
 
 def steps(engine: Engine, at: datetime, *, batch: int = 1000) -> list[int]:
-    """What the steps of one round do at this instant, until there is nothing more to do."""
+    """What the steps of one round make at this instant, until there is nothing more to do; then all is attempted."""
     made = []
     while True:
         with engine.begin() as connection:
             done = replay.step(connection, batch=batch, now=at)
-        if done is None:
-            return made
+        if not done:
+            break
         made.append(done)
+    attempt(engine, at)
+    return made
+
+
+def attempt(engine: Engine, at: datetime, change: Any = walk.EXHAUSTED, *, only: UUID | None = None) -> int:
+    """Has all that waits attempted, or only what waits for one endpoint."""
+    with engine.begin() as connection:
+        claims = walk.claim_all(connection, walk.add_worker(connection, now=at), now=at)
+        mine = [claim for claim in claims if only in (None, claim.endpoint_id)]
+        walk.record(connection, [walk.result(claim, change) for claim in mine], now=at)
+        others = [walk.result(claim, Released()) for claim in claims if claim not in mine]
+        walk.record(connection, others, now=at)
+    return len(mine)
 
 
 def test_a_rate_is_never_exceeded_and_nothing_of_it_is_lost(engine: Engine, exhausted: UUID) -> None:
@@ -235,13 +254,16 @@ def test_a_rate_is_never_exceeded_and_nothing_of_it_is_lost(engine: Engine, exha
     with engine.begin() as connection:
         start(connection, rate=2.0, now=at)
     assert steps(engine, at + timedelta(seconds=0.4)) == []
-    assert steps(engine, at + timedelta(seconds=0.75)) == [1]
+    assert steps(engine, at + timedelta(seconds=0.5)) == [1]
     assert steps(engine, at + timedelta(seconds=0.99)) == []
-    assert steps(engine, at + timedelta(seconds=1.0)) == [1], "the quarter of a second that was left counts"
-    assert steps(engine, at + timedelta(seconds=2.5), batch=1) == [1, 1, 1]
-    assert steps(engine, at + timedelta(seconds=3)) == [0]
+    assert steps(engine, at + timedelta(seconds=1.0)) == [1]
+    assert steps(engine, at + timedelta(seconds=1.4)) == []
+    assert steps(engine, at + timedelta(seconds=1.6)) == [1]
+    assert steps(engine, at + timedelta(seconds=2.1)) == [1]
+    assert steps(engine, at + timedelta(seconds=2.6)) == [1]
+    assert steps(engine, at + timedelta(seconds=4)) == []
     with engine.connect() as connection:
-        assert replayed(connection) == failed(connection)
+        assert sum(row.replay_id is not None for row in walk.ended(connection)) == 5
 
 
 def test_a_scheduler_that_was_away_does_not_make_up_for_it_in_a_burst(engine: Engine) -> None:
@@ -252,7 +274,7 @@ def test_a_scheduler_that_was_away_does_not_make_up_for_it_in_a_burst(engine: En
     at = datetime.now(UTC)
     with engine.begin() as connection:
         start(connection, rate=4.0, now=at)
-    assert steps(engine, at + timedelta(hours=2)) == [4 * int(replay.CATCH_UP_S)]
+    assert steps(engine, at + timedelta(hours=2)) == [int(4 * replay.CATCH_UP_S)]
 
 
 def test_a_slow_rate_makes_one_at_its_time(engine: Engine, exhausted: UUID) -> None:
@@ -276,7 +298,8 @@ def test_a_paused_replay_rests_and_its_rest_does_not_count_for_its_rate(engine: 
         resumed_at = at + timedelta(seconds=60)
         assert replay.set_state(connection, one.id, "running", by="test", now=resumed_at).state == "running"
     assert steps(engine, resumed_at) == []
-    assert steps(engine, resumed_at + timedelta(seconds=2)) == [2]
+    assert steps(engine, resumed_at + timedelta(seconds=1)) == [1]
+    assert steps(engine, resumed_at + timedelta(seconds=2)) == [1]
 
 
 def test_a_replay_that_has_ended_cannot_be_changed(engine: Engine, exhausted: UUID) -> None:
@@ -337,7 +360,7 @@ def test_a_step_waits_for_a_retry_that_is_not_committed_yet(engine: Engine, exha
 
 def test_a_preview_counts_and_freezes_what_it_has_counted(engine: Engine, exhausted: UUID) -> None:
     with engine.begin() as connection:
-        found = replay.preview(connection, replay.of_failed(Filter()), rate=2.0)
+        found = replay.preview(connection, replay.of_failed(Filter()), options=Options(rate=2.0))
         assert (found.summary.count, found.summary.already_delivered, found.summary.endpoints_disabled) == (5, 0, 0)
         assert found.summary.oldest == found.summary.newest
         assert found.estimated_s == 2.5
@@ -350,13 +373,14 @@ def test_a_preview_counts_and_freezes_what_it_has_counted(engine: Engine, exhaus
         one = replay.start(connection, found.filter, by="test", total=found.summary.count)
         assert one.total == 5
     with engine.begin() as connection:
+        register.enable(connection, exhausted)
         assert replay.step(connection) == 5
 
 
 def test_a_rate_limited_endpoint_sets_the_estimate(engine: Engine, exhausted: UUID) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE dispatcher.endpoints SET rate_limit = 0.5"))
-        assert replay.preview(connection, FAILED_ONES, rate=100.0).estimated_s == 10.0
+        assert replay.preview(connection, FAILED_ONES, options=Options(rate=100.0)).estimated_s == 10.0
 
 
 def test_what_has_been_delivered_after_all_is_left_out_unless_it_is_included(engine: Engine, exhausted: UUID) -> None:

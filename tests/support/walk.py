@@ -232,8 +232,10 @@ def broken_promises(engine: Engine) -> list[str]:
     checks = {
         "an event whose deliveries are not its fanout": """
             SELECT e.id FROM dispatcher.events e WHERE e.fanout <>
-              (SELECT count(*) FROM dispatcher.deliveries d WHERE d.event_id = e.id AND d.replay_of IS NULL)
-              + (SELECT count(*) FROM dispatcher.ended_deliveries d WHERE d.event_id = e.id AND d.replay_of IS NULL)""",
+              (SELECT count(*) FROM dispatcher.deliveries d
+               WHERE d.event_id = e.id AND d.replay_of IS NULL AND d.replay_id IS NULL)
+              + (SELECT count(*) FROM dispatcher.ended_deliveries d
+                 WHERE d.event_id = e.id AND d.replay_of IS NULL AND d.replay_id IS NULL)""",
         "a delivery both live and ended": """
             SELECT id FROM dispatcher.deliveries JOIN dispatcher.ended_deliveries USING (id)""",
         "delivered without a success": """

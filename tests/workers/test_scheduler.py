@@ -21,7 +21,7 @@ from dispatcher.store import workers
 from dispatcher.store.log import Filter
 from tests.support import walk
 from tests.workers.conftest import until
-from workers.scheduler import Scheduler
+from workers.scheduler import LEADER_TERM_S, Scheduler
 
 TERM_S = 30.0
 
@@ -270,7 +270,8 @@ def exhausted(engine: Engine, count: int) -> None:
 
 def start_replay(engine: Engine, **values: Any) -> UUID:
     with engine.begin() as connection:
-        return replay.start(connection, replay.of_failed(Filter()), by="test", **values).id
+        options = replay.Options(**values)
+        return replay.start(connection, replay.of_failed(Filter()), by="test", options=options).id
 
 
 def replayed(engine: Engine) -> int:
@@ -283,16 +284,17 @@ async def test_a_round_of_replays_is_bounded_in_time_and_goes_on_in_the_next(
 ) -> None:
     exhausted(engine, 5)
     start_replay(engine)
-    step = replay.step
+    take_turn = replay.take_turn
 
-    def slow_step(connection: Connection, *, clock: Clock) -> int | None:
+    def slow_turn(connection: Connection, *, but: tuple[UUID, ...], clock: Clock) -> replay.Step | None:
         time.at_s += 0.6
-        return step(connection, batch=1, clock=clock)
+        return take_turn(connection, batch=1, but=but, clock=clock)
 
-    monkeypatch.setattr("workers.scheduler.replay.step", slow_step)
+    monkeypatch.setattr("workers.scheduler.replay.take_turn", slow_turn)
+    await scheduler._lead()
     made = []
     for _ in range(3):
-        await scheduler._replay()
+        await scheduler.replay()
         made.append(replayed(engine))
     assert made == [2, 4, 5]
 
@@ -302,17 +304,29 @@ async def test_a_replay_with_a_rate_waits_for_its_time_and_keeps_no_other_waitin
 ) -> None:
     exhausted(engine, 4)
     slow = start_replay(engine, rate=0.01)
-    await scheduler._replay()
+    await scheduler._lead()
+    await scheduler.replay()
     assert replayed(engine) == 0
     with engine.begin() as connection:  # a hundred seconds later
         connection.execute(text("UPDATE dispatcher.replays SET created_at = created_at - interval '101 seconds'"))
-    await scheduler._replay()
+    await scheduler.replay()
     assert replayed(engine) == 1
     start_replay(engine)
-    await scheduler._replay()
+    await scheduler.replay()
     assert replayed(engine) == 4
     with engine.connect() as connection:
         assert {row.replay_id for row in walk.live(connection)} >= {slow}
+
+
+async def test_nothing_is_replayed_without_the_lead(engine: Engine, scheduler: Scheduler, time: Time) -> None:
+    exhausted(engine, 2)
+    start_replay(engine)
+    assert not await scheduler.replay()
+    assert replayed(engine) == 0
+    await scheduler._lead()
+    time.at_s += LEADER_TERM_S  # whoever leads now, it may be another
+    assert not await scheduler.replay()
+    assert replayed(engine) == 0
 
 
 async def test_a_paused_replay_is_left_alone(engine: Engine, scheduler: Scheduler) -> None:
@@ -320,11 +334,12 @@ async def test_a_paused_replay_is_left_alone(engine: Engine, scheduler: Schedule
     one = start_replay(engine)
     with engine.begin() as connection:
         replay.set_state(connection, one, "paused", by="test")
-    await scheduler._replay()
+    await scheduler._lead()
+    await scheduler.replay()
     assert replayed(engine) == 0
     with engine.begin() as connection:
         replay.set_state(connection, one, "running", by="test")
-    await scheduler._replay()
+    await scheduler.replay()
     assert replayed(engine) == 2
 
 
@@ -333,7 +348,29 @@ async def test_cancellations_are_carried_out_too(engine: Engine, scheduler: Sche
         walk.add_endpoint(connection)
         walk.emit(connection, 3, now=None)
         replay.start(connection, Filter(), by="test", kind="cancellation")
-    await scheduler._replay()
+    await scheduler._lead()
+    await scheduler.replay()
     assert replayed(engine) == 0
     with engine.connect() as connection:
         assert [row.state for row in walk.ended(connection)] == ["cancelled"] * 3
+
+
+async def test_tallies_are_folded_by_bounded_batches_until_there_are_none(
+    engine: Engine, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.scheduler.FOLD_BATCH", 2)
+    with engine.begin() as connection:
+        endpoint = walk.add_endpoint(connection)
+        for _ in range(5):
+            walk.emit(connection, now=None)
+            claims = walk.claim(connection, walk.add_worker(connection, now=None), now=None)
+            walk.record(connection, [walk.result(claim) for claim in claims], now=None)
+    await scheduler._fold()
+    with engine.connect() as connection:
+        assert walk.rows(connection, "SELECT FROM dispatcher.tallies") == []
+        found = walk.rows(
+            connection,
+            "SELECT grain, sum(n) AS n FROM dispatcher.counts WHERE endpoint_id = :id AND kind = 'end' GROUP BY 1",
+            id=endpoint.id,
+        )
+    assert {row.grain: row.n for row in found} == {"5min": 5, "hour": 5, "day": 5}

@@ -16,9 +16,11 @@ ALTER TABLE dispatcher.ended_deliveries ADD COLUMN last_error text;
 CREATE INDEX ended_endpoint ON dispatcher.ended_deliveries (endpoint_id, id);
 CREATE INDEX ended_type ON dispatcher.ended_deliveries (event_type, id);
 CREATE INDEX ended_failed_tenant ON dispatcher.ended_deliveries (tenant_id, id) WHERE state <> 'delivered';
+CREATE INDEX ended_failed_lately ON dispatcher.ended_deliveries (id) WHERE state <> 'delivered';
+CREATE INDEX ended_failed_type ON dispatcher.ended_deliveries (event_type, id) WHERE state <> 'delivered';
 CREATE INDEX ended_failed_outcome ON dispatcher.ended_deliveries (last_outcome, id) WHERE state <> 'delivered';
 CREATE INDEX ended_failed_status ON dispatcher.ended_deliveries (last_status_code, id) WHERE state <> 'delivered';
-CREATE INDEX ended_retried ON dispatcher.ended_deliveries (attempts, id) WHERE attempts > 1;
+CREATE INDEX ended_retried ON dispatcher.ended_deliveries (attempts, state, id) WHERE attempts > 1;
 CREATE INDEX ended_error ON dispatcher.ended_deliveries USING gin (to_tsvector('simple', last_error))
     WHERE last_error IS NOT NULL;
 CREATE INDEX events_tenant ON dispatcher.events (tenant_id, id);
@@ -27,7 +29,8 @@ CREATE INDEX events_tenant ON dispatcher.events (tenant_id, id);
 CREATE INDEX attempts_id ON dispatcher.attempts USING brin (id);
 
 ALTER TABLE dispatcher.attempts
-    ADD COLUMN timings real[];                  -- ms: dns, connect, tls, first byte; null on a kept connection
+    ADD COLUMN timings real[],                  -- ms: dns, connect, tls, first byte; null on a kept connection
+    ADD COLUMN was_lost boolean;                -- true: logged as lost with its worker, and recorded after all
 
 -- What each recorded batch adds to the statistics: one row, written with the batch, so that a crash can part neither
 -- from the other. The scheduler folds them into counts.

@@ -8,6 +8,44 @@ branch_labels = None
 depends_on = None
 
 STATEMENTS = """
+ALTER TABLE dispatcher.replays
+    ADD COLUMN goes_to text NOT NULL DEFAULT 'same',               -- same, matching, or an endpoint's id: ep_…
+    ADD COLUMN rate_per_endpoint real CHECK (rate_per_endpoint > 0), -- deliveries a second; null: no limit
+    ADD COLUMN canary smallint CHECK (canary > 0),                 -- so many of each endpoint go first; null: none
+    ADD COLUMN status_reason text,
+    ADD COLUMN looked_at timestamptz,                              -- its last turn, whatever came of it
+    ADD COLUMN resumed_at timestamptz,
+    ADD COLUMN marked_at timestamptz,                              -- of the pace: how many there were when,
+    ADD COLUMN marked bigint NOT NULL DEFAULT 0,
+    ADD COLUMN pace real;                                          -- and deliveries a second until then
+
+-- How far a replay is with each endpoint: a slow or dead one keeps no other waiting.
+CREATE TABLE dispatcher.replay_endpoints (
+    replay_id uuid NOT NULL REFERENCES dispatcher.replays ON DELETE CASCADE,
+    endpoint_id uuid NOT NULL,
+    total bigint NOT NULL,                      -- how many there were when it was asked for
+    made bigint NOT NULL DEFAULT 0,
+    cursor uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000', -- the last delivery or event looked at
+    state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'stopped', 'done')),
+    status_reason text,
+    canary_from bigint NOT NULL DEFAULT 0,      -- made when the first ones that go alone began
+    passed boolean NOT NULL DEFAULT false,      -- one of those that went first was delivered
+    looked_at timestamptz NOT NULL,
+    stepped_at timestamptz NOT NULL,            -- up to when its rate is used up
+    PRIMARY KEY (replay_id, endpoint_id)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX replay_endpoints_turn ON dispatcher.replay_endpoints (replay_id, looked_at, endpoint_id)
+    WHERE state = 'running';
+CREATE INDEX replay_endpoints_stopped ON dispatcher.replay_endpoints (replay_id) WHERE state = 'stopped';
+
+-- A replay to the endpoints that match today also has events that had no delivery there.
+ALTER TABLE dispatcher.deliveries DROP CONSTRAINT a_replay_has_an_original;
+
+-- Of replays only, so ordinary deliveries pay nothing for them.
+CREATE INDEX deliveries_replay ON dispatcher.deliveries (replay_id, endpoint_id) WHERE replay_id IS NOT NULL;
+CREATE INDEX deliveries_replay_fresh ON dispatcher.deliveries (replay_id, endpoint_id)
+    WHERE replay_id IS NOT NULL AND attempts = 0 AND refunds = 0;
+CREATE INDEX ended_replay ON dispatcher.ended_deliveries (replay_id, endpoint_id, state) WHERE replay_id IS NOT NULL
 """
 
 
