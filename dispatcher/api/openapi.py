@@ -35,6 +35,7 @@ TAGS: Final = {
     "deliveries": "One event on its way to one endpoint, and every attempt of it.",
     "replays": "Deliveries made again, chosen by a filter.",
     "cancellations": "Deliveries ended, chosen by a filter.",
+    "erasures": "What is known of an object, taken away for good.",
     "find": "Anything by any id, object or URL.",
     "statistics": "How deliveries fare: rates, latencies, backlogs.",
     "schedules": "When attempts are repeated.",

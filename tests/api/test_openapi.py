@@ -281,6 +281,7 @@ REFUSED: Final[dict[str, dict[str, str]]] = {
         "/id": "of a day ago at most",
         "/|/idempotency_key": "one that was not used with another event, printable, and not beside an id",
         "/object_id": "printable",
+        "/?tenant_id": "it must be there",
         "/target": "the profile says whether",
         "/target/url": "the profile says which",
     },

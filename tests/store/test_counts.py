@@ -18,7 +18,8 @@ from dispatcher.flow import rescue
 from dispatcher.model.delivery import Result
 from dispatcher.model.outcome import Outcome, OutcomeClass
 from dispatcher.store import counts, deliveries
-from dispatcher.store.counts import Counts, Scope, Span
+from dispatcher.store.counts import Counts, Span
+from dispatcher.store.pauses import Scope
 from dispatcher.wiring import read_schedules
 from tests.support import walk
 from tests.support.walk import NOW
