@@ -87,7 +87,8 @@ def search(
         if monotonic() > until_s:
             raise _too_broad()
     connection.execute(_AFTER)
-    return sorted(live + ended, key=lambda one: one.id, reverse=not oldest_first)[:limit]
+    found = {one.id: one for one in (*live, *ended)}  # what ended in between was found twice, and never not at all
+    return sorted(found.values(), key=lambda one: one.id, reverse=not oldest_first)[:limit]
 
 
 def _too_broad() -> InvalidInput:

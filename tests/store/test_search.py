@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 
 from dispatcher.errors import InvalidInput
 from dispatcher.ids import DEFAULT_TENANT, first_id, uuid7
@@ -149,7 +149,7 @@ def filters(connection: Connection) -> st.SearchStrategy[Filter]:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_search_finds_what_the_filter_says_in_both_orders(connection: Connection, data: st.DataObject) -> None:
     # One or two conditions at a time find something more often than twelve.
     full = data.draw(filters(connection))
@@ -188,6 +188,24 @@ def test_a_tenant_with_very_many_endpoints_is_searched_all_the_same(
     wanted = store.search(connection, Filter(tenant_id=DEFAULT_TENANT), limit=500)
     monkeypatch.setattr(store, "MANY", 0)
     assert store.search(connection, Filter(tenant_id=DEFAULT_TENANT), limit=500) == wanted != []
+
+
+def test_a_delivery_that_ends_in_mid_search_is_found_once(engine: Engine) -> None:
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        walk.emit(connection, 3)
+        claims = walk.claim(connection, walk.add_worker(connection))
+
+    def end(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM dispatcher.ended_deliveries d" in statement and claims:
+            with engine.begin() as other:
+                walk.record(other, [walk.result(claims.pop())])
+
+    with engine.connect() as connection:
+        event.listen(connection, "before_cursor_execute", end)
+        found = store.search(connection, Filter())
+    assert sorted(one.state for one in found) == ["delivered", "in_flight", "in_flight"]
+    assert len({one.id for one in found}) == 3
 
 
 def test_a_search_that_takes_too_long_says_what_to_narrow(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
