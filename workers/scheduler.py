@@ -48,7 +48,7 @@ COMPLAIN_EVERY_S: Final = 5.0  # while the database is away every tick fails, fo
 LEADER_TERM_S: Final = 10.0
 CONNECTIONS: Final = 4
 
-REPLAY_EVERY_S: Final = (0.1, 1.0)
+REPLAY_EVERY_S: Final = (0.05, 1.0)
 """The pause between two rounds of replays: the shorter while one runs."""
 
 _log = logging.getLogger(__name__)
