@@ -127,8 +127,6 @@ def test_no_route_of_the_application_is_without_an_operation(described: dict[str
 @each_operation
 def test_a_request_is_what_the_application_describes(one: Operation, described: dict[str, Any]) -> None:
     found = {(m.upper(), template(path)): o for path, methods in described["paths"].items() for m, o in methods.items()}
-    if (one.method, one.template) not in found:
-        pytest.skip("the application does not have the route")
     route = found[one.method, one.template]
     assert set(one.query) <= {parameter["name"] for parameter in route.get("parameters", [])}
     schema = route.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")

@@ -30,7 +30,6 @@ URL = "https://shop.example.com/webhooks"
 needs_tools = pytest.mark.skipif(
     not all(map(shutil.which, ("bash", "curl", "openssl", "base64"))), reason="bash, curl and openssl are needed"
 )
-pytestmark = needs_tools
 
 
 def attempt(
@@ -78,6 +77,7 @@ HOSTILE = {
 }
 
 
+@needs_tools
 @pytest.mark.parametrize("body", [pytest.param(body, id=name) for name, body in HOSTILE.items()])
 async def test_curl_sends_the_same_request_again(body: bytes, tmp_path: Path) -> None:
     headers = [
@@ -105,6 +105,7 @@ async def test_curl_sends_the_same_request_again(body: bytes, tmp_path: Path) ->
     assert [line.strip() for line in sent] == sorted([*wanted, *framing])
 
 
+@needs_tools
 async def test_a_get_is_repeated_without_a_body(tmp_path: Path) -> None:
     async with RawReceiver(play(OK)) as receiver:
         url = f"http://127.0.0.1:{receiver.port}/paid?id={MESSAGE}"
@@ -114,6 +115,7 @@ async def test_a_get_is_repeated_without_a_body(tmp_path: Path) -> None:
     assert b"content-length" not in receiver.requests[0].head.lower()
 
 
+@needs_tools
 @pytest.mark.parametrize("content", [pytest.param(body, id=name) for name, body in HOSTILE.items()])
 async def test_what_is_printed_is_these_bytes(content: bytes, tmp_path: Path) -> None:
     assert await bash(printed(content), tmp_path) == (0, content)
@@ -127,6 +129,7 @@ CASES = [
 ]
 
 
+@needs_tools
 @pytest.mark.parametrize(("name", "keys", "method"), CASES)
 async def test_a_signature_is_checked_by_both_commands(name: str, keys: int, method: str, tmp_path: Path) -> None:
     scheme = SCHEMES[name]
