@@ -9,7 +9,6 @@ several batches with the same keys in one transaction orders them.
 from __future__ import annotations
 
 import os
-from base64 import b64encode
 from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any, Final, overload
@@ -254,7 +253,9 @@ class _Batch:
         for start in range(0, len(checked), CHUNK):
             events: list[store.NewEvent] = []
             deliveries: list[store.NewDelivery] = []
-            for item in checked[start : start + CHUNK]:
+            chunk = checked[start : start + CHUNK]
+            payload_at = 1
+            for item in chunk:
                 event = item.event
                 goes_to = recipients[event.tenant_id, event.type] or []
                 if (route := routes.get(item.place)) is not None:
@@ -265,14 +266,17 @@ class _Batch:
                     type=event.type,
                     mode=event.mode,
                     object_id=event.object_id,
-                    payload=b64encode(item.payload).decode(),
+                    payload_at=payload_at,
+                    payload_bytes=len(item.payload),
                     fanout=len(goes_to),
                     created_at=self._at,
                 )
+                payload_at += len(item.payload)
                 events.append(stored)
                 deliveries += fan_out(event, stored, goes_to, at=self._at, route=route)
                 self.answers[item.place] = Accepted(item.id, fanout=len(goes_to))
-            store.accept(self.connection, events, deliveries, now=self._now)
+            payloads = b"".join([item.payload for item in chunk])
+            store.accept(self.connection, events, deliveries, payloads, now=self._now)
 
     def _without_repeats(
         self,

@@ -79,10 +79,11 @@ JOIN dispatcher.idempotency i ON i.tenant_id = x.tenant_id AND i.key = x.key
 _ACCEPT = text("""
 WITH event AS (
     INSERT INTO dispatcher.events (id, tenant_id, type, mode, object_id, payload, fanout, created_at)
-    SELECT id, tenant_id, type, mode, object_id, decode(payload, 'base64'), fanout, created_at
+    SELECT id, tenant_id, type, mode, object_id,
+           substring(CAST(:payloads AS bytea) FROM payload_at FOR payload_bytes), fanout, created_at
     FROM json_to_recordset(CAST(CAST(:events AS text) AS json))
-         AS x(id uuid, tenant_id uuid, type text, mode text, object_id text, payload text, fanout smallint,
-              created_at timestamptz)
+         AS x(id uuid, tenant_id uuid, type text, mode text, object_id text, payload_at int, payload_bytes int,
+              fanout smallint, created_at timestamptz)
 ), delivery AS MATERIALIZED (
     SELECT x.*, greatest(x.not_before, coalesce(CAST(:now AS timestamptz), statement_timestamp())
                                        + make_interval(secs => x.first_wait_s)) AS due_at
@@ -243,14 +244,15 @@ def recall(
 
 
 class NewEvent(TypedDict):
-    """A row of `events`. `payload` is base64."""
+    """A row of `events`. `payload_at` is where its payload begins among those of its statement, from 1 on."""
 
     id: UUID
     tenant_id: UUID
     type: str
     mode: str
     object_id: str | None
-    payload: str
+    payload_at: int
+    payload_bytes: int
     fanout: int
     created_at: datetime
 
@@ -281,14 +283,17 @@ def accept(
     connection: Connection,
     events: Sequence[NewEvent],
     deliveries: Sequence[NewDelivery],
+    payloads: bytes = b"",
     *,
     now: datetime | None = None,
 ) -> None:
     """Inserts the events, their deliveries, and a wake for each endpoint: one statement.
 
-    A replay passes deliveries alone. Locks nothing but the new rows.
+    `payloads` are those of the events, one after the other: as one value they are neither quoted nor parsed on their
+    way (JSON with base64 cost 5 µs more an event). A replay passes deliveries alone. Locks nothing but the new rows.
     """
-    connection.execute(_ACCEPT, {"events": to_json(events), "deliveries": to_json(deliveries), "now": now})
+    values = {"events": to_json(events), "deliveries": to_json(deliveries), "payloads": payloads, "now": now}
+    connection.execute(_ACCEPT, values)
 
 
 def forget(connection: Connection, *, batch: int, now: datetime | None = None) -> int:
