@@ -202,6 +202,7 @@ class WorkerLoop:
                     await asyncio.sleep(pause_s)
                     pause_s = min(2 * pause_s, BACK_OFF_S[1])
                     more = False
+                    self._rung.set()  # for all that the database knows, this worker goes on
             async with self._claimed:
                 self._claims += 1
                 self._claimed.notify_all()
@@ -363,13 +364,7 @@ class WorkerLoop:
 
     async def _record_once(self, results: list[Result]) -> None:
         def record(connection: Connection) -> int:
-            return deliveries.record(
-                connection,
-                results,
-                monotonic_s=self._clock.monotonic(),
-                worker_id=self.worker_id,
-                room=self.room + len(results),
-            )
+            return deliveries.record(connection, results, monotonic_s=self._clock.monotonic())
 
         async with self._engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")

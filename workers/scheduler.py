@@ -134,12 +134,12 @@ class Scheduler:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             demand = await connection.run_sync(deliveries.demand)
         self._stood_still(asked_at_s)
-        if demand.due and demand.workers_with_room:
+        if demand.bells:
             try:
-                await asyncio.to_thread(self._ring, demand.workers_with_room)
+                await asyncio.to_thread(self._ring, demand.bells)
             except (OSError, KombuError, redis.RedisError) as error:  # the broker is away
                 _log.warning("bell.failed error=%s", telemetry.one_line(error))
-        return demand.due
+        return demand.lanes > 0
 
     async def _keep_house(self) -> None:
         pruned_at_s = folded_at_s = float("-inf")

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from dispatcher.model.delivery import Result
 
+LANES_A_BELL: Final = 64
+"""Lanes or wakes that are due for each worker that is rung: a claim takes 300 deliveries, of as many lanes."""
+
 _LOCK_LANES = text("""
 WITH clock AS MATERIALIZED (
     SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now
@@ -49,8 +52,13 @@ WITH clock AS MATERIALIZED (
     WHERE l.capped AND EXISTS (SELECT FROM dispatcher.wakes w WHERE w.endpoint_id = l.endpoint_id)
     LIMIT :lanes
     FOR NO KEY UPDATE SKIP LOCKED
+), found AS MATERIALIZED (
+    SELECT endpoint_id FROM ready UNION SELECT endpoint_id FROM woken UNION SELECT endpoint_id FROM capped
+), resting AS (
+    UPDATE dispatcher.workers SET going = false, room = :room
+    WHERE id = :worker AND (going OR room = 0) AND NOT EXISTS (SELECT FROM found)
 )
-SELECT endpoint_id FROM ready UNION SELECT endpoint_id FROM woken UNION SELECT endpoint_id FROM capped
+SELECT endpoint_id FROM found
 """)
 
 # A failure halves the lane's cap, a success adds one. What takes a second or more may halve it to 1, so that a dead
@@ -168,7 +176,10 @@ WITH clock AS MATERIALIZED (
     WHERE l.endpoint_id = o.endpoint_id
     RETURNING l.ready_at <= clock.now AS ready
 ), reported AS (
-    UPDATE dispatcher.workers SET room = greatest(0, :room - (SELECT count(*) FROM claimed)) WHERE id = :worker
+    UPDATE dispatcher.workers
+    SET room = greatest(0, :room - (SELECT count(*) FROM claimed)),
+        going = EXISTS (SELECT FROM claimed) AND EXISTS (SELECT FROM parked WHERE ready)  -- as `Claimed.more`
+    WHERE id = :worker
 )
 SELECT c.id, c.endpoint_id, c.version, c.claim_seq, c.attempts, c.refunds, c.schedule_id,
        coalesce(c.expired, false), c.target_url, c.target_method,
@@ -321,8 +332,6 @@ WITH clock AS MATERIALIZED (
     JOIN json_to_recordset(CAST(CAST(:verdicts AS text) AS json)) AS x(endpoint_id uuid, id uuid)
       ON x.endpoint_id = d.id, clock
     WHERE d.status = 'disabled'
-), reported AS (
-    UPDATE dispatcher.workers SET room = CAST(:room AS int) WHERE id = :worker AND CAST(:room AS int) IS NOT NULL
 )
 SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM kept)
 """)
@@ -468,15 +477,21 @@ INSERT INTO dispatcher.wakes (endpoint_id, due_at)
 VALUES (:endpoint_id, coalesce(CAST(:now AS timestamptz), statement_timestamp()))
 """)
 
+# Counts no further than makes a difference: see `Demand.bells`.
 _DEMAND = text("""
-SELECT EXISTS (SELECT FROM dispatcher.lanes
-               WHERE ready_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp()))
-    OR EXISTS (SELECT FROM dispatcher.wakes
-               WHERE due_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp()))
-    OR EXISTS (SELECT FROM dispatcher.lanes l
-               WHERE l.capped AND EXISTS (SELECT FROM dispatcher.wakes w WHERE w.endpoint_id = l.endpoint_id)),
-    (SELECT count(*) FROM dispatcher.workers
-     WHERE room > 0 AND heartbeat_until > coalesce(CAST(:now AS timestamptz), statement_timestamp()))
+WITH clock AS MATERIALIZED (
+    SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now
+), idle AS MATERIALIZED (
+    SELECT count(*) AS workers FROM dispatcher.workers
+    WHERE room > 0 AND NOT going AND heartbeat_until > (SELECT now FROM clock)
+)
+SELECT (SELECT workers FROM idle),
+       (SELECT count(*) FROM (SELECT FROM dispatcher.lanes WHERE ready_at <= (SELECT now FROM clock)
+                              LIMIT greatest(1, :lanes * (SELECT workers FROM idle))) l),
+       (SELECT count(*) FROM (SELECT FROM dispatcher.wakes WHERE due_at <= (SELECT now FROM clock)
+                              LIMIT greatest(1, :lanes * (SELECT workers FROM idle))) w),
+       EXISTS (SELECT FROM dispatcher.lanes l
+               WHERE l.capped AND EXISTS (SELECT FROM dispatcher.wakes w WHERE w.endpoint_id = l.endpoint_id))
 """)
 
 
@@ -509,7 +524,8 @@ def claim(
     room left, which it keeps for lanes that answer.
     """
     limit = min(room, batch)
-    lanes = list(connection.execute(_LOCK_LANES, {"lanes": limit, "now": now}).scalars())
+    values = {"lanes": limit, "worker": worker_id, "room": room, "now": now}
+    lanes = list(connection.execute(_LOCK_LANES, values).scalars())
     if not lanes:
         return Claimed([], more=False)
     rows = connection.execute(
@@ -533,8 +549,6 @@ def record(
     results: Sequence[Result],
     *,
     monotonic_s: float,
-    worker_id: UUID | None = None,
-    room: int | None = None,
     now: datetime | None = None,
 ) -> int:
     """Records what came of claims; returns how many of the deliveries were still theirs to move.
@@ -543,7 +557,7 @@ def record(
     the lanes. A result whose claim died is kept as evidence (its attempt replaces the `worker_lost` row) and, if it
     is a success and nobody has claimed since, ends the delivery. Running it twice changes nothing the second time,
     so a transaction whose outcome is unknown can be run again. `monotonic_s` is the caller's monotonic clock now:
-    what a result has waited is taken off its wait. `room` is what the worker could still take.
+    what a result has waited is taken off its wait.
     """
     rows = [_row(result, monotonic_s - result.ended_monotonic_s) for result in results]
     moved: int = connection.execute(
@@ -551,8 +565,6 @@ def record(
         {
             "rows": _rows_json(rows),
             "verdicts": to_json(_verdicts(results)),
-            "worker": worker_id,
-            "room": room,
             "now": now,
         },
     ).scalar_one()
@@ -791,13 +803,22 @@ def wake(connection: Connection, endpoint_id: UUID, *, now: datetime | None = No
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Whether anything is due, and how many live workers have room for it."""
+    """What is due, counted as far as it matters, and how many live workers have room and wait for a bell."""
 
-    due: bool
-    workers_with_room: int
+    lanes: int
+    workers: int
+
+    @property
+    def bells(self) -> int:
+        """How many to ring: one worker takes many lanes at once, and the next look is a tick away.
+
+        >>> [Demand(lanes, workers=3).bells for lanes in (0, 1, LANES_A_BELL, LANES_A_BELL + 1, 9 * LANES_A_BELL)]
+        [0, 1, 1, 2, 3]
+        """
+        return min(self.workers, -(-self.lanes // LANES_A_BELL))
 
 
 def demand(connection: Connection, *, now: datetime | None = None) -> Demand:
     """What the scheduler rings for. Reads the ends of the indexes lanes_ready, wakes_due and lanes_capped."""
-    due, workers = connection.execute(_DEMAND, {"now": now}).one()
-    return Demand(due, workers)
+    workers, ready, woken, capped = connection.execute(_DEMAND, {"lanes": LANES_A_BELL, "now": now}).one()
+    return Demand(ready + woken + capped, workers)

@@ -17,7 +17,8 @@ _HEARTBEAT = text("""
 INSERT INTO dispatcher.workers (id, host, pid, room, started_at, heartbeat_until)
 VALUES (:id, :host, :pid, :room, coalesce(CAST(:now AS timestamptz), statement_timestamp()),
         coalesce(CAST(:now AS timestamptz), statement_timestamp()) + make_interval(secs => :term_s))
-ON CONFLICT (id) DO UPDATE SET heartbeat_until = excluded.heartbeat_until, room = excluded.room
+ON CONFLICT (id) DO UPDATE
+SET heartbeat_until = excluded.heartbeat_until, room = excluded.room, going = false
 """)
 
 _RETIRE = text("DELETE FROM dispatcher.workers WHERE id = :id")
@@ -53,7 +54,10 @@ def heartbeat(
     term_s: float,
     now: datetime | None = None,
 ) -> None:
-    """Prolongs the life of the worker's claims to `term_s` seconds from now; the first one registers it."""
+    """Prolongs the life of the worker's claims to `term_s` seconds from now; the first one registers it.
+
+    It may be rung again: one that the database took to be going may have stopped meanwhile.
+    """
     connection.execute(
         _HEARTBEAT, {"id": worker_id, "host": host, "pid": pid, "room": room, "term_s": term_s, "now": now}
     )

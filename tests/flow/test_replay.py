@@ -83,7 +83,7 @@ def test_a_replay_makes_each_failed_delivery_anew_and_no_other(engine: Engine, e
         found = replays.find(connection, replay_id)
         assert found is not None
         assert (found.state, found.replayed) == ("done", 5)
-        assert deliveries.demand(connection).due
+        assert deliveries.demand(connection).lanes
     assert walk.broken_promises(engine) == []
 
 

@@ -84,7 +84,7 @@ class Ladder:
                 assert walk.claim(self.connection, deliver.worker_id, now=self.now()) == []
                 assert walk.lane(self.connection, self.endpoint_id()).ready_at == due_at
             self.time.move_to(due_at)
-            assert deliveries.demand(self.connection, now=self.now()).due
+            assert deliveries.demand(self.connection, now=self.now()).lanes
             next_due_at = self.attempt(deliver)
             failed_at = self.now() - RECORD_WAITS
             if next_due_at is None:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, event, text
 from dispatcher.flow import register
 from dispatcher.flow.prune import prune
 from dispatcher.model.endpoint import EndpointStatus
-from dispatcher.store import deliveries, endpoints
+from dispatcher.store import deliveries, endpoints, workers
 from tests.support import walk
 from tests.support.walk import NOW
 
@@ -65,6 +65,47 @@ def test_room_and_batch_bound_a_claim(engine: Engine) -> None:
         claimed = deliveries.claim(connection, worker_id=worker_id, room=500, batch=300, now=NOW)
         assert (len(claimed.claims), claimed.more) == (12, False)
         assert deliveries.claim(connection, worker_id=worker_id, room=500, batch=300, now=NOW).claims == []
+
+
+def test_a_worker_says_that_it_goes_on_until_it_has_found_nothing(engine: Engine) -> None:
+    """It is not rung meanwhile. What it could take it says too, however much that is."""
+
+    def state() -> tuple[bool, int, int]:
+        (row,) = walk.rows(connection, "SELECT going, room FROM dispatcher.workers")
+        return row.going, row.room, deliveries.demand(connection, now=NOW).workers
+
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        worker_id = walk.add_worker(connection)
+        assert state() == (False, 1000, 1)
+        walk.emit(connection, 30)
+        for room, more, after in ((20, True, (True, 0, 0)), (15, False, (False, 5, 1)), (9, False, (False, 5, 1))):
+            assert deliveries.claim(connection, worker_id=worker_id, room=room, batch=300, now=NOW).more is more
+            assert state() == after
+        walk.emit(connection, 3)
+        walk.claim(connection, worker_id, room=2)
+        assert state() == (True, 0, 0)
+        walk.claim(connection, worker_id, room=1)
+        assert state() == (False, 0, 0)  # full, and nothing more is due
+        walk.claim(connection, worker_id, room=7)
+        assert state() == (False, 7, 1)
+        walk.emit(connection, 2)
+        walk.claim(connection, worker_id, room=1)
+        workers.heartbeat(connection, worker_id, host="test", pid=1, room=6, term_s=30, now=NOW)
+        assert state() == (False, 6, 1)  # whatever has stopped it
+
+
+def test_a_bell_is_for_many_wakes_or_lanes(engine: Engine) -> None:
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        for _ in range(3):
+            walk.add_worker(connection)
+        found = []
+        for emitted in range(1, 200):
+            walk.emit(connection)
+            if emitted in (1, 64, 65, 128, 129, 199):
+                found.append(deliveries.demand(connection, now=NOW).bells)
+        assert found == [1, 1, 2, 2, 3, 3]
 
 
 def test_the_oldest_due_goes_first(engine: Engine) -> None:
@@ -148,7 +189,7 @@ def test_a_claim_never_waits_for_another_or_for_a_producer(engine: Engine) -> No
         endpoints.set_status(operator, endpoint.id, EndpointStatus.DISABLED, "by hand")
         other.execute(text("SET LOCAL statement_timeout = 500"))
         assert walk.claim(other, second) == []
-        assert deliveries.demand(other, now=NOW).due
+        assert deliveries.demand(other, now=NOW).lanes
         for connection in (claimer, producer):
             connection.commit()
         assert len(walk.claim(other, second)) == 4
@@ -189,7 +230,7 @@ def test_a_lane_at_its_cap_is_woken_by_a_record_that_commits_while_a_claim_finds
         assert walk.claim(claimer, worker_id) == []  # its snapshot is older than the record
         recorder.commit()
         claimer.commit()
-        assert deliveries.demand(claimer, now=NOW).due
+        assert deliveries.demand(claimer, now=NOW).lanes
         assert len(walk.claim(claimer, worker_id)) == 1
 
 
@@ -216,14 +257,14 @@ def test_a_future_due_at_parks_the_lane_until_then(engine: Engine) -> None:
         endpoint = walk.add_endpoint(connection)
         walk.emit(connection, not_before=due_at)
         worker_id = walk.add_worker(connection)
-        assert not deliveries.demand(connection, now=NOW).due
+        assert not deliveries.demand(connection, now=NOW).lanes
         deliveries.wake(connection, endpoint.id, now=NOW)
         assert walk.claim(connection, worker_id) == []
         assert walk.lane(connection, endpoint.id).ready_at == due_at
         just_before = due_at - timedelta(microseconds=1)
-        assert not deliveries.demand(connection, now=just_before).due
+        assert not deliveries.demand(connection, now=just_before).lanes
         assert walk.claim(connection, worker_id, now=just_before) == []
-        assert deliveries.demand(connection, now=due_at).due
+        assert deliveries.demand(connection, now=due_at).lanes
         assert len(walk.claim(connection, worker_id, now=due_at)) == 1
         assert walk.lane(connection, endpoint.id).asleep
 
@@ -249,10 +290,10 @@ def test_the_cap_holds_and_its_lane_sleeps_until_something_is_recorded(engine: E
         assert len(claims) == 3
         lane = walk.lane(connection, endpoint.id)
         assert (lane.capped, lane.asleep) == (True, True)
-        assert not deliveries.demand(connection, now=NOW + timedelta(days=1)).due
+        assert not deliveries.demand(connection, now=NOW + timedelta(days=1)).lanes
         assert walk.claim(connection, worker_id, now=NOW + timedelta(days=1)) == []
         walk.record(connection, [walk.result(claims[0])])
-        assert deliveries.demand(connection, now=NOW).due
+        assert deliveries.demand(connection, now=NOW).lanes
         assert len(walk.claim(connection, worker_id)) == 1
 
 
@@ -329,11 +370,11 @@ def test_a_disabled_endpoints_deliveries_are_held_and_sent_once_it_is_enabled(en
     with engine.begin() as connection:
         assert walk.claim(connection, worker_id, now=None) == []
         assert walk.lane(connection, endpoint.id).asleep
-        assert not deliveries.demand(connection).due
+        assert not deliveries.demand(connection).lanes
         assert [row.state for row in walk.live(connection)] == ["waiting", "waiting"]
         register.enable(connection, endpoint.id)
     with engine.begin() as connection:
-        assert deliveries.demand(connection).due
+        assert deliveries.demand(connection).lanes
         assert len(walk.claim(connection, worker_id, now=None)) == 2
 
 

@@ -419,15 +419,3 @@ def test_a_wake_reports_what_succeeded_and_failed_for_each_endpoint(engine: Engi
             for row in walk.rows(connection, "SELECT * FROM dispatcher.wakes")
         }
         assert wakes == {one.id: (later(5), 1, 2), others[0].endpoint_id: (later(60), 2, 0)}
-
-
-def test_recording_reports_the_workers_room(engine: Engine) -> None:
-    with engine.begin() as connection:
-        walk.add_endpoint(connection)
-        walk.emit(connection)
-        worker_id = walk.add_worker(connection)
-        (claim,) = walk.claim(connection, worker_id)
-        deliveries.record(
-            connection, [walk.result(claim)], monotonic_s=SYSTEM.monotonic(), worker_id=worker_id, room=321, now=NOW
-        )
-        assert walk.rows(connection, "SELECT room FROM dispatcher.workers")[0].room == 321

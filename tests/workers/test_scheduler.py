@@ -74,7 +74,7 @@ def lost_claim(engine: Engine) -> None:
         workers.retire(connection, worker_id)
 
 
-async def test_a_tick_rings_only_when_something_is_due_and_once_for_each_worker_with_room(
+async def test_a_tick_rings_only_when_something_is_due_and_at_most_once_for_each_worker_with_room(
     engine: Engine, scheduler: Scheduler, rung: list[int]
 ) -> None:
     with engine.begin() as connection:
@@ -88,7 +88,23 @@ async def test_a_tick_rings_only_when_something_is_due_and_once_for_each_worker_
     with engine.begin() as connection:
         walk.emit(connection, now=None)
     assert await scheduler.tick()
-    assert rung == [2]
+    assert rung == [1]  # one worker takes all that
+    with engine.begin() as connection:
+        for _ in range(200):
+            walk.emit(connection, now=None)
+    assert await scheduler.tick()
+    assert rung == [1, 2]
+
+
+async def test_a_worker_that_goes_on_of_itself_is_not_rung(
+    engine: Engine, scheduler: Scheduler, rung: list[int]
+) -> None:
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        walk.emit(connection, 9, now=None)
+        walk.claim(connection, walk.add_worker(connection, now=None), now=None, room=5)
+    assert await scheduler.tick()
+    assert rung == []
 
 
 async def test_nobody_is_rung_for_while_no_worker_has_room(
