@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from dispatcher.local.accounts import Account
 
 
-_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20), "MALLOC_TOP_PAD_": "1048576"}
+_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
+    "MALLOC_TOP_PAD_": "1048576",
+}
 """glibc keeps what a statement used for the next one, instead of giving pages back and faulting them in anew."""
 
 
