@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 from dispatcher import telemetry
 from dispatcher.errors import ConfigurationError
 from dispatcher.flow.signing_keys import PlatformKeys
-from dispatcher.ids import uuid7
+from dispatcher.ids import format_id, uuid7
 from dispatcher.model.delivery import Attempt, Result, RetryAt
 from dispatcher.model.outcome import Outcome, OutcomeClass
 from dispatcher.store import deliveries, endpoints, workers
@@ -224,9 +224,10 @@ class WorkerLoop:
         async with self._claiming:
             async with self._engine.begin() as connection:
                 claimed = await connection.run_sync(self._claim_on)
+            create_task = asyncio.get_running_loop().create_task
             for claim in claimed.claims:
                 route = self._routes[claim.endpoint_id]
-                task = asyncio.create_task(self._deliver(claim, route))
+                task = create_task(self._deliver(claim, route))
                 self._in_flight[task] = (claim, route)
                 task.add_done_callback(self._done)
         return claimed.more
@@ -443,8 +444,9 @@ def _attempted(result: Result) -> str:
     """The one line that the log has of an attempt, or of a claim that came to nothing."""
     claim = result.claim
     line = (
-        f"delivery=dlv_{claim.delivery_id} event=evt_{claim.event.id} endpoint=ep_{claim.endpoint_id}"
-        f" attempt={claim.number} decision={deliveries.decision(result.change)!r}"
+        f"delivery={format_id('dlv', claim.delivery_id)} event={format_id('evt', claim.event.id)}"
+        f" endpoint={format_id('ep', claim.endpoint_id)} attempt={claim.number}"
+        f" decision={deliveries.decision(result.change)!r}"
     )
     if result.attempt is None:
         return line

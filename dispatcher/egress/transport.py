@@ -7,6 +7,7 @@ import errno
 import ipaddress
 import socket
 import ssl
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import httpx
@@ -50,6 +51,11 @@ BODY_BYTES_KEY = "dispatcher.body_bytes"
 
 # Not the receiver's doing: no file descriptor, no memory, no free local port.
 _OUR_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
+
+
+@lru_cache(maxsize=4_096)
+def _literal(host: str) -> tuple[str, ...]:
+    return (str(plain_address(host)),)
 
 
 class PinnedTransport(httpx.AsyncBaseTransport):
@@ -175,7 +181,7 @@ class PinnedTransport(httpx.AsyncBaseTransport):
 
     async def _resolve(self, target: TargetUrl, deadline: float) -> tuple[str, ...]:
         if target.is_ip:
-            addresses: tuple[str, ...] | None = (str(plain_address(target.host)),)
+            addresses: tuple[str, ...] | None = _literal(target.host)
         else:
             addresses = self._resolver.cached(target.host)
         if addresses is None:

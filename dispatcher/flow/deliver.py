@@ -74,6 +74,7 @@ class Route:
     profile: Profile
     policy: UrlPolicy
     rules: DecisionRules
+    form: BodyForm
     target: TargetUrl | None = None
     signers: tuple[Signer, ...] = ()
     renamed: Mapping[bytes, bytes] = field(default_factory=dict)
@@ -81,7 +82,7 @@ class Route:
     fault: Outcome | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as StoredEvent
 class Prepared:
     """A signed request, ready for the wire. `headers` are as the log has them; `content` is what was signed."""
 
@@ -119,8 +120,9 @@ class Deliver:
         if profile is None:  # its file is elsewhere, or gone: ours to mend
             unknown = Profile(name=endpoint.profile)
             fault = Outcome(OutcomeClass.INTERNAL, error=f"this worker has no profile {endpoint.profile!r}")
-            return Route(endpoint, unknown, url_policy(unknown), DEFAULT, fault=fault)
-        route = Route(endpoint, profile, url_policy(profile, self.networks), decision_rules(profile))
+            return Route(endpoint, unknown, url_policy(unknown), DEFAULT, BodyForm.ENVELOPE, fault=fault)
+        form = BodyForm(profile.body)
+        route = Route(endpoint, profile, url_policy(profile, self.networks), decision_rules(profile), form)
         try:
             return replace(
                 route,
@@ -204,10 +206,9 @@ class Deliver:
                 target = parse_url(get_url(target.canonical, event), route.policy)
                 body, content = b"", target.target
             else:
-                form = BodyForm(route.profile.body)
-                body = content = body_of(event, form)
+                body = content = body_of(event, route.form)
                 headers.insert(0, _JSON)
-                if form is BodyForm.VERBATIM:
+                if route.form is BodyForm.VERBATIM:
                     headers += [(b"webhook-event-type", event.type.encode()), (b"webhook-mode", event.mode.encode())]
             signed = self.sign(route, format_id("evt", event.id), at, content)
             if isinstance(signed, Outcome):

@@ -65,7 +65,7 @@ class Accepted:
         return format_id("evt", self.id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Checked:
     place: int
     event: Event

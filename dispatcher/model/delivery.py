@@ -37,7 +37,7 @@ LIVE: Final = (DeliveryState.WAITING, DeliveryState.IN_FLIGHT)
 FAILED: Final = (DeliveryState.EXHAUSTED, DeliveryState.REJECTED, DeliveryState.EXPIRED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as StoredEvent
 class Claim:
     """One worker's right to attempt one delivery, with all that the POST needs of it.
 
@@ -65,7 +65,7 @@ class Claim:
         return self.attempts + 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as StoredEvent
 class Attempt:
     """One POST as the log keeps it.
 
@@ -114,7 +114,7 @@ class Released:
     """The claim is given back unused: nothing was sent, nothing is logged."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as StoredEvent
 class Result:
     """What is recorded of a claim: the attempt, if one was made, and what becomes of the delivery.
 

@@ -65,7 +65,7 @@ class BodyEnd(StrEnum):
     CAPPED = "body_capped"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # never changed; see StoredEvent
 class Outcome:
     """The result of one attempt.
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from dispatcher.clock import SYSTEM, Clock
+from dispatcher.clock import Clock
 from dispatcher.flow import rescue
 from dispatcher.model.delivery import Claim, Released, Stop
 from dispatcher.model.outcome import BodyEnd, Outcome, OutcomeClass
