@@ -180,16 +180,28 @@ def empty(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[psycop
     drop_database(postgres, url)
 
 
-def test_a_plan_made_on_empty_tables_finds_each_delivery_by_its_key(empty: psycopg.Connection) -> None:
+def test_a_plan_made_on_empty_tables_finds_each_row_by_its_key(empty: psycopg.Connection) -> None:
     """A worker keeps the plan that it made at its start. On empty tables one that begins with whatever is in a state
-    costs as little as one that begins with the keys; later it reads the whole backlog for each claim.
+    costs as little as one that begins with the keys; later it reads the whole backlog, or all endpoints, for each claim
+    or record.
     """
     claim = {
         "lanes": "[]", "quantum": 15, "batch": 300, "worker": uuid7(), "room": 1000, "lane_limit": None, "now": None,
     }  # fmt: skip
     record = {"rows": "[]", "verdicts": "[]", "now": None}
+    tables = ("deliveries", "endpoints", "lanes", "wakes")
     for statement, values in ((deliveries._CLAIM, claim), (deliveries._RECORD, record)):
-        found = [scan for scan in scans(empty, statement, values) if scan.relation == "deliveries"]
-        assert found
+        found = [scan for scan in scans(empty, statement, values) if scan.relation in tables]
+        assert {"deliveries", "endpoints"} <= {scan.relation for scan in found}
         for scan in found:
             assert re.search(r"\((\w+\.)?(id|endpoint_id) = ", scan.condition), scan
+
+
+def test_a_look_on_empty_tables_reads_what_is_due_and_the_lanes_that_are_capped(empty: psycopg.Connection) -> None:
+    look = {"lanes": 300, "worker": uuid7(), "room": 1000, "now": None}
+    for statement, values in ((deliveries._LOCK_LANES, look), (deliveries._DEMAND, {"lanes": 64, "now": None})):
+        found = [scan for scan in scans(empty, statement, values) if scan.relation in ("lanes", "wakes")]
+        assert len(found) >= 4
+        for scan in found:
+            by_due_or_key = re.search(r"\(((\w+\.)?endpoint_id = |(ready|due)_at <= )", scan.condition)
+            assert by_due_or_key or scan.index == "lanes_capped", scan
