@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 LANES_A_BELL: Final = 64
 """Lanes or wakes that are due for each worker that is rung: a claim takes 300 deliveries, of as many lanes."""
 
-# OFFSET 0 keeps the lanes that are capped, which are few, in front: as a join, a plan that was made on empty tables read
-# all wakes, of which every endpoint that answers has one for a minute.
+# OFFSET 0 keeps the lanes that are capped, which are few, in front: as a join, a plan that was made on empty tables
+# read all wakes, of which every endpoint that answers has one for a minute.
 _LOCK_LANES = text("""
 WITH clock AS MATERIALIZED (
     SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now

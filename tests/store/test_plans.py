@@ -197,7 +197,12 @@ def test_a_plan_made_on_empty_tables_finds_each_row_by_its_key(empty: psycopg.Co
             assert re.search(r"\((\w+\.)?(id|endpoint_id) = ", scan.condition), scan
 
 
-def test_a_look_on_empty_tables_reads_what_is_due_and_the_lanes_that_are_capped(empty: psycopg.Connection) -> None:
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_a_look_on_empty_tables_reads_what_is_due_and_the_lanes_that_are_capped(
+    empty: psycopg.Connection, mode: str
+) -> None:
+    """With the plan of the first looks, and with the one that is kept."""
+    empty.execute(f"SET plan_cache_mode = {mode}".encode())
     look = {"lanes": 300, "worker": uuid7(), "room": 1000, "now": None}
     for statement, values in ((deliveries._LOCK_LANES, look), (deliveries._DEMAND, {"lanes": 64, "now": None})):
         found = [scan for scan in scans(empty, statement, values) if scan.relation in ("lanes", "wakes")]
