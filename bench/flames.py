@@ -20,8 +20,20 @@ CALLS = 40_000
 
 
 def record(pid: int, to: Path) -> subprocess.Popen[bytes]:
-    """Begins to sample a process for `SECONDS`."""
-    argv = ["py-spy", "record", "--pid", str(pid), "--duration", str(SECONDS), "--rate", "200", "--output", str(to)]
+    """Begins to sample a process for `SECONDS`: the thread that runs, not those that wait."""
+    argv = [
+        "py-spy",
+        "record",
+        "--pid",
+        str(pid),
+        "--duration",
+        str(SECONDS),
+        "--rate",
+        "400",
+        "--gil",
+        "--output",
+        str(to),
+    ]
     return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -64,6 +64,8 @@ ROWS = (
         3_000,
         most=False,
     ),
+    Row("walk.warm_overhead_us", "CPU over a bare POST, of the next 50,000 by the same system: warm", "µs", 250),
+    Row("walk.warm_deliveries_per_s", "sustained deliveries, warm", "/s", 3_000, most=False),
     Row("walk.redis_commands_per_delivery", "Redis commands per delivery", "", 0.15),
     Row("walk.wal_bytes_per_delivery", "WAL per delivery", "B"),
     Row("walk.disk_bytes_per_delivery", "disk per delivery: event, log and indexes", "B"),

@@ -39,8 +39,14 @@ def bare(bench: Bench) -> Figures:
 
 
 def walk(bench: Bench) -> Figures:
+    """The first walk of a fresh system, and beside it half of another by the same one: `warm_…`."""
     with site(bench, healthy(bench.options.endpoints)) as made:
-        return drained(bench, made, bench.options.walk)
+        cold = drained(bench, made, bench.options.walk)
+        warm = drained(bench, made, bench.options.walk // 2)
+    for name in ("lost", "duplicates"):
+        cold[name] += warm[name]
+    kept = ("deliveries_per_s", "cpu_us_per_delivery", "postgres_cpu_us_per_delivery", "worker_cpu_us_per_delivery")
+    return cold | {f"warm_{name}": warm[name] for name in kept if name in warm}
 
 
 def one_endpoint(bench: Bench) -> Figures:

@@ -92,6 +92,8 @@ def derived(figures: Figures) -> Figures:
     for name, post in (("overhead_us", "bare"), ("overhead_over_transport_us", "bare_transport")):
         if total is not None and (least := figures.get(f"{post}.cpu_us_per_post")) is not None:
             found[f"walk.{name}"] = total - least
+            if (warm := figures.get("walk.warm_cpu_us_per_delivery")) is not None:
+                found[f"walk.warm_{name}"] = warm - least
     if total and (fanned := figures.get("fanout10.cpu_us_per_delivery")) is not None:
         found["fanout10.saves_us"] = total - fanned
     if total and naive:
