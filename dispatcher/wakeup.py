@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 CHANNEL: Final = "dispatcher.wakeup"
 
-COALESCE_S: Final = 0.005
-"""At most one wake-up in this time and process: under load the scheduler has one to hear anyway."""
+COALESCE_S: Final = 0.02
+"""At most one wake-up in this time and process: having heard one, the scheduler looks no sooner again (its tick)."""
 
 RETRY_S: Final = 1.0
 """How long a broker that did not take a wake-up is left alone."""
