@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import socket
 import ssl
 from functools import lru_cache
@@ -301,8 +300,7 @@ def _in_turn(addresses: Sequence[str]) -> list[str]:
 
 async def _connected_socket(address: str, port: int, limit: float) -> socket.socket:
     """Dial an address, never a name; raises TimeoutError or OSError."""
-    is_v6 = ipaddress.ip_address(address).version == 6
-    sock = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -28,16 +28,22 @@ _EPOCH: Final = "timestamptz '2000-01-01T00:00:00Z'"
 _EXPANDED: Final = """json_to_recordset(t.body)
          AS x(endpoint_id uuid, event_type text, kind text, what text, size smallint, n bigint)"""
 
-# In the order of the key, so that two who fold at once wait for one another rather than deadlock.
+# Tallies are unpacked once, into the finest grain, of which the coarser ones are made. In the order of the key, so that
+# two who fold at once wait for one another rather than deadlock.
 _FOLD = text(f"""
 WITH taken AS (
     DELETE FROM dispatcher.tallies
     WHERE id IN (SELECT id FROM dispatcher.tallies ORDER BY id LIMIT :batch FOR UPDATE SKIP LOCKED)
     RETURNING at, body
+), finest AS MATERIALIZED (
+    SELECT x.endpoint_id, date_bin('5 minutes', t.at, {_EPOCH}) AS since, x.event_type, x.kind, x.what, x.size,
+           sum(x.n) AS n
+    FROM taken t CROSS JOIN LATERAL {_EXPANDED}
+    GROUP BY 1, 2, 3, 4, 5, 6
 ), folded AS (
     INSERT INTO dispatcher.counts AS c (endpoint_id, grain, since, event_type, kind, what, size, n)
-    SELECT x.endpoint_id, g.grain, date_bin(g.width, t.at, {_EPOCH}), x.event_type, x.kind, x.what, x.size, sum(x.n)
-    FROM taken t CROSS JOIN {_WIDTHS} AS g(grain, width) CROSS JOIN LATERAL {_EXPANDED}
+    SELECT f.endpoint_id, g.grain, date_bin(g.width, f.since, {_EPOCH}), f.event_type, f.kind, f.what, f.size, sum(f.n)
+    FROM finest f CROSS JOIN {_WIDTHS} AS g(grain, width)
     GROUP BY 1, 2, 3, 4, 5, 6, 7
     ORDER BY 1, 2, 3, 4, 5, 6, 7
     ON CONFLICT (endpoint_id, grain, since, event_type, kind, what, size) DO UPDATE SET n = c.n + excluded.n
