@@ -6,8 +6,9 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from uuid import RFC_4122
 
-from dispatcher.ids import created_at, uuid7_in_order
+from dispatcher.ids import created_at, uuid7, uuid7_in_order
 
 
 def day(n: int) -> datetime:
@@ -48,19 +49,27 @@ def test_threads_share_the_order_and_no_id() -> None:
 FORK = """
 import os
 from datetime import datetime, timezone
-from dispatcher.ids import uuid7_in_order
+from dispatcher.ids import uuid7, uuid7_in_order
 at = datetime(2026, 3, 2, tzinfo=timezone.utc)
 uuid7_in_order(at)
 if os.fork() == 0:
-    os.write(1, uuid7_in_order(at).bytes)
+    os.write(1, uuid7_in_order(at).bytes + uuid7(at).bytes)
     os._exit(0)
 os.wait()
-os.write(1, uuid7_in_order(at).bytes)
+os.write(1, uuid7_in_order(at).bytes + uuid7(at).bytes)
 """
 
 
 def test_a_forked_child_makes_others() -> None:
     made = subprocess.run([sys.executable, "-c", FORK], check=True, capture_output=True).stdout
-    theirs, mine = made[:16], made[16:]
-    assert theirs[:6] == mine[:6]
+    theirs, their_second, mine, my_second = (made[start : start + 16] for start in range(0, 64, 16))
+    assert theirs[:6] == mine[:6] == their_second[:6] == my_second[:6]
     assert theirs[6:12] != mine[6:12]  # where the child counts, not only its random end
+    assert their_second[6:] != my_second[6:]  # though the parent had random bytes in stock
+
+
+def test_random_bits_are_given_once() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    made = [uuid7(at) for _ in range(2_000)]  # more than one stock holds
+    assert len(set(made)) == len({id_.int & (1 << 62) - 1 for id_ in made}) == 2_000
+    assert {(id_.version, id_.variant) for id_ in made} == {(7, RFC_4122)}
