@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from standardwebhooks.webhooks import Webhook
 
 from bench import accounting
 from bench.generator import BATCH, Emitted, Generator
@@ -229,14 +230,16 @@ def describe(bench: Bench, system: System) -> None:
 
 
 def verified(ledger: Ledger, keys: Mapping[str, bytes]) -> int:
-    """How many of the samples the reference implementation of Standard Webhooks accepts."""
+    """How many of the samples the reference implementation of Standard Webhooks signs as they are signed.
+
+    Its `verify` refuses what is older than five minutes, as in a long run most samples are by the end.
+    """
     verified = 0
     for sample in ledger.samples:
-        try:
-            Webhook(keys[sample.path]).verify(sample.body, sample.headers())
-        except WebhookVerificationError:
-            continue
-        verified += 1
+        headers = sample.headers()
+        at = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+        signature = Webhook(keys[sample.path]).sign(headers["webhook-id"], at, sample.body.decode())
+        verified += signature in headers["webhook-signature"].split(" ")
     return verified
 
 

@@ -6,7 +6,7 @@ import time
 
 import psycopg
 
-from bench.site import Bench, Figures, Site, healthy, quantile, site
+from bench.site import Bench, Figures, Site, healthy, latencies_ms, quantile, site
 
 TABLES = ("deliveries", "lanes", "wakes", "workers", "tallies")
 
@@ -25,11 +25,14 @@ def soak(bench: Bench) -> Figures:
         made.await_posts(count)
         made.system.await_recorded(60)
         emitted, ledger = made.generator.emitted(), made.receiver.ledger()
+        latencies = latencies_ms(ledger, emitted.ids, emitted.accepted_at_s)
         third = max(1, len(sizes) // 3)
         return {
             **made.checks(emitted, ledger),
             "seconds": options.soak_s,
             "per_s": per_s,
+            "p50_ms": quantile(latencies, 0.5),
+            "p99_ms": quantile(latencies, 0.99),
             "hot_bytes_first": quantile(sizes[:third], 0.5),
             "hot_bytes_last": quantile(sizes[-third:], 0.5),
             "growth_ratio": quantile(sizes[-third:], 0.5) / quantile(sizes[:third], 0.5),

@@ -108,7 +108,7 @@ def first_id(at: datetime) -> UUID:
 
 def format_id(prefix: Prefix, value: UUID | str) -> str:
     """`evt_<uuid>`: contains no dot, since Standard Webhooks joins id and timestamp by one."""
-    if isinstance(value, UUID):  # UUID.__str__ takes twice as long, and an attempt writes five ids
+    if type(value) is UUID:  # str() takes twice as long, and an attempt writes five ids; orjson knows no subclass
         return f"{prefix}_{orjson.dumps(value).decode()[1:-1]}"
     return f"{prefix}_{value}"
 

@@ -98,7 +98,7 @@ def hot_engine(settings: Settings, *, connections: int) -> AsyncEngine:
         pool_size=connections,
         max_overflow=0,
         pool_reset_on_return=None,  # every use commits or breaks; a ROLLBACK more costs a round trip each time
-        connect_args={"options": f"{PLANS} {LIMITS}", "prepare_threshold": 0, "connect_timeout": 10},
+        connect_args={"options": f"{PLANS} {LIMITS} -c timezone=UTC", "prepare_threshold": 0, "connect_timeout": 10},
     )
 
 

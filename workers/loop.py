@@ -406,6 +406,7 @@ class WorkerLoop:
                 PlatformKeys.load, self._deliver.keyring, self._deliver.clock
             )
         self._alive_until_s = asked_at_s + 0.8 * self._term_s
+        self._rung.set()  # whatever the row says, and whatever has stopped the loop: the next claim sets it right
 
 
 def share(room: int, max_in_flight: int) -> tuple[int, int | None]:

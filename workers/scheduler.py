@@ -104,6 +104,7 @@ class Scheduler:
     async def _keep_ticking(self) -> None:
         pause_s, complain_at_s = TICK_S[0], float("-inf")
         while not self._stopping.is_set():
+            self._woken.clear()  # before the look: what is committed while it lasts, it may not see
             try:
                 due = await self.tick()
             except SQLAlchemyError as error:
@@ -113,7 +114,6 @@ class Scheduler:
                     _log.warning("tick.failed error=%s", telemetry.one_line(error))
                 due = False
             pause_s = TICK_S[0] if due else min(2 * pause_s, TICK_S[1])
-            self._woken.clear()
             if due or not await self._slept(pause_s):
                 # Due, or woken: the next look is a short tick away, not sooner, so that what comes meanwhile
                 # shares its bell.

@@ -29,7 +29,7 @@ from dispatcher.store import profiles
 from dispatcher.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 1000
 """Events in one statement of `emit_many`: larger ones gain nothing (measured) and hold more memory."""
+
+CHUNK_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of payload in one statement, or one event's: some drivers write them in hexadecimal, and copy that."""
 
 KEY_LIFETIME: Final = timedelta(hours=24)
 """How long an idempotency key is remembered."""
@@ -250,10 +253,9 @@ class _Batch:
             checked = self._take_keys(checked)
             routes = {item.place: routes[item.place] for item in checked if item.place in routes}
         implicit = targets.endpoints(self.connection, routes.values(), at=self._at) if routes else {}
-        for start in range(0, len(checked), CHUNK):
+        for chunk in _chunks(checked):
             events: list[store.NewEvent] = []
             deliveries: list[store.NewDelivery] = []
-            chunk = checked[start : start + CHUNK]
             payload_at = 1
             for item in chunk:
                 event = item.event
@@ -357,6 +359,19 @@ class _Batch:
 
     def _pointer(self, place: int) -> str:
         return f"/{place}" if self._several else ""
+
+
+def _chunks(checked: Sequence[_Checked]) -> Iterator[list[_Checked]]:
+    """What goes into one statement each."""
+    chunk: list[_Checked] = []
+    size = 0
+    for item in checked:
+        if chunk and (len(chunk) == CHUNK or size + len(item.payload) > CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(item)
+        size += len(item.payload)
+    yield chunk
 
 
 def _own_id(event: Event) -> str:

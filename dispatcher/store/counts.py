@@ -133,9 +133,9 @@ WITH holder AS MATERIALIZED (
            d.place > share.n AS beyond
     FROM share CROSS JOIN holder e
     CROSS JOIN LATERAL (
-        SELECT event_type, created_at, due_at, row_number() OVER (ORDER BY due_at, id) AS place
+        SELECT event_type, created_at, due_at, row_number() OVER (ORDER BY due_at) AS place
         FROM dispatcher.deliveries WHERE endpoint_id = e.id AND state = 'waiting'
-        ORDER BY due_at, id LIMIT share.n + 1
+        ORDER BY due_at LIMIT share.n + 1
     ) d
     UNION ALL
     (SELECT e.id, e.tenant_id, d.event_type, NULL, NULL, true, false

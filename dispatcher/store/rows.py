@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
+from uuid import UUID
 
 import orjson
 
 
 def _other(value: object) -> str:
-    """A datetime of a subclass, such as freezegun's or pendulum's, which orjson does not take for one."""
+    """What orjson does not take for one: a subclass, such as freezegun's datetime, pendulum's, or asyncpg's UUID."""
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
     raise TypeError
 
 

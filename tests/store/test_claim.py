@@ -504,10 +504,10 @@ def test_the_last_room_of_a_worker_is_for_lanes_that_answer(engine: Engine) -> N
         hanging = walk.add_endpoint(connection, event_types=("hangs",))
         walk.add_endpoint(connection, event_types=("answers",))
         worker_id = walk.add_worker(connection)
-        walk.emit(connection, 30, type_="hangs")
+        walk.emit(connection, 60, type_="hangs")
         held = deliveries.claim(connection, worker_id=worker_id, room=20, batch=20, now=NOW).claims
         assert {claim.endpoint_id for claim in held} == {hanging.id}
-        walk.emit(connection, 30, type_="answers")
+        walk.emit(connection, 60, type_="answers")
         claimed = deliveries.claim(connection, worker_id=worker_id, room=20, batch=20, lane_limit=8, now=NOW)
         assert [claim.event.type for claim in claimed.claims] == ["answers"] * 8
         # It is looked at again as soon as something of it has come to an end.
@@ -515,3 +515,22 @@ def test_the_last_room_of_a_worker_is_for_lanes_that_answer(engine: Engine) -> N
         walk.record(connection, [walk.result(claim) for claim in claimed.claims])
         again = deliveries.claim(connection, worker_id=worker_id, room=40, batch=40, now=NOW).claims
     assert {claim.event.type for claim in again} == {"answers", "hangs"}
+
+
+def test_a_lane_that_one_worker_has_no_room_for_is_soon_looked_at_by_another(engine: Engine) -> None:
+    def look(worker_id: UUID, lane_limit: int | None, after_s: float) -> int:
+        now = NOW + timedelta(seconds=after_s)
+        claimed = deliveries.claim(connection, worker_id=worker_id, room=20, batch=20, lane_limit=lane_limit, now=now)
+        assert not (claimed.more and not claimed.claims)
+        return len(claimed.claims)
+
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        full, free = walk.add_worker(connection), walk.add_worker(connection)
+        walk.emit(connection, 60)
+        assert look(full, None, 0) == 20
+        assert look(full, 8, 0) == 0
+        assert look(free, None, 0.2) == 0  # not at once, or it would be looked at all the time
+        assert deliveries.demand(connection, now=NOW + timedelta(seconds=0.3)).bells == 1
+        assert look(full, 8, 0.3) == 0
+        assert look(free, None, 0.6) == 20
