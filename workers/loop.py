@@ -259,9 +259,16 @@ class WorkerLoop:
                 stale = {claim.endpoint_id for claim in claimed.claims}
             for endpoint in endpoints.fetch(connection, stale).values():
                 self._routes[endpoint.id] = self._deliver.route(endpoint)
+            if any(self._lacks_a_key(self._routes[endpoint_id]) for endpoint_id in stale):  # made since the last beat?
+                self._platform_keys = PlatformKeys.load(connection, self._deliver.keyring, self._clock)
         if any(claim.schedule_id not in self._schedules for claim in claimed.claims):
             self._schedules.update(read_schedules(connection))
         return claimed
+
+    def _lacks_a_key(self, route: Route) -> bool:
+        at = self._clock.now()
+        schemes = [signer.scheme for signer in route.signers if signer.scheme.key_owner == "platform"]
+        return not all(self._platform_keys.signing(scheme, at) for scheme in schemes)
 
     def _done(self, task: asyncio.Task[Result]) -> None:
         claim, route = self._in_flight.pop(task)
@@ -386,6 +393,10 @@ class WorkerLoop:
                     # What a stopping worker no longer holds it may have sent: that is the rescue's, which says so.
                     if not self._stopping:
                         await self._give_up()
+                    # Whatever its row says and whatever has stopped the loop, a claim sets it right. Not before the
+                    # first bell: until Celery has taken over the signals, SIGTERM ends it with what it has in flight.
+                    if self._claims:
+                        self._rung.set()
             except (SQLAlchemyError, TimeoutError) as error:
                 _log.warning("heartbeat.failed worker=%s error=%s", self.worker_id, telemetry.one_line(error))
 
@@ -406,7 +417,6 @@ class WorkerLoop:
                 PlatformKeys.load, self._deliver.keyring, self._deliver.clock
             )
         self._alive_until_s = asked_at_s + 0.8 * self._term_s
-        self._rung.set()  # whatever the row says, and whatever has stopped the loop: the next claim sets it right
 
 
 def share(room: int, max_in_flight: int) -> tuple[int, int | None]:
