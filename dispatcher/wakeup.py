@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CHANNEL: Final = "dispatcher.wakeup"
 
-COALESCE_S: Final = 0.02
+COALESCE_S: Final = 0.01
 """At most one wake-up in this time and process: having heard one, the scheduler looks no sooner again (its tick)."""
 
 RETRY_S: Final = 1.0

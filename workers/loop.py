@@ -50,6 +50,9 @@ not sooner than the second, unless so many wait: a lone one is seen at once, and
 ROUTES: Final = 50_000
 """Endpoints whose parsed and unsealed state is kept."""
 
+CONTENDED_S: Final = 0.02
+"""Between two tries to claim where other workers had locked all lanes that are due: some twice what a claim takes."""
+
 CONNECTIONS: Final = 3
 """To the database: one claims, one records, one shows that the worker lives."""
 
@@ -230,6 +233,10 @@ class WorkerLoop:
                 task = create_task(self._deliver(claim, route))
                 self._in_flight[task] = (claim, route)
                 task.add_done_callback(self._done)
+        if claimed.more and not claimed.claims:
+            self._rung.clear()  # the next round answers what has rung so far
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._rung.wait(), CONTENDED_S)
         return claimed.more
 
     async def _give_up(self) -> None:

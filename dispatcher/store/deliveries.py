@@ -56,11 +56,14 @@ WITH clock AS MATERIALIZED (
     FOR NO KEY UPDATE SKIP LOCKED
 ), found AS MATERIALIZED (
     SELECT endpoint_id FROM ready UNION SELECT endpoint_id FROM woken UNION SELECT endpoint_id FROM capped
+), contended AS MATERIALIZED (  -- as `Claimed.more`
+    SELECT WHERE NOT EXISTS (SELECT FROM found)
+             AND EXISTS (SELECT FROM dispatcher.lanes WHERE ready_at <= (SELECT now FROM clock))
 ), resting AS (
-    UPDATE dispatcher.workers SET going = false, room = :room
-    WHERE id = :worker AND (going OR room = 0) AND NOT EXISTS (SELECT FROM found)
+    UPDATE dispatcher.workers SET going = EXISTS (SELECT FROM contended), room = :room
+    WHERE id = :worker AND (going <> EXISTS (SELECT FROM contended) OR room = 0) AND NOT EXISTS (SELECT FROM found)
 )
-SELECT endpoint_id FROM found
+SELECT endpoint_id FROM found UNION ALL SELECT NULL FROM contended
 """)
 
 # A failure halves the lane's cap, a success adds one. What takes a second or more may halve it to 1, so that a dead
@@ -510,7 +513,11 @@ SELECT (SELECT workers FROM idle),
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What one claim took. `more` is true where some lane it looked at still has due work below its cap."""
+    """What one claim took.
+
+    `more` is true where some lane it looked at still has due work below its cap, or where it could look at none, since
+    others had locked those that are due.
+    """
 
     claims: list[Claim]
     more: bool
@@ -539,8 +546,8 @@ def claim(
     limit = min(room, batch)
     values = {"lanes": limit, "worker": worker_id, "room": room, "now": now}
     lanes = list(connection.execute(_LOCK_LANES, values).scalars())
-    if not lanes:
-        return Claimed([], more=False)
+    if lanes in ([], [None]):
+        return Claimed([], more=bool(lanes))
     rows = connection.execute(
         _CLAIM,
         {

@@ -95,6 +95,26 @@ def test_a_worker_says_that_it_goes_on_until_it_has_found_nothing(engine: Engine
         assert state() == (False, 6, 1)  # whatever has stopped it
 
 
+def test_a_worker_that_finds_all_due_lanes_locked_by_another_goes_on(engine: Engine) -> None:
+    def claim(connection: Connection, worker_id: UUID, room: int) -> tuple[int, bool, bool]:
+        claimed = deliveries.claim(connection, worker_id=worker_id, room=room, batch=300, now=NOW)
+        sql = f"SELECT going FROM dispatcher.workers WHERE id = '{worker_id}'"
+        return len(claimed.claims), claimed.more, walk.rows(connection, sql)[0].going
+
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        one, other = walk.add_worker(connection), walk.add_worker(connection)
+        walk.emit(connection, 30)
+        assert claim(connection, one, 10) == (10, True, True)
+    with engine.begin() as first, engine.begin() as second:
+        assert claim(first, one, 5) == (5, True, True)
+        assert claim(second, other, 100) == (0, True, True)
+        first.rollback()
+        assert claim(second, other, 100) == (20, False, False)
+    with engine.begin() as connection:
+        assert claim(connection, one, 5) == (0, False, False)
+
+
 def test_a_bell_is_for_many_wakes_or_lanes(engine: Engine) -> None:
     with engine.begin() as connection:
         walk.add_endpoint(connection)

@@ -94,6 +94,35 @@ async def test_endpoints_that_hang_leave_room_for_those_that_answer(
     await until(lambda: delivered(engine) == 430)
 
 
+async def test_what_another_worker_has_locked_is_claimed_without_another_bell(
+    engine: Engine, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(engine, 30)
+    looks = 0
+    claim = deliveries.claim
+
+    def counted(*args: Any, **kwargs: Any) -> Claimed:
+        nonlocal looks
+        looks += 1
+        return claim(*args, **kwargs)
+
+    worker = make_worker()
+    await worker.start()
+    with engine.begin() as connection:
+        another = walk.add_worker(connection, now=None)
+        assert len(walk.claim(connection, another, now=None, room=10)) == 10
+    monkeypatch.setattr(deliveries, "claim", counted)
+    with engine.connect() as other:
+        other.execute(text("SELECT FROM dispatcher.lanes FOR NO KEY UPDATE"))
+        bell = asyncio.create_task(worker.ring())
+        await asyncio.sleep(0.2)
+        assert not bell.done()
+        assert 1 < looks < 20  # now and then, not as fast as it can
+        other.rollback()
+    await bell
+    await until(lambda: delivered(engine) == 20)
+
+
 async def test_claiming_stops_while_recording_falls_behind(
     engine: Engine, make_worker: MakeWorker, receiver: Receiver
 ) -> None:
