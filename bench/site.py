@@ -37,9 +37,9 @@ class Options:
     bare_posts: int = 30_000
     naive: int = 5_000
     one_endpoint: int = 20_000
-    tls_posts: int = 10_000
+    tls_posts: int = 5_000
     tls_keepalive: int = 20_000
-    tls_new: int = 5_000
+    tls_new: int = 10_000
     fanout10: int = 3_000
     slow: int = 20_000
     slow_endpoints: int = 1_000
@@ -315,10 +315,16 @@ def open_loop(made: Site, name: str, per_s: float, seconds: float, *, settles: b
     """
     made.begin()
     count = max(1, int(per_s * seconds))
+    before = accounting.read_cpu(pids := made.pids())
     made.generator.start_open_loop(count, per_s)
     made.await_posts(count)
     if settles:
         made.system.await_recorded(STALLED_S)
+    used = accounting.read_cpu(pids).since(before)
+    used.pop("receiver", None)
+    cpu = {f"{name}_{part}_cpu_us_per_delivery": cpu_s / count * 1e6 for part, cpu_s in used.items()}
+    if used:
+        cpu[f"{name}_cpu_us_per_delivery"] = sum(used.values()) / count * 1e6
     emitted, ledger = made.generator.emitted(), made.receiver.ledger()
     wanted = latencies_ms(ledger, emitted.ids, emitted.wanted_at_s)
     accepted = latencies_ms(ledger, emitted.ids, emitted.accepted_at_s)
@@ -329,5 +335,6 @@ def open_loop(made: Site, name: str, per_s: float, seconds: float, *, settles: b
         f"{name}_max_ms": max(accepted),
         f"{name}_from_wanted_p50_ms": quantile(wanted, 0.5),
         f"{name}_from_wanted_p99_ms": quantile(wanted, 0.99),
+        **cpu,
         **made.checks(emitted, ledger),  # of the last load, which is the half
     }
