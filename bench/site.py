@@ -35,13 +35,13 @@ class Options:
     endpoints: int = 100
     walk: int = 100_000
     bare_posts: int = 30_000
-    naive: int = 5_000
+    naive: int = 4_000
     one_endpoint: int = 20_000
-    tls_posts: int = 5_000
+    tls_posts: int = 4_000
     tls_keepalive: int = 20_000
-    tls_new: int = 10_000
+    tls_new: int = 5_000
     fanout10: int = 3_000
-    slow: int = 20_000
+    slow: int = 15_000
     slow_endpoints: int = 1_000
     in_flight: int = 2_000
     hold_s: float = 5.0

@@ -39,10 +39,10 @@ def bare(bench: Bench) -> Figures:
 
 
 def walk(bench: Bench) -> Figures:
-    """The first walk of a fresh system, and beside it half of another by the same one: `warm_…`."""
+    """The first walk of a fresh system, and beside it a quarter of another by the same one: `warm_…`."""
     with site(bench, healthy(bench.options.endpoints)) as made:
         cold = drained(bench, made, bench.options.walk)
-        warm = drained(bench, made, bench.options.walk // 2)
+        warm = drained(bench, made, bench.options.walk // 4)
     for name in ("lost", "duplicates"):
         cold[name] += warm[name]
     kept = ("deliveries_per_s", "cpu_us_per_delivery", "postgres_cpu_us_per_delivery", "worker_cpu_us_per_delivery")
