@@ -21,6 +21,7 @@ EVENTS: Final = {
     "claims.given_up": "a worker gave back claims that it never heard of: a commit's answer had been lost",
     "delivery.attempted": "an attempt was made and recorded: what came of it and what was decided",
     "claim.failed": "the database did not answer a claim; it is tried again",
+    "fold.failed": "statistics could not be brought up to date; it is tried again, and answers stay complete",
     "heartbeat.failed": "a worker could not show that it lives",
     "leader.elected": "this scheduler now rescues, prunes and makes partitions",
     "process.exited": "a child of the supervisor ended by itself",

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import signal
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import redis.asyncio
 import uvloop
@@ -47,13 +47,19 @@ TICK_S: Final = (0.01, 0.25)
 RESCUE_EVERY_S: Final = 1.0
 PRUNE_EVERY_S: Final = 60.0
 FOLD_EVERY_S: Final = 5.0  # what is counted in the same rows meanwhile is written once
-FOLD_BATCH: Final = 200  # tallies; some thousand counts
+FOLD_BATCH, FOLD_BITE = 1000, 50  # tallies in a transaction, and in a statement
+FOLD_SHARE: Final = 0.2
+"""Of the time that a fold may keep the database busy, for as long as it keeps up. All at once, a fold of 300 endpoints'
+five seconds kept a core busy for 100 to 300 ms: the 99th percentile beside dead endpoints was that of the folds."""
 COMPLAIN_EVERY_S: Final = 5.0  # while the database is away every tick fails, four times a second
 LEADER_TERM_S: Final = 10.0
-CONNECTIONS: Final = 4
+CONNECTIONS: Final = 5
+"""One for each of the things that it keeps doing."""
 
 REPLAY_EVERY_S: Final = (0.05, 1.0)
 """The pause between two rounds of replays: the shorter while one runs."""
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +106,7 @@ class Scheduler:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_ticking())
             group.create_task(self._keep_house())
+            group.create_task(self._keep_folding())
             group.create_task(self._keep_replaying())
             group.create_task(self._keep_retaining())
         await self._engine.dispose()
@@ -144,15 +151,12 @@ class Scheduler:
         return demand.bells > 0
 
     async def _keep_house(self) -> None:
-        pruned_at_s = folded_at_s = float("-inf")
+        pruned_at_s = float("-inf")
         more = False
         while not self._stopping.is_set():
             try:
                 if await self._lead():
                     await self.rescue()
-                    if self._clock.monotonic() - folded_at_s >= FOLD_EVERY_S:
-                        folded_at_s = self._clock.monotonic()
-                        await self._fold()
                     if self._clock.monotonic() - pruned_at_s >= PRUNE_EVERY_S:
                         pruned_at_s = self._clock.monotonic()
                         await self._make_partitions()
@@ -264,14 +268,36 @@ class Scheduler:
         self._connected_since_s = now_s
         return True
 
-    async def _fold(self) -> None:
-        """Folds tallies into counts for a second at most, since whoever is to be rescued waits."""
-        until_s = self._clock.monotonic() + RESCUE_EVERY_S
-        while not self._stopping.is_set() and self._clock.monotonic() < until_s:
-            async with self._engine.begin() as connection:
-                folded = await connection.run_sync(partial(counts.fold, batch=FOLD_BATCH))
-            if folded < FOLD_BATCH:
-                return
+    async def _keep_folding(self) -> None:
+        """Apart from the house, which must not wait: a fold takes its time, so that deliveries do not wait for it."""
+        while not await self._stops_within(FOLD_EVERY_S):
+            if self._clock.monotonic() >= self._leads_until_s:
+                continue
+            try:
+                paced = True
+                while await self._fold(paced=paced) and not self._stopping.is_set():
+                    paced = False  # it does not keep up
+            except SQLAlchemyError as error:
+                _log.warning("fold.failed error=%s", telemetry.one_line(error))
+
+    async def _fold(self, *, paced: bool) -> bool:
+        """Folds a batch of tallies into counts, by steps, with pauses or at once; whether it was a whole one."""
+        taken = counts.Taken()
+        async with self._engine.begin() as connection:
+
+            async def step(statement: Callable[[Connection], _T]) -> _T:
+                began_s = self._clock.monotonic()
+                found = await connection.run_sync(statement)
+                if paced:
+                    await self._stops_within((self._clock.monotonic() - began_s) * (1 / FOLD_SHARE - 1))
+                return found
+
+            while taken.tallies < FOLD_BATCH:
+                if await step(partial(counts.take, taken=taken, batch=FOLD_BITE)) < FOLD_BITE:
+                    break
+            for part in taken.parts():
+                await step(partial(counts.add, part=part))
+        return taken.tallies >= FOLD_BATCH
 
     async def _keep_replaying(self) -> None:
         pause_s = REPLAY_EVERY_S[1]

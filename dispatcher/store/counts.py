@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+import orjson
 from sqlalchemy import text
+
+from dispatcher.store.rows import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,32 +27,42 @@ By: TypeAlias = Literal["endpoint", "event_type", "tenant", "none"]
 MOST: Final = 100_000
 """So many waiting deliveries are counted for one question, whatever waits."""
 
+PART: Final = 200
+"""Counts in a part of a fold, which with three grains each are some 10 ms of the database's time."""
+
+_KEY: Final = ("endpoint_id", "since", "event_type", "kind", "what", "size", "n")
 _WIDTHS: Final = "(VALUES ('5min', interval '5 minutes'), ('hour', interval '1 hour'), ('day', interval '1 day'))"
 _EPOCH: Final = "timestamptz '2000-01-01T00:00:00Z'"
 _EXPANDED: Final = """json_to_recordset(t.body)
          AS x(endpoint_id uuid, event_type text, kind text, what text, size smallint, n bigint)"""
 
-# Tallies are unpacked once, into the finest grain, of which the coarser ones are made. In the order of the key, so that
-# two who fold at once wait for one another rather than deadlock.
-_FOLD = text(f"""
+# Tallies are unpacked once, into the finest grain, of which the coarser ones are made.
+_TAKE = text(f"""
 WITH taken AS (
     DELETE FROM dispatcher.tallies
     WHERE id IN (SELECT id FROM dispatcher.tallies ORDER BY id LIMIT :batch FOR UPDATE SKIP LOCKED)
     RETURNING at, body
-), finest AS MATERIALIZED (
+), finest AS (
     SELECT x.endpoint_id, date_bin('5 minutes', t.at, {_EPOCH}) AS since, x.event_type, x.kind, x.what, x.size,
            sum(x.n) AS n
     FROM taken t CROSS JOIN LATERAL {_EXPANDED}
     GROUP BY 1, 2, 3, 4, 5, 6
-), folded AS (
-    INSERT INTO dispatcher.counts AS c (endpoint_id, grain, since, event_type, kind, what, size, n)
-    SELECT f.endpoint_id, g.grain, date_bin(g.width, f.since, {_EPOCH}), f.event_type, f.kind, f.what, f.size, sum(f.n)
-    FROM finest f CROSS JOIN {_WIDTHS} AS g(grain, width)
-    GROUP BY 1, 2, 3, 4, 5, 6, 7
-    ORDER BY 1, 2, 3, 4, 5, 6, 7
-    ON CONFLICT (endpoint_id, grain, since, event_type, kind, what, size) DO UPDATE SET n = c.n + excluded.n
 )
-SELECT count(*) FROM taken
+SELECT (SELECT count(*) FROM taken),
+       CAST(json_agg(json_build_array(endpoint_id, since, event_type, kind, what, size, n)) AS text)
+FROM finest
+""")
+
+# In the order of the key, so that two who fold at once wait for one another rather than deadlock.
+_ADD = text(f"""
+INSERT INTO dispatcher.counts AS c (endpoint_id, grain, since, event_type, kind, what, size, n)
+SELECT f.endpoint_id, g.grain, date_bin(g.width, f.since, {_EPOCH}), f.event_type, f.kind, f.what, f.size, sum(f.n)
+FROM json_to_recordset(CAST(CAST(:counted AS text) AS json))
+     AS f(endpoint_id uuid, since timestamptz, event_type text, kind text, what text, size smallint, n bigint)
+CROSS JOIN {_WIDTHS} AS g(grain, width)
+GROUP BY 1, 2, 3, 4, 5, 6, 7
+ORDER BY 1, 2, 3, 4, 5, 6, 7
+ON CONFLICT (endpoint_id, grain, since, event_type, kind, what, size) DO UPDATE SET n = c.n + excluded.n
 """)
 
 # A look into the index counts_since for each grain.
@@ -208,13 +222,48 @@ class Backlogs:
     groups: dict[str, Backlog] = field(default_factory=dict)
 
 
-def fold(connection: Connection, *, batch: int) -> int:
-    """Adds up to `batch` tallies, the oldest first, to the counts of every grain and deletes them; returns how many.
+@dataclass(slots=True)
+class Taken:
+    """So many tallies, and what they come to: endpoint, since, type, kind, what and size of the finest grain."""
 
-    One statement: whatever dies, a tally is either there or counted. Passes over what another folds right now.
+    tallies: int = 0
+    counts: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+
+    def parts(self) -> list[list[dict[str, Any]]]:
+        """Of some `PART` counts each, in the order in which they are added; all of an endpoint are in one."""
+        found: list[list[dict[str, Any]]] = []
+        for _, of_one in groupby(sorted(self.counts.items()), lambda counted: counted[0][0]):
+            if not found or len(found[-1]) >= PART:
+                found.append([])
+            found[-1] += [dict(zip(_KEY, (*key, n), strict=True)) for key, n in of_one]
+        return found
+
+
+def take(connection: Connection, taken: Taken, *, batch: int) -> int:
+    """Deletes up to `batch` tallies, the oldest first, and adds them to `taken`; returns how many.
+
+    To be added to the counts in the same transaction: whatever dies, a tally is either there or counted. Passes over
+    what another folds right now.
     """
-    taken: int = connection.execute(_FOLD, {"batch": batch}).scalar_one()
-    return taken
+    tallies, counted = connection.execute(_TAKE, {"batch": batch}).one()
+    taken.tallies += tallies
+    for *key, n in orjson.loads(counted or "[]"):
+        taken.counts[tuple(key)] += n
+    return int(tallies)
+
+
+def add(connection: Connection, part: list[dict[str, Any]]) -> None:
+    """Adds a part to the counts of every grain."""
+    connection.execute(_ADD, {"counted": to_json(part)})
+
+
+def fold(connection: Connection, *, batch: int) -> int:
+    """Takes up to `batch` tallies and adds them, all at once; returns how many."""
+    taken = Taken()
+    take(connection, taken, batch=batch)
+    for part in taken.parts():
+        add(connection, part)
+    return taken.tallies
 
 
 def forget(connection: Connection, *, batch: int, now: datetime | None = None) -> int:

@@ -7,6 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import pairwise, product
 from math import log2
 from typing import Any
 
@@ -18,7 +19,7 @@ from dispatcher.flow import rescue
 from dispatcher.model.delivery import Result
 from dispatcher.model.outcome import Outcome, OutcomeClass
 from dispatcher.store import counts, deliveries
-from dispatcher.store.counts import Counts, Span
+from dispatcher.store.counts import Counts, Span, Taken
 from dispatcher.store.pauses import Scope
 from dispatcher.wiring import read_schedules
 from tests.support import walk
@@ -165,6 +166,26 @@ def test_what_was_taken_for_lost_and_is_recorded_after_all_counts_as_what_it_was
         assert read(connection) == recount(connection)
 
 
+def test_a_fold_comes_in_parts_that_hold_all_of_an_endpoint(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of their endpoints: two who fold take the same counts one after the other."""
+    monkeypatch.setattr(counts, "PART", 3)
+    with engine.begin() as connection:
+        for _ in range(4):
+            walk.add_endpoint(connection)
+        happen(connection, 3)
+        expected = recount(connection)
+        found = len(walk.rows(connection, "SELECT FROM dispatcher.tallies"))
+        taken = Taken()
+        assert [counts.take(connection, taken, batch=2) for _ in range(3)] == [2, found - 2, 0]
+        of = [[one["endpoint_id"] for one in part] for part in taken.parts()]
+        assert len(of) >= 2
+        assert [id_ for part in of for id_ in part] == sorted(id_ for part in of for id_ in part)
+        assert all(set(one).isdisjoint(other) for one, other in pairwise(of))
+        for part in taken.parts():
+            counts.add(connection, part)
+        assert read(connection) == expected
+
+
 class Killed(Exception):
     pass
 
@@ -174,10 +195,11 @@ def test_a_kill_at_any_statement_of_a_fold_counts_nothing_twice_and_loses_nothin
         happen(connection, 6)
         expected = recount(connection)
 
-    for when in ("before_cursor_execute", "after_cursor_execute"):
+    for when, at in product(("before_cursor_execute", "after_cursor_execute"), ("DELETE FROM", "INSERT INTO")):
 
-        def kill(*_: Any) -> None:
-            raise Killed
+        def kill(_: Any, __: Any, statement: str, *___: Any, at: str = at) -> None:
+            if at in statement:
+                raise Killed
 
         event.listen(engine, when, kill)
         with pytest.raises(Killed), engine.begin() as connection:

@@ -375,13 +375,14 @@ async def test_tallies_are_folded_by_bounded_batches_until_there_are_none(
     engine: Engine, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.scheduler.FOLD_BATCH", 2)
+    monkeypatch.setattr("workers.scheduler.FOLD_BITE", 1)
     with engine.begin() as connection:
         endpoint = walk.add_endpoint(connection)
         for _ in range(5):
             walk.emit(connection, now=None)
             claims = walk.claim(connection, walk.add_worker(connection, now=None), now=None)
             walk.record(connection, [walk.result(claim) for claim in claims], now=None)
-    await scheduler._fold()
+    assert [await scheduler._fold(paced=paced) for paced in (True, False, False, True)] == [True, True, False, False]
     with engine.connect() as connection:
         assert walk.rows(connection, "SELECT FROM dispatcher.tallies") == []
         found = walk.rows(
