@@ -5,6 +5,7 @@ Needs py-spy on the PATH (`pip install py-spy`), and the right to trace processe
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,11 @@ def record(pid: int, to: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def name(graph: Path, title: str) -> None:
+    """Titles the graph, where py-spy wrote its own command."""
+    graph.write_text(re.sub(">py-spy record [^<]*<", f">{title}<", graph.read_text()))
+
+
 def worker(folder: Path) -> None:
     bench = Bench(Options())
     with site(bench, healthy(bench.options.endpoints)) as made:
@@ -44,6 +50,7 @@ def worker(folder: Path) -> None:
         made.generator.start_bulk(EVENTS)
         made.await_posts(EVENTS // 20)
         record(made.system.pids()["worker"][0], folder / "worker.svg").wait()
+        name(folder / "worker.svg", "a worker on the walk")
         made.await_posts(EVENTS)
         made.generator.emitted()
 
@@ -57,6 +64,7 @@ def api(folder: Path) -> None:
             sampling = record(system.pids()["api"][0], folder / "api.svg")
             callers.post(connections=64)
             sampling.wait()
+            name(folder / "api.svg", "the API under single calls")
 
 
 def main() -> int:
