@@ -48,6 +48,7 @@ RESCUE_EVERY_S: Final = 1.0
 PRUNE_EVERY_S: Final = 60.0
 FOLD_EVERY_S: Final = 5.0  # what is counted in the same rows meanwhile is written once
 FOLD_BATCH, FOLD_BITE = 1000, 50  # tallies in a transaction, and in a statement
+FOLD_COUNTS: Final = 20_000  # in a transaction: held in memory, some 0.5 kB each
 FOLD_SHARE: Final = 0.2
 """Of the time that a fold may keep the database busy, for as long as it keeps up. All at once, a fold of 300 endpoints'
 five seconds kept a core busy for 100 to 300 ms: the 99th percentile beside dead endpoints was that of the folds."""
@@ -281,7 +282,7 @@ class Scheduler:
                 _log.warning("fold.failed error=%s", telemetry.one_line(error))
 
     async def _fold(self, *, paced: bool) -> bool:
-        """Folds a batch of tallies into counts, by steps, with pauses or at once; whether it was a whole one."""
+        """Folds a batch of tallies into counts, by steps, with pauses or at once; whether more may be left."""
         taken = counts.Taken()
         async with self._engine.begin() as connection:
 
@@ -292,12 +293,12 @@ class Scheduler:
                     await self._stops_within((self._clock.monotonic() - began_s) * (1 / FOLD_SHARE - 1))
                 return found
 
-            while taken.tallies < FOLD_BATCH:
-                if await step(partial(counts.take, taken=taken, batch=FOLD_BITE)) < FOLD_BITE:
-                    break
+            more = True
+            while more and taken.tallies < FOLD_BATCH and len(taken.counts) < FOLD_COUNTS:
+                more = await step(partial(counts.take, taken=taken, batch=FOLD_BITE)) == FOLD_BITE
             for part in taken.parts():
                 await step(partial(counts.add, part=part))
-        return taken.tallies >= FOLD_BATCH
+        return more
 
     async def _keep_replaying(self) -> None:
         pause_s = REPLAY_EVERY_S[1]

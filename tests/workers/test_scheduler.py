@@ -107,6 +107,28 @@ async def test_a_worker_that_goes_on_of_itself_is_not_rung(
     assert rung == []
 
 
+async def test_looks_keep_their_distance_however_often_producers_wake(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    async def tick() -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    monkeypatch.setattr(scheduler, "tick", tick)
+    clock = asyncio.get_running_loop().time
+    began_s = clock()
+    ticking = asyncio.create_task(scheduler._keep_ticking())
+    for _ in range(200):
+        scheduler.wake()
+        await asyncio.sleep(0.001)
+    scheduler.stop()
+    await ticking
+    assert 2 <= looks <= (clock() - began_s) / 0.01 + 2
+
+
 async def test_nobody_is_rung_for_while_no_worker_has_room(
     engine: Engine, scheduler: Scheduler, rung: list[int]
 ) -> None:
@@ -371,10 +393,11 @@ async def test_cancellations_are_carried_out_too(engine: Engine, scheduler: Sche
         assert [row.state for row in walk.ended(connection)] == ["cancelled"] * 3
 
 
+@pytest.mark.parametrize("bound", ["FOLD_BATCH", "FOLD_COUNTS"])
 async def test_tallies_are_folded_by_bounded_batches_until_there_are_none(
-    engine: Engine, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
-    monkeypatch.setattr("workers.scheduler.FOLD_BATCH", 2)
+    monkeypatch.setattr(f"workers.scheduler.{bound}", 2)
     monkeypatch.setattr("workers.scheduler.FOLD_BITE", 1)
     with engine.begin() as connection:
         endpoint = walk.add_endpoint(connection)
@@ -382,7 +405,10 @@ async def test_tallies_are_folded_by_bounded_batches_until_there_are_none(
             walk.emit(connection, now=None)
             claims = walk.claim(connection, walk.add_worker(connection, now=None), now=None)
             walk.record(connection, [walk.result(claim) for claim in claims], now=None)
-    assert [await scheduler._fold(paced=paced) for paced in (True, False, False, True)] == [True, True, False, False]
+    whole = 0
+    while await scheduler._fold(paced=not whole):
+        whole += 1
+    assert whole == {"FOLD_BATCH": 2, "FOLD_COUNTS": 5}[bound]  # each tally has two counts
     with engine.connect() as connection:
         assert walk.rows(connection, "SELECT FROM dispatcher.tallies") == []
         found = walk.rows(
