@@ -52,6 +52,7 @@ FOLD_COUNTS: Final = 20_000  # in a transaction: held in memory, some 0.5 kB eac
 FOLD_SHARE: Final = 0.2
 """Of the time that a fold may keep the database busy, for as long as it keeps up. All at once, a fold of 300 endpoints'
 five seconds kept a core busy for 100 to 300 ms: the 99th percentile beside dead endpoints was that of the folds."""
+FOLD_REST_S: Final = 1.0  # at most, after a step: the server ends whoever idles in a transaction (`wiring.LIMITS`)
 COMPLAIN_EVERY_S: Final = 5.0  # while the database is away every tick fails, four times a second
 LEADER_TERM_S: Final = 10.0
 CONNECTIONS: Final = 5
@@ -290,7 +291,8 @@ class Scheduler:
                 began_s = self._clock.monotonic()
                 found = await connection.run_sync(statement)
                 if paced:
-                    await self._stops_within((self._clock.monotonic() - began_s) * (1 / FOLD_SHARE - 1))
+                    took_s = self._clock.monotonic() - began_s
+                    await self._stops_within(min(FOLD_REST_S, took_s * (1 / FOLD_SHARE - 1)))
                 return found
 
             more = True

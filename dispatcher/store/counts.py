@@ -257,15 +257,6 @@ def add(connection: Connection, part: list[dict[str, Any]]) -> None:
     connection.execute(_ADD, {"counted": to_json(part)})
 
 
-def fold(connection: Connection, *, batch: int) -> int:
-    """Takes up to `batch` tallies and adds them, all at once; returns how many."""
-    taken = Taken()
-    take(connection, taken, batch=batch)
-    for part in taken.parts():
-        add(connection, part)
-    return taken.tallies
-
-
 def forget(connection: Connection, *, batch: int, now: datetime | None = None) -> int:
     """Deletes up to `batch` counts of each grain that no window reaches any more: 5 minutes after 2 days, hours after
     32, days after 400. Returns how many.

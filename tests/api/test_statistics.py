@@ -10,7 +10,6 @@ from sqlalchemy import Engine
 
 from dispatcher.ids import DEFAULT_TENANT, format_id, uuid7
 from dispatcher.model.outcome import Outcome, OutcomeClass
-from dispatcher.store import counts
 from tests.api.conftest import other_tenant
 from tests.api.test_deliveries import attempt_all, register, send
 from tests.support import walk
@@ -69,7 +68,7 @@ async def test_what_was_recorded_is_counted_at_once_and_once_it_is_folded(
     waiting = await send(api)
     for folded in (0, 2):
         with engine.begin() as connection:
-            assert counts.fold(connection, batch=folded) == folded
+            assert walk.fold(connection, batch=folded) == folded
         found = await ask(api, by="endpoint", endpoint_id=endpoint["id"])
         (group,) = found["groups"]
         assert (group["key"], group["name"]) == (endpoint["id"], endpoint["url"])

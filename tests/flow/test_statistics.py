@@ -54,7 +54,7 @@ def both(connection: Connection, **asked: Any) -> Statistics:
     """What is said before anything is folded, which is what is said after each fold."""
     asked = {"now": NOW} | asked
     before = statistics(connection, **asked)
-    while counts.fold(connection, batch=2):
+    while walk.fold(connection, batch=2):
         assert statistics(connection, **asked) == before
     return before
 
@@ -196,7 +196,7 @@ def test_what_is_said_does_not_depend_on_what_was_folded(engine: Engine) -> None
         asked = [(window, by) for window in WINDOWS for by in ("endpoint", "event_type", "tenant", "none")]
         before = [statistics(connection, window=window, by=by, now=NOW) for window, by in asked]  # type: ignore[arg-type]
         assert len({one.fared.attempts.total for one in before}) == 4
-        while counts.fold(connection, batch=5):
+        while walk.fold(connection, batch=5):
             after = [statistics(connection, window=window, by=by, now=NOW) for window, by in asked]  # type: ignore[arg-type]
             assert after == before
         prune.prune(connection, now=NOW)

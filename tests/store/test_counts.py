@@ -47,7 +47,7 @@ def recount(connection: Connection) -> Counts:
 
 def fold_all(connection: Connection, batch: int = 3) -> int:
     folded = 0
-    while more := counts.fold(connection, batch=batch):
+    while more := walk.fold(connection, batch=batch):
         folded += more
     return folded
 
@@ -106,7 +106,7 @@ class Interleaving:
         deliveries.expire(connection, batch=2, now=self.at)
 
     def fold(self, connection: Connection) -> None:
-        counts.fold(connection, batch=self.chance.choice((1, 2, 100)))
+        walk.fold(connection, batch=self.chance.choice((1, 2, 100)))
 
     def turn(self) -> None:
         step = self.chance.choice(
@@ -203,7 +203,7 @@ def test_a_kill_at_any_statement_of_a_fold_counts_nothing_twice_and_loses_nothin
 
         event.listen(engine, when, kill)
         with pytest.raises(Killed), engine.begin() as connection:
-            counts.fold(connection, batch=2)
+            walk.fold(connection, batch=2)
         event.remove(engine, when, kill)
         with engine.connect() as connection:
             assert tallies(connection) == 6
@@ -220,12 +220,12 @@ def test_two_who_fold_at_once_take_different_tallies_and_wait_for_no_one(engine:
     with engine.begin() as first, engine.begin() as second:
         # Of the same counts: the second waits for the first, so it can only take what comes to other counts.
         assert walk.rows(first, "SELECT id FROM dispatcher.tallies ORDER BY id LIMIT 10 FOR UPDATE")
-        assert counts.fold(second, batch=100) == 20
+        assert walk.fold(second, batch=100) == 20
 
     def fold() -> None:
         for _ in range(10):
             with engine.begin() as connection:
-                counts.fold(connection, batch=2)
+                walk.fold(connection, batch=2)
 
     with engine.begin() as connection:
         happen(connection, 30)

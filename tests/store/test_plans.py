@@ -176,35 +176,34 @@ def empty_database(url: str) -> None:
     """Tables that nothing has ever been in."""
 
 
-def emptied_database(url: str) -> None:
-    """Tables that are empty again, as the statistics know."""
+def fill(url: str, *, each: int, claims: int | None) -> None:
+    """Events for each of 20 endpoints, so many claimed, or (None) all recorded and gone. Then the statistics."""
     engine = create_engine(url, connect_args={"options": PLANS})
     with engine.begin() as connection:
         for n in range(20):
             walk.add_endpoint(connection, event_types=(f"t{n}",))
-            walk.emit(connection, 20, type_=f"t{n}", now=None)
+            walk.emit(connection, each, type_=f"t{n}", now=None)
         worker_id = walk.add_worker(connection, now=None)
-        walk.record(connection, [walk.result(one) for one in walk.claim_all(connection, worker_id, now=None)], now=None)
-        connection.execute(text("DELETE FROM dispatcher.wakes"))
-        connection.execute(text("DELETE FROM dispatcher.endpoints"))
-        connection.execute(text("DELETE FROM dispatcher.lanes"))
+        if claims is None:
+            every = walk.claim_all(connection, worker_id, now=None)
+            walk.record(connection, [walk.result(one) for one in every], now=None)
+            for table in ("wakes", "endpoints", "lanes"):
+                connection.execute(text(f"DELETE FROM dispatcher.{table}"))
+        else:
+            walk.claim(connection, worker_id, now=None, room=claims, batch=claims)
     engine.dispose()
     with psycopg.connect(walk.hot_url(url), autocommit=True) as connection:
         connection.execute("VACUUM (ANALYZE)")
+
+
+def emptied_database(url: str) -> None:
+    """Tables that are empty again, as the statistics know."""
+    fill(url, each=20, claims=None)
 
 
 def used_database(url: str) -> None:
     """Tables with a handful of rows that live, as the statistics know."""
-    engine = create_engine(url, connect_args={"options": PLANS})
-    with engine.begin() as connection:
-        for n in range(20):
-            walk.add_endpoint(connection, event_types=(f"t{n}",))
-            walk.emit(connection, 3, type_=f"t{n}", now=None)
-        worker_id = walk.add_worker(connection, now=None)
-        walk.claim(connection, worker_id, now=None, room=20, batch=20)
-    engine.dispose()
-    with psycopg.connect(walk.hot_url(url), autocommit=True) as connection:
-        connection.execute("VACUUM (ANALYZE)")
+    fill(url, each=3, claims=20)
 
 
 @pytest.fixture(params=[empty_database, emptied_database, used_database], ids=["empty", "emptied", "used"])

@@ -27,7 +27,7 @@ from dispatcher.model.event import Event
 from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
 from dispatcher.retry import RetrySchedule
 from dispatcher.signing import Keyring
-from dispatcher.store import deliveries, endpoints, schedules, workers
+from dispatcher.store import counts, deliveries, endpoints, schedules, workers
 from dispatcher.wiring import prepare_database, profiles
 from tests.support.servers import fresh_database
 
@@ -275,3 +275,12 @@ def wait_until_blocked(engine: Engine) -> None:
 
 def connect(url: str) -> psycopg.Connection:
     return psycopg.connect(hot_url(url), autocommit=True)
+
+
+def fold(connection: Connection, *, batch: int) -> int:
+    """Folds up to so many tallies, as the scheduler does but without its pauses; how many it were."""
+    taken = counts.Taken()
+    counts.take(connection, taken, batch=batch)
+    for part in taken.parts():
+        counts.add(connection, part)
+    return taken.tallies

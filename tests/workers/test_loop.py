@@ -20,7 +20,7 @@ from dispatcher.store.deliveries import Claimed
 from dispatcher.wiring import read_schedules
 from tests.support import walk
 from tests.workers.conftest import Receiver, until
-from workers.loop import WorkerLoop
+from workers.loop import CONTENDED_S, WorkerLoop
 
 MakeWorker = Callable[..., WorkerLoop]
 
@@ -114,10 +114,11 @@ async def test_what_another_worker_has_locked_is_claimed_without_another_bell(
     monkeypatch.setattr(deliveries, "claim", counted)
     with engine.connect() as other:
         other.execute(text("SELECT FROM dispatcher.lanes FOR NO KEY UPDATE"))
+        began_s = SYSTEM.monotonic()
         bell = asyncio.create_task(worker.ring())
-        await asyncio.sleep(0.2)
+        await until(lambda: looks >= 3)
         assert not bell.done()
-        assert 1 < looks < 20  # now and then, not as fast as it can
+        assert looks <= (SYSTEM.monotonic() - began_s) / CONTENDED_S + 1  # now and then, not as fast as it can
         other.rollback()
     await bell
     await until(lambda: delivered(engine) == 20)
