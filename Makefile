@@ -3,7 +3,7 @@ PYTHON = .venv/bin/python
 ARGS =
 ONLY =
 
-.PHONY: help setup demo test up bench crash lint clean
+.PHONY: help setup demo test up bench crash attack lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test    every test                      (ARGS='-k name' goes to pytest)"
 	@echo "make bench   the benchmarks, under 10 minutes (ONLY=name for one)"
 	@echo "make crash   the crash harness               (CRASH_ROUNDS=n)"
+	@echo "make attack  what strangers do to the API    (ATTACK_SECONDS=n, ARGS=name)"
 	@echo "make lint    formatter, linter, types, import contracts"
 	@echo "make setup   only the environment in .venv   (the others do it themselves)"
 	@echo "make clean   removes .venv and caches"
@@ -33,6 +34,9 @@ bench: setup
 
 crash: setup
 	@$(PYTHON) -m tests.crash $(ARGS)
+
+attack: setup
+	@$(PYTHON) -m tests.attack $(ARGS)
 
 lint: setup
 	@$(PYTHON) -m ruff format --check

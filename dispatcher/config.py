@@ -146,6 +146,23 @@ class Settings:
     host: str = _setting(_text, "the address that the API listens on", "127.0.0.1")
     port: int = _setting(_number(0, 65535), "the port that the API listens on; 0: any free one", 8420)
     workers: int = _setting(_number(1, 256), "Celery worker processes of `up`; one a core", os.cpu_count() or 1)
+    api_head_timeout_s: float = _setting(
+        _seconds(0.1, 600), "seconds that a caller of the API has for a request line and its headers", 10.0
+    )
+    api_body_timeout_s: float = _setting(
+        _seconds(0.1, 3600), "seconds that a caller has for a body, or to take an answer", 30.0
+    )
+    api_idle_timeout_s: float = _setting(
+        _seconds(0.1, 3600), "seconds that a connection may be idle between two requests", 75.0
+    )
+    api_max_connections: int = _setting(
+        _number(1, 1_000_000), "connections of one API process; beyond it the one idle longest is closed", 4096
+    )
+    api_max_unfinished_bytes: int = _setting(
+        _number(1024 * 1024, 2**40),
+        "bytes that all bodies of one API process hold before they are complete",
+        256 * 1024 * 1024,
+    )
     max_in_flight: int = _setting(_number(1, 100_000), "deliveries that one worker holds at once", 2000)
     worker_term_s: float = _setting(
         _seconds(1, 600), "seconds without a heartbeat after which a worker's claims are rescued", 30.0

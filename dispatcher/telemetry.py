@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 EVENTS: Final = {
+    "api.ended_late": "a transaction ended whose caller had been told that the database does not answer",
     "api.failed": "the database did not answer a request, which got 503",
+    "api.few_files": "the process may open too few files for the connections that are set; it admits fewer",
     "api.started": "the HTTP API listens",
+    "api.started_read_only": "the API started on a database that is read-only; it answers reads",
     "attempt.failed_internally": "a defect of ours ended an attempt; the delivery is not charged for it",
     "bell.failed": "the broker did not take a bell; the next tick rings again",
     "claims.given_up": "a worker gave back claims that it never heard of: a commit's answer had been lost",
@@ -39,6 +42,7 @@ EVENTS: Final = {
     "retention.failed": "a partition could not be locked or rewritten; it is tried again in a minute",
     "scheduler.started": "a scheduler ticks",
     "scheduler.stopped": "a scheduler has ended",
+    "key.use_not_noted": "when keys were last used could not be written; their callers were served",
     "key.unusable": "a platform key does not sign; what its schemes sign waits for one that does",
     "tick.failed": "the scheduler could not ask the database what is due; it is tried again",
     "wakeup.failed": "the broker did not take a wake-up; the scheduler polls anyway",

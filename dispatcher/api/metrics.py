@@ -5,20 +5,21 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from dispatcher.api.connections import REASONS
 from dispatcher.api.context import ContextOf
 from dispatcher.api.traffic import BUCKETS_S
-from dispatcher.store import metrics as store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from prometheus_client.core import Metric
 
+    from dispatcher.api.connections import Lobby
     from dispatcher.api.traffic import Traffic
     from dispatcher.store.metrics import Figures
 
@@ -41,6 +42,9 @@ METRICS: Final = {
     "dispatcher_ended_deliveries_total": "deliveries ended, by the day of their ids",
     "dispatcher_api_answers_total": "answers of this API process, by method, route and status",
     "dispatcher_api_answer_seconds": "how long they took to begin, by route",
+    "dispatcher_api_connections": "connections that callers have open to this API process",
+    "dispatcher_api_unfinished_bytes": "what the bodies of unfinished requests hold in this API process",
+    "dispatcher_api_closed_connections_total": "connections that this API process closed for a limit, by reason",
 }
 """Every metric with what it means: `docs/metrics.md` has the same table."""
 
@@ -57,9 +61,10 @@ _STATUSES: Final = ("active", "deleted", "disabled")
 class _Snapshot:
     """What a registry collects from: the figures of one moment."""
 
-    def __init__(self, figures: Figures, traffic: Traffic) -> None:
+    def __init__(self, figures: Figures, traffic: Traffic, lobby: Lobby | None) -> None:
         self._figures = figures
         self._traffic = traffic
+        self._lobby = lobby
 
     def collect(self) -> Iterable[Metric]:
         figures = self._figures
@@ -80,6 +85,8 @@ class _Snapshot:
             yield counter
         yield _answers(self._traffic)
         yield _answer_seconds(self._traffic)
+        if self._lobby is not None:
+            yield from _connections(self._lobby)
 
 
 def _one(name: str, value: float) -> Metric:
@@ -101,6 +108,16 @@ def _answers(traffic: Traffic) -> Metric:
     return family
 
 
+def _connections(lobby: Lobby) -> Iterable[Metric]:
+    yield _one("dispatcher_api_connections", len(lobby.open))
+    yield _one("dispatcher_api_unfinished_bytes", lobby.held_bytes)
+    name = "dispatcher_api_closed_connections_total"
+    family = CounterMetricFamily(name, METRICS[name], labels=["reason"])
+    for reason in REASONS:
+        family.add_metric([reason], lobby.closed[reason])
+    yield family
+
+
 def _answer_seconds(traffic: Traffic) -> Metric:
     name = "dispatcher_api_answer_seconds"
     family = HistogramMetricFamily(name, METRICS[name], labels=["route"])
@@ -118,9 +135,9 @@ def _answer_seconds(traffic: Traffic) -> Metric:
         200: {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     },
 )
-async def metrics(context: ContextOf) -> Response:
+async def metrics(request: Request, context: ContextOf) -> Response:
     """Totals of the system and of this process, without a key."""
-    figures = await context.transaction(store.read)
+    figures = await context.figures()
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot(figures, context.traffic))
+    registry.register(_Snapshot(figures, context.traffic, getattr(request.app.state, "lobby", None)))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -5,12 +5,23 @@ from __future__ import annotations
 import gc
 import logging
 import socket
+import time
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
 from dispatcher import config, telemetry, wiring
 from dispatcher.api.app import make_app
+from dispatcher.api.connections import Connection, Limits, Lobby, Server
 from dispatcher.errors import Unavailable
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from fastapi import FastAPI
+
+    from dispatcher.config import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -29,10 +40,23 @@ def main() -> None:
     with listen(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         _log.info("api.started address=%s:%d", host, port)
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10)
-        )
-        server.run(sockets=[listener])
+        server(app, settings).run(sockets=[listener])
+
+
+def server(app: FastAPI, settings: Settings) -> Server:
+    """The server of the application, its connections bounded as the settings say."""
+    lobby = Lobby(Limits.of(settings), time.monotonic)
+    app.state.lobby = lobby
+    uvicorns = uvicorn.Config(
+        app,
+        http=cast("type[asyncio.Protocol]", partial(Connection, lobby=lobby)),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+    return Server(uvicorns, lobby)
 
 
 def listen(host: str, port: int) -> socket.socket:

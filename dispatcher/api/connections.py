@@ -1,0 +1,519 @@
+"""Bounds on the API's connections: how many, how long each may take, how much each may send before it is known.
+
+uvicorn parses HTTP and runs the application; it bounds none of this. `Connection` is its protocol class with limits:
+
+    IDLE ──first byte──► HEAD ──head complete──► BODY ──body complete──► ANSWER ──answer sent──► IDLE
+                          │ 431, 408, 400         │ 408, 503               │ answered before the body was complete
+                          ▼                       ▼                        ▼
+                          LINGER: the answer is out, what still comes is dropped, and soon the connection is closed
+
+Nothing here knows a route. Which body a caller may send is the gate's business (`dispatcher.api.gate`).
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final
+
+import httptools
+import orjson
+import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from dispatcher.api.problems import title
+from dispatcher.ids import uuid7
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from dispatcher.config import Settings
+
+_log = logging.getLogger(__name__)
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Of a request line and its headers. nginx takes 32 KiB by default, Node.js 16."""
+
+MAX_HEADERS: Final = 100
+
+MAX_FRAMING_BYTES: Final = 64 * 1024
+"""Of a chunked body's sizes, extensions and trailers; and FRAMING_PER_BYTE more for each byte of the body."""
+
+FRAMING_PER_BYTE: Final = 8
+"""A client that sends chunks of one byte needs five more for each: `1 CR LF x CR LF`."""
+
+MAX_PIPELINED: Final = 16
+"""Requests that one connection may send ahead of their answers."""
+
+LINGER_S: Final = 3.0
+"""How long a connection stays open, read but not heard, after an answer that came before the request was complete.
+Closed at once, it would be reset, and the client would lose the answer."""
+
+RESERVED_FILES: Final = 128
+"""File descriptors that are not for callers: the database's connections, the broker's, files."""
+
+SWEEP_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one process allows all its connections. Times are in seconds."""
+
+    head_s: float = 10.0
+    body_s: float = 30.0
+    idle_s: float = 75.0
+    connections: int = 4096
+    body_bytes: int = 256 * 1024 * 1024
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """As the operator has set them; no more connections than there are file descriptors for."""
+        return cls(
+            head_s=settings.api_head_timeout_s,
+            body_s=settings.api_body_timeout_s,
+            idle_s=settings.api_idle_timeout_s,
+            connections=_room_for_files(settings.api_max_connections),
+            body_bytes=settings.api_max_unfinished_bytes,
+        )
+
+
+def _room_for_files(wanted: int) -> int:
+    """How many connections the process may have files for, after it has asked for as many as `wanted` needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + RESERVED_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < needed:
+            _log.warning("api.few_files limit=%d connections=%d wanted=%d", soft, soft - RESERVED_FILES, wanted)
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - RESERVED_FILES))
+
+
+class Phase(Enum):
+    """What a connection is doing. Every phase but ANSWER has a deadline."""
+
+    IDLE = auto()
+    """Nothing of a request has come."""
+    HEAD = auto()
+    """Some of a head has come."""
+    BODY = auto()
+    """The head is complete; the application may be at work, but cannot end before it has the body."""
+    ANSWER = auto()
+    """The request is complete; the application is at work."""
+    LINGER = auto()
+    """The last answer is out. What comes is dropped."""
+
+
+class Lobby:
+    """Every connection of this process: how many, how long each waits, and what their unfinished bodies hold.
+
+    `closed` counts connections that were closed for a limit, by its reason in REASONS.
+    """
+
+    def __init__(self, limits: Limits, monotonic: Callable[[], float]) -> None:
+        self.limits = limits
+        self.monotonic = monotonic
+        self.open: set[Connection] = set()
+        self.unheard: dict[Connection, None] = {}
+        """Connections in IDLE and HEAD; the one that has waited longest comes first."""
+        self.sending: dict[Connection, None] = {}
+        """Connections in BODY; the one that began first comes first."""
+        self.lingering: dict[Connection, None] = {}
+        """Connections in LINGER."""
+        self.held_bytes = 0
+        """Of unfinished bodies."""
+        self.closed: Counter[str] = Counter()
+        self._swept_s = 0.0
+
+    def admit(self, connection: Connection) -> None:
+        """Takes a new connection; beyond the limit another one makes room, or, if all are at work, it is closed."""
+        self.open.add(connection)
+        if len(self.open) > self.limits.connections:
+            (self._idle_longest() or connection).drop("crowded_out")
+        if connection in self.open:
+            self.unheard[connection] = None
+
+    def _idle_longest(self) -> Connection | None:
+        """The connection that has kept us waiting longest; None where all are being answered."""
+        if self.lingering:
+            return next(iter(self.lingering))
+        firsts = [next(iter(waiting)) for waiting in (self.unheard, self.sending) if waiting]
+        return min(firsts, key=lambda connection: connection.since_s, default=None)
+
+    def hold(self, size: int) -> None:
+        """Counts bytes of an unfinished body. Beyond the limit the connection that began first is refused."""
+        self.held_bytes += size
+        while self.held_bytes > self.limits.body_bytes and self.sending:
+            next(iter(self.sending)).refuse(
+                503,
+                "UNAVAILABLE",
+                "the bodies of unfinished requests hold too much memory; repeat the request",
+                "bodies",
+            )
+
+    def sweep(self) -> None:
+        """Ends each connection whose deadline has passed. Called often; looks once a second."""
+        now_s = self.monotonic()
+        if now_s - self._swept_s < min(SWEEP_S, self.limits.head_s / 4, self.limits.body_s / 4):
+            return
+        self._swept_s = now_s
+        for connection in [one for one in self.open if one.deadline_s < now_s]:
+            connection.expire()
+
+
+REASONS: Final = {
+    "crowded_out": "another connection was admitted in its place",
+    "head": "its head was too large, or had too many headers",
+    "head_timeout": "its head took too long, or it sent nothing",
+    "body_timeout": "its body took too long",
+    "idle_timeout": "it was idle between two requests",
+    "write_timeout": "it did not take its answer",
+    "bodies": "all unfinished bodies together held too much",
+    "malformed": "it did not speak HTTP as RFC 9112 has it",
+}
+"""Why connections are closed, as `/metrics` counts them."""
+
+_NEVER: Final = float("inf")
+
+
+class _Refused(Exception):
+    """Leaves a parser's callback: the request has been answered."""
+
+
+class _Flow(FlowControl):
+    """Tells its connection when reading stops and goes on: the client is not to blame for the time between."""
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        super().__init__(transport)
+        self._connection = connection
+
+    def pause_reading(self) -> None:
+        if not self.read_paused:
+            self._connection.reading_paused()
+        super().pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.read_paused:
+            self._connection.reading_resumed()
+        super().resume_reading()
+
+
+class _Part(Enum):
+    """Where the parser is in a request."""
+
+    BETWEEN = auto()
+    HEAD = auto()
+    BODY = auto()
+
+
+class Connection(HttpToolsProtocol):
+    """One connection. Its limits are those of the lobby; uvicorn does the rest."""
+
+    def __init__(self, *, lobby: Lobby, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self.lobby = lobby
+        self.phase = Phase.IDLE
+        self.since_s = lobby.monotonic()
+        self.deadline_s = self.since_s + lobby.limits.head_s
+        self._left_s: float | None = None  # of the body's time, while we do not read
+        self._part = _Part.BETWEEN
+        self._requests = 0  # begun
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._raw_bytes = 0  # of everything after the head
+        self._held_bytes = 0
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Admits the connection."""
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self)
+        self.lobby.admit(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets the connection, and what its body held."""
+        self._release()
+        self.lobby.open.discard(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what has come, in pieces that keep the head within its bound."""
+        start = 0
+        while start < len(data):
+            if self.parser is None or self.phase is Phase.LINGER or self.transport.is_closing():
+                return
+            end = start + MAX_HEAD_BYTES - self._head_bytes
+            self._feed(data if start == 0 and end >= len(data) else data[start:end])
+            start = end
+        self._settle()
+
+    def pause_writing(self) -> None:
+        """The client does not take its answer: it has as long as for a body."""
+        super().pause_writing()
+        self.deadline_s = self.lobby.monotonic() + self.lobby.limits.body_s
+
+    def resume_writing(self) -> None:
+        """The client takes its answer."""
+        super().resume_writing()
+        if self.phase is Phase.ANSWER:
+            self.deadline_s = _NEVER
+        elif self.phase is Phase.IDLE:
+            self._enter(Phase.IDLE, self.lobby.limits.idle_s)
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._part = _Part.HEAD
+        self._requests += 1
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keeps a header; trailers are not kept."""
+        if self._part is not _Part.HEAD:
+            return
+        if len(self.headers) >= MAX_HEADERS:
+            self._refuse_head(f"more than {MAX_HEADERS} headers")
+            raise _Refused
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Starts the application."""
+        self._part = _Part.BODY
+        self._body_bytes = self._raw_bytes = 0
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.refuse(400, "BAD_REQUEST", f"found more than {MAX_PIPELINED} requests ahead of their answers; "
+                        f"allowed: {MAX_PIPELINED}", "malformed")  # fmt: skip
+            raise _Refused
+        self.scope["dispatcher.connection"] = self  # type: ignore[typeddict-unknown-key]
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Hands on a part of the body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        self._part = _Part.BETWEEN
+        super().on_message_complete()
+
+    # What uvicorn calls
+
+    def on_response_complete(self) -> None:
+        """Goes on with the next request, or closes where this one was answered before it was complete."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():  # once the client has taken the answer
+            self.deadline_s = self.lobby.monotonic() + self.lobby.limits.body_s
+        elif self.phase is Phase.BODY and self.cycle.response_complete:
+            self._linger()
+        elif self.pipeline:
+            self.flow.resume_reading()
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.flow.resume_reading()
+            self._wait(*((Phase.HEAD, "head_s") if self._part is _Part.HEAD else (Phase.IDLE, "idle_s")))
+            if self.flow.write_paused:  # what is left of the answer has not been taken
+                self.deadline_s = self.since_s + self.lobby.limits.body_s
+
+    # Phases
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether the request that is being answered has not come as a whole."""
+        return self.phase is Phase.BODY
+
+    def keep_open(self) -> None:
+        """Has uvicorn leave the connection open after an answer that says `connection: close`, so that it lingers."""
+        self.cycle.keep_alive = True
+
+    def reading_paused(self) -> None:
+        """We do not read: the body's time stands still."""
+        if self.phase is Phase.BODY and self._left_s is None:
+            self._left_s = self.deadline_s - self.lobby.monotonic()
+            self.deadline_s = _NEVER
+
+    def reading_resumed(self) -> None:
+        """We read again."""
+        if self.phase is Phase.BODY and self._left_s is not None:
+            self.deadline_s = self.lobby.monotonic() + self._left_s
+            self._left_s = None
+
+    def expire(self) -> None:
+        """The deadline has passed: says so where the client can hear it, and closes."""
+        match self.phase:
+            case Phase.HEAD:
+                allowed = f"{self.lobby.limits.head_s:g} s"
+                self.refuse(408, "REQUEST_TIMEOUT", f"found an incomplete head; allowed: {allowed}", "head_timeout")
+            case Phase.BODY if not self.cycle.response_started:
+                allowed = f"{self.lobby.limits.body_s:g} s"
+                self.refuse(408, "REQUEST_TIMEOUT", f"found an incomplete body; allowed: {allowed}", "body_timeout")
+            case Phase.IDLE if not self.flow.write_paused:
+                self.drop("idle_timeout" if self._requests else "head_timeout")
+            case Phase.LINGER:
+                self._abort()
+            case _:
+                self.drop("write_timeout")
+
+    def refuse(self, status: int, code: str, detail: str, reason: str) -> None:
+        """Answers the request that is coming in without the application, and closes.
+
+        Where an earlier request is still being answered, that answer is the last; what comes is not read any more.
+        """
+        if self.phase is Phase.LINGER or self.transport.is_closing():
+            return
+        self.lobby.closed[reason] += 1
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self.cycle.scope is not self.scope and not self.pipeline:
+                self.cycle.keep_alive = False
+                self.parser = None  # type: ignore[assignment]
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started or self.pipeline:
+                self._abort()
+                return
+        self.transport.write(_problem(status, code, detail))
+        self._linger()
+
+    def drop(self, reason: str) -> None:
+        """Closes without a word."""
+        self.lobby.closed[reason] += 1
+        self._abort()
+
+    def _refuse_head(self, found: str) -> None:
+        allowed = f"{MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers"
+        self.refuse(431, "HEAD_TOO_LARGE", f"found a head of {found}; allowed: {allowed}", "head")
+
+    def _abort(self) -> None:
+        self._release()
+        self.lobby.open.discard(self)
+        self.deadline_s = _NEVER
+        self.transport.abort()
+
+    def _linger(self) -> None:
+        """Ends what we send, and drops what the client still sends until it has seen that."""
+        self._release()
+        self._enter(Phase.LINGER, LINGER_S)
+        self.lobby.lingering[self] = None
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:  # TLS has no half-closed connections
+            self.transport.close()
+
+    def _wait(self, phase: Phase, limit: str) -> None:
+        """Waits for a request, or for the rest of its head."""
+        self._release()
+        self._enter(phase, getattr(self.lobby.limits, limit))
+        self.lobby.unheard[self] = None
+
+    def _enter(self, phase: Phase, limit_s: float) -> None:
+        self.phase = phase
+        self.since_s = self.lobby.monotonic()
+        self.deadline_s = self.since_s + limit_s
+
+    def _release(self) -> None:
+        """Leaves the lobby's lists, and gives back what the body held."""
+        self.lobby.unheard.pop(self, None)
+        self.lobby.sending.pop(self, None)
+        self.lobby.lingering.pop(self, None)
+        self.lobby.held_bytes -= self._held_bytes
+        self._held_bytes = 0
+        self._left_s = None
+
+    def _feed(self, data: bytes) -> None:
+        """Parses at most MAX_HEAD_BYTES, and counts what is no body."""
+        part, requests = self._part, self._requests
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # we speak HTTP/1.1 only: the request is answered as if it had not asked for more
+        except httptools.HttpParserError:
+            self.refuse(400, "BAD_REQUEST", "found something else than HTTP/1.1; allowed: RFC 9112", "malformed")
+            return
+        is_same = part is self._part and requests == self._requests  # nothing has begun or ended in these bytes
+        if self._part is _Part.BODY:
+            self._head_bytes = 0
+            self._raw_bytes += len(data) if is_same else 0
+            if self._raw_bytes - self._body_bytes > MAX_FRAMING_BYTES + FRAMING_PER_BYTE * self._body_bytes:
+                self.refuse(400, "BAD_REQUEST", "found more chunk framing than body", "malformed")
+        elif is_same or self._part is _Part.HEAD:
+            self._head_bytes = len(data) + (self._head_bytes if is_same else 0)
+            if self._head_bytes >= MAX_HEAD_BYTES:
+                self._refuse_head(f"more than {MAX_HEAD_BYTES} bytes")
+        else:
+            self._head_bytes = 0
+
+    def _settle(self) -> None:
+        """After what has come: the phase that the connection is in, and what its body holds."""
+        if self.phase is Phase.LINGER or self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            if self.phase is Phase.IDLE:
+                self._wait(Phase.HEAD, "head_s")
+        elif not self.cycle.more_body:
+            if self.phase is not Phase.ANSWER:
+                self._release()
+                self.phase = Phase.ANSWER
+                self.deadline_s = _NEVER
+        else:
+            if self.phase is not Phase.BODY:
+                self._release()
+                self._enter(Phase.BODY, self.lobby.limits.body_s)
+                self.lobby.sending[self] = None
+            more = self._body_bytes - self._held_bytes
+            self._held_bytes = self._body_bytes
+            self.lobby.hold(more)
+            if self.phase is Phase.BODY:
+                # Nothing more is read before the application asks for it: it may not want to know this caller.
+                self.flow.pause_reading()
+                self.reading_paused()
+
+
+def _problem(status: int, code: str, detail: str) -> bytes:
+    """An answer of ours to a request that no application sees, with everything on the wire."""
+    number = f"req_{uuid7()}"
+    body = orjson.dumps(
+        {
+            "type": f"urn:dispatcher:problem:{code.lower().replace('_', '-')}",
+            "title": title(status),
+            "status": status,
+            "detail": detail,
+            "instance": "",
+            "code": code,
+            "errors": [],
+            "request_id": number,
+        }
+    )
+    retry = b"retry-after: 1\r\n" if status == 503 else b""
+    return (
+        STATUS_LINE[status]
+        + b"content-type: application/problem+json\r\nx-request-id: "
+        + number.encode()
+        + b"\r\ncontent-length: "
+        + str(len(body)).encode()
+        + b"\r\n"
+        + retry
+        + b"connection: close\r\n\r\n"
+        + body
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, whose connections are bounded by a lobby."""
+
+    def __init__(self, config: uvicorn.Config, lobby: Lobby) -> None:
+        super().__init__(config)
+        self._lobby = lobby
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second."""
+        self._lobby.sweep()
+        return await super().on_tick(counter)
