@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fastapi import Depends, FastAPI
+from sqlalchemy.exc import DBAPIError
 
-from dispatcher import __version__, wiring
+from dispatcher import __version__, telemetry, wiring
 from dispatcher.api import (
     audit_log,
     cancellations,
@@ -21,6 +23,7 @@ from dispatcher.api import (
     events,
     find,
     health,
+    ingest,
     keys,
     metrics,
     openapi,
@@ -36,6 +39,7 @@ from dispatcher.api import (
 )
 from dispatcher.api.context import Context
 from dispatcher.api.gate import Gate
+from dispatcher.api.problems import is_read_only
 from dispatcher.api.strict import strict
 from dispatcher.flow import signing_keys
 from dispatcher.flow import tenants as tenants_flow
@@ -49,7 +53,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from dispatcher.config import Settings
-    from dispatcher.signing import Keyring
+
+_log = logging.getLogger(__name__)
+
+CONNECTIONS: Final = 12
+"""To the database, for everything but events and keys. Twenty, as many as before there were others, were no faster."""
+
+LOOKUP_CONNECTIONS: Final = 4
+"""For keys and their signatures; bearer keys share one statement."""
 
 RESOURCES = (
     events,
@@ -87,7 +98,9 @@ def make_app(settings: Settings) -> FastAPI:
         transport = wiring.transport(settings)
         app.state.context = context = Context(
             settings=settings,
-            engine=wiring.api_engine(settings),
+            engine=wiring.api_engine(settings, connections=CONNECTIONS),
+            ingest_engine=wiring.api_engine(settings, connections=ingest.MOST),
+            lookups=wiring.api_engine(settings, connections=LOOKUP_CONNECTIONS),
             keyring=register.keyring,
             clock=register.clock,
             profiles=register.profiles,
@@ -96,11 +109,13 @@ def make_app(settings: Settings) -> FastAPI:
             wakeup=Wakeup(settings.broker_url),
         )
         try:
-            await context.transaction(lambda connection: _begin(connection, settings, register.keyring))
+            await _begin(context)
             yield
         finally:
+            await app.state.context.keys.aclose()
             await transport.aclose()
-            await context.engine.dispose()
+            for engine in (context.engine, context.ingest_engine, context.lookups):
+                await engine.dispose()
 
     app = FastAPI(
         title="Dispatcher",
@@ -120,9 +135,21 @@ def make_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _begin(connection: Connection, settings: Settings, keyring: Keyring) -> None:
-    """Makes what must be there before the first request: the platform's keys, a secret, the operator's first key."""
-    signing_keys.ensure(connection, keyring, by="api")
-    tenants_flow.ensure_secret(connection, keyring, by="api")
-    if (key := settings.bootstrap_key) is not None:
-        tenants_store.add_key(connection, uuid7(), key, name="bootstrap", tenant_id=None)
+async def _begin(context: Context) -> None:
+    """Makes what must be there before the first request: the platform's keys, a secret, the operator's first key.
+
+    On a database that is read-only, what was made before has to do: reads are served.
+    """
+
+    def make(connection: Connection) -> None:
+        signing_keys.ensure(connection, context.keyring, by="api")
+        tenants_flow.ensure_secret(connection, context.keyring, by="api")
+        if (key := context.settings.bootstrap_key) is not None:
+            tenants_store.add_key(connection, uuid7(), key, name="bootstrap", tenant_id=None)
+
+    try:
+        await context.transaction(make)
+    except DBAPIError as error:
+        if not is_read_only(error):
+            raise
+        _log.warning("api.started_read_only error=%s", telemetry.one_line(error))

@@ -37,8 +37,6 @@ REMEMBERED_S: Final = 3 * TOLERANCE_S
 """How long a signature is refused when it comes again: as long as its time counts, and as long as the clocks of our own
 processes could differ."""
 
-_NO_KEY: Final = b"\0" * 32
-
 _ALLOWED: Final = "Authorization: Bearer <key>, or x-api-key, x-timestamp and x-signature"
 
 
@@ -71,47 +69,68 @@ def canonical(timestamp: str, method: str, target: str, body: bytes) -> bytes:
     return f"{timestamp}\n{method}\n{target}\n{sha256(body).hexdigest()}".encode()
 
 
-def by_bearer(connection: Connection, authorization: str) -> ApiKey:
+def bearer(authorization: str) -> str:
     """The key in an Authorization header, as `Bearer <key>` or alone. Raises Unauthorized."""
     key = authorization[7:] if authorization[:7].lower() == "bearer " else authorization
-    found = tenants.find_key(connection, key) if key else None
-    if found is None:
-        raise Unauthorized(f"found no key, or one that is not valid; allowed: {_ALLOWED}")
-    tenants.note_use(connection, found.id)
-    return found
-
-
-def by_signature(
-    connection: Connection,
-    headers: Mapping[str, str],
-    *,
-    method: str,
-    target: str,
-    body: bytes,
-    keyring: Keyring,
-    clock: Clock,
-) -> ApiKey:
-    """The key whose holder signed this request, which is accepted this once. Raises Unauthorized.
-
-    `headers` are lower case. An unknown key costs the same computation as a known one.
-    """
-    given = headers.get("x-signature", "")
-    timestamp = headers.get("x-timestamp", "")
-    signature = strict_base64(given)
-    if signature is None or len(signature) != sha256().digest_size:
-        raise Unauthorized("found an x-signature that is not the base64 of 32 bytes; allowed: base64 of HMAC-SHA256")
-    _check_time(timestamp, clock)
-    key, secret = _key_and_secret(connection, headers["x-api-key"], keyring)
-    expected = hmac.digest(secret, canonical(timestamp, method, target, body), "sha256")
-    if not hmac.compare_digest(expected, signature) or key is None:
-        raise Unauthorized(
-            "found an x-signature that is not of this request by this key; allowed: base64 of HMAC-SHA256 over "
-            "timestamp, method, path with query, and the body's SHA-256 in hex, joined by line feeds"
-        )
-    if not tenants.take_signature(connection, signature, lifetime_s=REMEMBERED_S):
-        raise Unauthorized("found a signature that was seen before; allowed: each request signed anew")
-    tenants.note_use(connection, key.id)
+    if not key:
+        raise unknown_key()
     return key
+
+
+def unknown_key() -> Unauthorized:
+    """The same words for no key, a wrong one and a revoked one."""
+    return Unauthorized(f"found no key, or one that is not valid; allowed: {_ALLOWED}")
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHeaders:
+    """What a signed request says before its body: all that can be checked without it."""
+
+    api_key: str
+    timestamp: str
+    signature: bytes
+
+    @classmethod
+    def read(cls, headers: Mapping[str, str], clock: Clock) -> SignedHeaders:
+        """The headers, which are lower case. Raises Unauthorized for a malformed signature or a time too far off."""
+        signature = strict_base64(headers.get("x-signature", ""))
+        if signature is None or len(signature) != sha256().digest_size:
+            raise Unauthorized(
+                "found an x-signature that is not the base64 of 32 bytes; allowed: base64 of HMAC-SHA256"
+            )
+        timestamp = headers.get("x-timestamp", "")
+        _check_time(timestamp, clock)
+        return cls(headers["x-api-key"], timestamp, signature)
+
+    def find_key(self, connection: Connection, keyring: Keyring) -> tuple[ApiKey, bytes]:
+        """The key that is named, by its id or itself, and its signing secret. Raises Unauthorized."""
+        if self.api_key.startswith("key_"):
+            try:
+                key = tenants.find_key_by_id(connection, parse_id("key", self.api_key))
+            except InvalidInput:
+                key = None
+        else:
+            key = tenants.find_key(connection, self.api_key)
+        if key is None or key.revoked_at is not None or key.signing_secret is None:
+            raise unknown_key()
+        try:
+            return key, open_signing_secret(keyring, key.signing_secret, key.id)
+        except SealError as error:
+            raise unknown_key() from error
+
+    def verify(self, secret: bytes, *, method: str, target: str, body: bytes) -> None:
+        """Passes a request that is signed by `secret`. Raises Unauthorized."""
+        expected = hmac.digest(secret, canonical(self.timestamp, method, target, body), "sha256")
+        if not hmac.compare_digest(expected, self.signature):
+            raise Unauthorized(
+                "found an x-signature that is not of this request by this key; allowed: base64 of HMAC-SHA256 over "
+                "timestamp, method, path with query, and the body's SHA-256 in hex, joined by line feeds"
+            )
+
+    def take(self, connection: Connection) -> None:
+        """Accepts the signature this once. Raises Unauthorized where it was seen before."""
+        if not tenants.take_signature(connection, self.signature, lifetime_s=REMEMBERED_S):
+            raise Unauthorized("found a signature that was seen before; allowed: each request signed anew")
 
 
 def _check_time(timestamp: str, clock: Clock) -> None:
@@ -129,20 +148,3 @@ def _check_time(timestamp: str, clock: Clock) -> None:
         off_s = float("inf")
     if off_s > TOLERANCE_S:
         raise Unauthorized(f"found an x-timestamp {off_s:.0f} s from our clock; allowed: {TOLERANCE_S} s")
-
-
-def _key_and_secret(connection: Connection, given: str, keyring: Keyring) -> tuple[ApiKey | None, bytes]:
-    """The key named by its id or itself; without one, or one that cannot sign, a secret that signs nothing."""
-    if given.startswith("key_"):
-        try:
-            key = tenants.find_key_by_id(connection, parse_id("key", given))
-        except InvalidInput:
-            key = None
-    else:
-        key = tenants.find_key(connection, given)
-    if key is None or key.revoked_at is not None or key.signing_secret is None:
-        return None, _NO_KEY
-    try:
-        return key, open_signing_secret(keyring, key.signing_secret, key.id)
-    except SealError:
-        return None, _NO_KEY

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import logging
 import re
+import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -15,12 +18,13 @@ import orjson
 from fastapi import Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
 
+from dispatcher import telemetry
 from dispatcher.api.traffic import Traffic
-from dispatcher.errors import Forbidden, IdempotencyConflict, InvalidInput, NotFound
+from dispatcher.errors import Forbidden, IdempotencyConflict, InvalidInput, NotFound, Unavailable
 from dispatcher.flow.ping import Ping
 from dispatcher.ids import DEFAULT_TENANT, parse_id
 from dispatcher.model.access import Scope
-from dispatcher.store import idempotency
+from dispatcher.store import idempotency, metrics
 from dispatcher.wiring import USER_AGENT
 
 if TYPE_CHECKING:
@@ -32,12 +36,16 @@ if TYPE_CHECKING:
 
     from dispatcher.api.authenticate import Identity
     from dispatcher.api.ingest import Ingest
+    from dispatcher.api.key_lookup import KeyLookup
     from dispatcher.clock import Clock
     from dispatcher.config import Settings
     from dispatcher.flow.register import Register
     from dispatcher.model.profile import Profile
     from dispatcher.signing import Keyring
+    from dispatcher.store.metrics import Figures
     from dispatcher.wakeup import Wakeup
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -48,12 +56,24 @@ KEY_LIFETIME_S: Final = 24 * 3600.0
 """How long an idempotency key is remembered."""
 
 
+FIGURES_S: Final = 1.0
+
+STALLED_S: Final = 20.0
+"""How long a caller waits for the database: longer than any statement runs (`dispatcher.wiring.api_engine`)."""
+
+
 @dataclass(frozen=True)
 class Context:
-    """The application's parts, made once. `traffic` counts what this process answered."""
+    """The application's parts, made once. `traffic` counts what this process answered.
+
+    Events have connections of their own, `ingest_engine`, and so has the look-up of keys, `lookups`: whatever holds
+    up the statements of `engine`, such as a locked table, holds up neither.
+    """
 
     settings: Settings
     engine: AsyncEngine
+    ingest_engine: AsyncEngine
+    lookups: AsyncEngine
     keyring: Keyring
     clock: Clock
     profiles: Mapping[str, Profile]
@@ -61,11 +81,26 @@ class Context:
     transport: httpx.AsyncBaseTransport
     wakeup: Wakeup
     traffic: Traffic = field(default_factory=Traffic)
+    _figures: tuple[float, asyncio.Future[Figures]] | None = None
 
-    async def transaction(self, work: Callable[[Connection], T]) -> T:
-        """Runs `work` in one transaction: committed when this returns, rolled back when it raises."""
-        async with self.engine.begin() as connection:
-            return await connection.run_sync(work)
+    async def transaction(
+        self, work: Callable[[Connection], T], *, engine: AsyncEngine | None = None, within_s: float = STALLED_S
+    ) -> T:
+        """Runs `work` in one transaction: committed when this returns, rolled back when it raises.
+
+        Raises Unavailable where the database has not answered within so many seconds. Nothing can interrupt a
+        statement whose server stands still, so the transaction is left to end by itself, one way or the other.
+        """
+        running = asyncio.ensure_future(_transaction(engine or self.engine, work))
+        try:
+            done, _ = await asyncio.wait({running}, timeout=within_s)
+        except asyncio.CancelledError:
+            running.cancel()
+            raise
+        if not done:
+            running.add_done_callback(_ended_late)
+            raise Unavailable("the database does not answer; repeat the request with its idempotency key")
+        return running.result()
 
     @cached_property
     def ingest(self) -> Ingest:
@@ -74,10 +109,37 @@ class Context:
 
         return Ingest(self)
 
+    async def figures(self) -> Figures:
+        """How the system stands. All who ask within a second share one reading: anybody may ask."""
+        now_s = time.monotonic()
+        if self._figures is None or (self._figures[1].done() and now_s - self._figures[0] >= FIGURES_S):
+            reading = asyncio.ensure_future(self.transaction(metrics.read))
+            object.__setattr__(self, "_figures", (now_s, reading))
+        assert self._figures is not None
+        return await asyncio.shield(self._figures[1])
+
+    @cached_property
+    def keys(self) -> KeyLookup:
+        """Finds callers by their keys, those of many requests at once."""
+        from dispatcher.api.key_lookup import KeyLookup  # noqa: PLC0415 - it needs this module
+
+        return KeyLookup(self)
+
     @cached_property
     def ping(self) -> Ping:
         """Asks URLs whether anybody answers there; counts how often."""
         return Ping(self.transport, self.keyring, self.profiles, self.clock, USER_AGENT, self.settings.allow_networks)
+
+
+async def _transaction(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    async with engine.begin() as connection:
+        return await connection.run_sync(work)
+
+
+def _ended_late(running: asyncio.Future[Any]) -> None:
+    """Logs what became of a transaction whose caller has been answered."""
+    error = None if running.cancelled() else running.exception()
+    _log.warning("api.ended_late error=%s", "none" if error is None else telemetry.one_line(error))
 
 
 @dataclass(frozen=True, slots=True)

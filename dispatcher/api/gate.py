@@ -1,6 +1,7 @@
-"""What every request passes before the application sees it: a number, a bound, a caller, a rate.
+"""What every request passes before the application sees it: a number, a caller, a rate, a bound.
 
-One ASGI middleware rather than several: it stands on the path of every event that is accepted.
+One ASGI middleware rather than several: it stands on the path of every event that is accepted. The order matters:
+nothing of a body is read before its caller is known, and only callers who are known may send the large ones.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from starlette.requests import Request
+from sqlalchemy.exc import DBAPIError
+from starlette.requests import ClientDisconnect, Request
 
 from dispatcher.api import problems
-from dispatcher.api.authenticate import Identity, by_bearer, by_signature, local, of_key
+from dispatcher.api.authenticate import Identity, SignedHeaders, bearer, local, of_key, unknown_key
 from dispatcher.errors import TooMany
 from dispatcher.ids import uuid7
 from dispatcher.model.event import MAX_PAYLOAD_BYTES
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from dispatcher.api.connections import Connection
     from dispatcher.api.context import Context
     from dispatcher.store.tenants import ApiKey
 
@@ -39,14 +42,15 @@ PUBLIC_PATHS: Final = frozenset({"/v1/public_keys"})
 
 INGEST_PATHS: Final = frozenset({"/v1/events", "/v1/events/batch"})
 """Where a POST's key, once known, is not looked up by itself again: `Ingest` does so, for many requests at once, in the
-transaction that accepts their events. A key that was revoked meanwhile accepts nothing."""
+transaction that accepts their events. A key that was revoked meanwhile accepts nothing, and where the request is
+refused for another reason, the key is looked up before the caller learns it."""
 
 KEYS: Final = 10_000
 """How many keys are remembered for that."""
 
 
 class Gate:
-    """Numbers the request, bounds its body, refuses what is no JSON, finds the caller, and counts their requests.
+    """Numbers the request, finds the caller, bounds its body, refuses what is no JSON, and counts their requests.
 
     The caller is put in `scope["dispatcher.caller"]`. A scope that came with `dispatcher.actor` came from this
     machine and not from a server: it is an operator's.
@@ -71,36 +75,95 @@ class Gate:
 
         is_head = scope["method"] == "HEAD"
         context: Context = scope["app"].state.context
+        connection: Connection | None = scope.get("dispatcher.connection")
         began_s = self._monotonic()
 
         async def numbered(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"].append((b"x-request-id", number.encode()))
-                context.traffic.count(scope, message["status"], self._monotonic() - began_s)
+                if not body.is_abandoned:
+                    context.traffic.count(scope, message["status"], self._monotonic() - began_s)
+                if connection is not None and connection.is_incomplete:
+                    message["headers"].append((b"connection", b"close"))
+                    await send(message)
+                    connection.keep_open()
+                    return
             elif is_head:
                 message["body"] = b""
             await send(message)
 
+        remembered: str | None = None
         try:
-            problems.check_length(scope, limit)
             if path.startswith("/v1/") and path not in PUBLIC_PATHS:
-                scope["dispatcher.caller"] = identity = await self._identify(scope, body)
+                remembered = self._remembered(scope)
+                identity = self._keys[remembered] if remembered is not None else await self._identify(scope, body)
+                scope["dispatcher.caller"] = identity
                 if identity.key is not None and identity.key.rate_limit is not None:
                     self._count(identity.key, identity.key.rate_limit)
+            problems.check_length(scope, limit)
             problems.check_content_type(scope)
-        except Exception as error:
-            answer = problems.answer(Request(scope), error)
-            if answer is None:
-                raise
-            await answer(scope, receive, numbered)
+        except Exception as error:  # noqa: BLE001 - `_refuse` raises what is a defect
+            if not body.is_abandoned:
+                await self._refuse(scope, receive, numbered, error, remembered)
             return
         if is_head:  # what can be got can be asked for without its content; the server keeps its own scope
             scope = {**scope, "method": "GET"}
+        answered = numbered if remembered is None else self._rechecked(scope, receive, numbered, remembered)
         try:
-            await self._app(scope, body, numbered)
+            await self._app(scope, body, answered)
+        except ClientDisconnect:  # before its body was complete: there is nobody to answer
+            return
         except Exception:  # a defect, which the server answers behind our back
             context.traffic.count(scope, 500, self._monotonic() - began_s)
             raise
+
+    async def _refuse(
+        self, scope: Scope, receive: Receive, send: Send, error: Exception, remembered: str | None = None
+    ) -> None:
+        """Answers with a problem. Raises what is a defect of ours."""
+        if remembered is not None and not await self._holds(scope, remembered):
+            error = unknown_key()
+        answer = problems.answer(Request(scope), error)
+        if answer is None:
+            raise error
+        await answer(scope, receive, send)
+
+    def _remembered(self, scope: Scope) -> str | None:
+        """The Authorization header by which this caller's key was found before, where that is enough."""
+        if scope["method"] != "POST" or scope["path"] not in INGEST_PATHS or "dispatcher.actor" in scope:
+            return None
+        authorization = Request(scope).headers.get("authorization", "")
+        return authorization if authorization in self._keys else None
+
+    async def _holds(self, scope: Scope, authorization: str) -> bool:
+        """Whether a key that was remembered has not been revoked meanwhile."""
+        context: Context = scope["app"].state.context
+        if await context.keys.find(bearer(authorization)) is not None:
+            return True
+        self._keys.pop(authorization, None)
+        return False
+
+    def _rechecked(self, scope: Scope, receive: Receive, send: Send, authorization: str) -> Send:
+        """Sends an answer, but one that refuses the request only if the key still holds: otherwise it is a 401."""
+        is_replaced = False
+
+        async def rechecked(message: Message) -> None:
+            nonlocal is_replaced
+            if is_replaced:
+                return
+            if message["type"] == "http.response.start" and 400 <= message["status"] < 500:
+                try:
+                    is_replaced = not await self._holds(scope, authorization)
+                except Exception as error:  # noqa: BLE001 - it is answered, or raised if it is a defect
+                    is_replaced = True
+                    await self._refuse(scope, receive, send, error)
+                    return
+                if is_replaced:
+                    await self._refuse(scope, receive, send, unknown_key())
+                    return
+            await send(message)
+
+        return rechecked
 
     async def _identify(self, scope: Scope, body: _Body) -> Identity:
         if (actor := scope.get("dispatcher.actor")) is not None:
@@ -108,29 +171,34 @@ class Gate:
         context: Context = scope["app"].state.context
         headers = Request(scope).headers
         if "x-api-key" in headers and "authorization" not in headers:
-            content = await body.whole()
-            target = _target(scope)
-            key = await context.transaction(
-                lambda connection: by_signature(
-                    connection,
-                    headers,
-                    method=scope["method"],
-                    target=target,
-                    body=content,
-                    keyring=context.keyring,
-                    clock=context.clock,
-                )
-            )
-            return of_key(key)
+            return await self._identify_signed(scope, body, SignedHeaders.read(headers, context.clock))
         authorization = headers.get("authorization", "")
-        if scope["method"] == "POST" and scope["path"] in INGEST_PATHS and authorization in self._keys:
-            return self._keys[authorization]
-        self._keys.pop(authorization, None)
-        key = await context.transaction(lambda connection: by_bearer(connection, authorization))
+        key = await context.keys.find(bearer(authorization))
+        if key is None:
+            self._keys.pop(authorization, None)
+            raise unknown_key()
         if len(self._keys) >= KEYS:
             self._keys.clear()
         self._keys[authorization] = identity = of_key(key)
         return identity
+
+    async def _identify_signed(self, scope: Scope, body: _Body, signed: SignedHeaders) -> Identity:
+        """The holder of the key that signed this request. Nothing of the body is read for an unknown key."""
+        context: Context = scope["app"].state.context
+        key, secret = await context.transaction(
+            lambda connection: signed.find_key(connection, context.keyring), engine=context.lookups
+        )
+        problems.check_length(scope, body.limit)
+        content = await body.whole()
+        signed.verify(secret, method=scope["method"], target=_target(scope), body=content)
+        try:
+            await context.transaction(signed.take, engine=context.lookups)
+        except DBAPIError as error:
+            # A copy of a request that only reads tells nobody more than its first answer did.
+            if not problems.is_read_only(error) or scope["method"] not in ("GET", "HEAD"):
+                raise
+        context.keys.note(key)
+        return of_key(key)
 
     def _count(self, key: ApiKey, rate: float) -> None:
         """Takes a token from the key's bucket, which holds what a second brings. Raises TooMany."""
@@ -151,8 +219,11 @@ class _Body:
     """The request's messages, bounded: more than `limit` bytes raise a 413, whoever reads them."""
 
     def __init__(self, receive: Receive, limit: int) -> None:
+        self.limit = limit
+        self.is_abandoned = False
+        """Whether the client has left before its body was complete: it is answered by nobody, and it is no error."""
         self._receive = receive
-        self._limit = limit
+        self._is_complete = False
         self._bytes = 0
         self._read: bytes | None = None
 
@@ -161,9 +232,12 @@ class _Body:
             body, self._read = self._read, None
             return {"type": "http.request", "body": body, "more_body": False}
         message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.is_abandoned = not self._is_complete
+        self._is_complete = not message.get("more_body", False)
         self._bytes += len(message.get("body", b""))
-        if self._bytes > self._limit:
-            raise problems.too_large(self._limit)
+        if self._bytes > self.limit:
+            raise problems.too_large(self.limit)
         return message
 
     async def whole(self) -> bytes:

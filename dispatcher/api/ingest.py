@@ -35,7 +35,7 @@ idempotency key that a producer has used in a transaction which is still open. T
 be slower than one: the groups are half as large, and their number is what costs (measured)."""
 
 MOST: Final = 8
-"""Transactions at a time, those that are held up among them."""
+"""Transactions at a time, those that are held up among them; as many connections are theirs alone."""
 
 _RUN_AGAIN: Final = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock time-out: one of the group is the cause, the others have done nothing."""
@@ -90,7 +90,7 @@ class Ingest:
         """Writes a group in one transaction and answers each of it; where one holds up the others, by halves."""
         answers: Sequence[Accepted | Exception]
         try:
-            answers = await self._context.transaction(partial(_accept, group))
+            answers = await self._context.transaction(partial(_accept, group), engine=self._context.ingest_engine)
         except Exception as error:  # noqa: BLE001 - whatever it is, everybody is told, and the next group has its turn
             if len(group) > 1 and isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", "") in _RUN_AGAIN:
                 middle = len(group) // 2

@@ -6,13 +6,16 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from dispatcher import telemetry
 from dispatcher.errors import (
     Conflict,
     DispatcherError,
@@ -66,6 +69,9 @@ _SUBJECTS: Final = {
     "Value error,": "",
 }
 """How pydantic begins what it has to say, and how that goes on after "allowed:"."""
+
+_READ_ONLY: Final = "25006"
+"""SQLSTATE read_only_sql_transaction."""
 
 _NO_PLACES: Final = object()
 
@@ -155,16 +161,16 @@ def answer(request: Request, error: Exception) -> Response | None:
             place = next((name for name, value in given if "\0" in str(value)), "/")
             fault = _fault(place, "a character or a number that cannot be stored", "Unicode text without NUL")
             return _faulty(request, InvalidInput.code, [fault])
-        case DBAPIError():
-            _log.error("api.failed path=%s error=%s", request.url.path, " ".join(str(error.orig).split()))
-            return problem(
-                request,
-                503,
-                "UNAVAILABLE",
-                "the database does not answer; repeat the request with its idempotency key",
-                headers={"retry-after": "1"},
-            )
+        case DBAPIError() | PoolTimeout() | psycopg.Error():
+            _log.error("api.failed path=%s error=%s", request.url.path, telemetry.one_line(error))
+            why = "is read-only" if is_read_only(error) else "does not answer"
+            return _ours(request, Unavailable(f"the database {why}; repeat the request with its idempotency key"))
     return None
+
+
+def is_read_only(error: Exception) -> bool:
+    """Whether the database refused to write because it is read-only, such as a standby."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None) == _READ_ONLY
 
 
 def _ours(request: Request, error: DispatcherError) -> Response | None:
@@ -317,10 +323,13 @@ def check_length(scope: Scope, limit: int) -> None:
 
 
 def check_content_type(scope: Scope) -> None:
-    """Raises a 415 for a body that says it is no JSON; one that says nothing is taken for JSON."""
+    """Raises a 415 for a body that says it is compressed, or no JSON; one that says nothing is taken for JSON."""
     if scope["method"] not in WITH_BODY:
         return
     for name, value in scope["headers"]:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            coding = value.decode("latin-1")[:80]
+            raise HTTPException(415, f"found the content-encoding {coding!r}; allowed: a body that is not compressed")
         if name == b"content-type":
             kind = value.partition(b";")[0].strip().lower()
             if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
@@ -336,7 +345,15 @@ def install(app: FastAPI) -> None:
             raise error
         return found
 
-    for kind in (DispatcherError, RequestValidationError, HTTPException, DataError, UnicodeEncodeError, DBAPIError):
+    for kind in (
+        DispatcherError,
+        RequestValidationError,
+        HTTPException,
+        UnicodeEncodeError,
+        DBAPIError,
+        PoolTimeout,
+        psycopg.Error,
+    ):
         app.add_exception_handler(kind, handle)
 
     @app.exception_handler(Exception)  # which is raised again, so that the server logs it

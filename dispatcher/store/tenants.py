@@ -78,11 +78,18 @@ ON CONFLICT (key_sha256) DO NOTHING
 """)
 
 _KEYS = """
-SELECT id, tenant_id, name, scopes, rate_limit, signing_secret, created_at, last_used_at, revoked_at
+SELECT id, tenant_id, name, scopes, rate_limit, signing_secret, created_at, last_used_at, revoked_at,
+       coalesce(last_used_at > statement_timestamp() - interval '1 minute', false)
 FROM dispatcher.api_keys
 """
 
-_FIND_KEY = text(f"{_KEYS} WHERE key_sha256 = :key_sha256 AND revoked_at IS NULL")
+_FIND_KEYS = text("""
+SELECT k.key_sha256, k.id, k.tenant_id, k.name, k.scopes, k.rate_limit, k.signing_secret, k.created_at, k.last_used_at,
+       k.revoked_at, coalesce(k.last_used_at > statement_timestamp() - interval '1 minute', false)
+FROM json_array_elements_text(CAST(CAST(:hashes AS text) AS json)) h
+JOIN dispatcher.api_keys k ON k.key_sha256 = decode(h.value, 'hex')
+WHERE k.revoked_at IS NULL
+""")
 
 _FIND_KEY_BY_ID = text(f"{_KEYS} WHERE id = :id")
 
@@ -97,7 +104,10 @@ UPDATE dispatcher.api_keys SET revoked_at = statement_timestamp() WHERE id = :id
 
 _USED = text("""
 UPDATE dispatcher.api_keys SET last_used_at = statement_timestamp()
-WHERE id = :id AND (last_used_at IS NULL OR last_used_at < statement_timestamp() - interval '1 minute')
+WHERE id IN (SELECT k.id FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json)) asked
+             JOIN dispatcher.api_keys k ON k.id = CAST(asked.value AS uuid)
+             WHERE k.last_used_at IS NULL OR k.last_used_at < statement_timestamp() - interval '1 minute'
+             FOR NO KEY UPDATE OF k SKIP LOCKED)
 """)
 
 _VALID = text("""
@@ -147,6 +157,7 @@ class ApiKey:
     """Who calls: `tenant_id` None is an operator, who may act for every tenant.
 
     `rate_limit` is in requests a second; `signing_secret` is sealed, None where requests cannot be signed.
+    `use_is_noted`: `last_used_at` was less than a minute ago when this was read.
     """
 
     id: UUID
@@ -158,6 +169,7 @@ class ApiKey:
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
+    use_is_noted: bool
 
 
 def _key(row: Sequence[object]) -> ApiKey:
@@ -260,8 +272,14 @@ def add_key(
 
 def find_key(connection: Connection, key: str) -> ApiKey | None:
     """Whose key this is. A look-up by the hash of 256 random bits gives its time away to nobody."""
-    row = connection.execute(_FIND_KEY, {"key_sha256": sha256(key.encode()).digest()}).first()
-    return None if row is None else _key(row)
+    digest = sha256(key.encode()).digest()
+    return find_keys(connection, [digest]).get(digest)
+
+
+def find_keys(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, ApiKey]:
+    """The keys with these SHA-256 hashes that have not been revoked, by their hash."""
+    rows = connection.execute(_FIND_KEYS, {"hashes": orjson.dumps([digest.hex() for digest in hashes]).decode()})
+    return {bytes(digest): _key(key) for digest, *key in rows}
 
 
 def find_key_by_id(connection: Connection, key_id: UUID) -> ApiKey | None:
@@ -283,9 +301,9 @@ def revoke_key(connection: Connection, key_id: UUID) -> bool:
     return connection.execute(_REVOKE_KEY, {"id": key_id}).rowcount > 0
 
 
-def note_use(connection: Connection, key_id: UUID) -> None:
-    """Notes that a key is used now, to the minute."""
-    connection.execute(_USED, {"id": key_id})
+def note_uses(connection: Connection, ids: Collection[UUID]) -> None:
+    """Notes that keys are used now, to the minute. Waits for nobody who notes the same."""
+    connection.execute(_USED, {"ids": orjson.dumps(list(ids)).decode()})
 
 
 def valid_keys(connection: Connection, ids: Collection[UUID]) -> set[UUID]:

@@ -146,7 +146,7 @@ async def test_a_request_that_is_cancelled_takes_nothing_from_the_others(context
 async def test_a_request_that_is_cancelled_while_it_is_written_breaks_nothing(context: Context, engine: Engine) -> None:
     tasks: list[asyncio.Task[Accepted]] = []
 
-    async def cancelling(work: Callable[[Connection], Any]) -> Any:
+    async def cancelling(work: Callable[[Connection], Any], **_: object) -> Any:
         done = await context.transaction(work)
         tasks[0].cancel()
         await asyncio.sleep(0)
@@ -166,6 +166,7 @@ def _over(context: Context, transaction: Callable[..., Any]) -> Ingest:
 
     class Other:
         wakeup = context.wakeup
+        ingest_engine = context.ingest_engine
 
     other: Any = Other()
     other.transaction = transaction
@@ -177,7 +178,7 @@ async def test_what_was_committed_before_a_kill_is_found_again_by_its_key(contex
         walk.add_endpoint(connection)
     killed = OperationalError("COMMIT", {}, Exception("the process is gone before it could answer"))
 
-    async def committed_and_gone(work: Callable[[Connection], Any]) -> Any:
+    async def committed_and_gone(work: Callable[[Connection], Any], **_: object) -> Any:
         await context.transaction(work)
         raise killed
 
@@ -192,7 +193,7 @@ async def test_what_was_committed_before_a_kill_is_found_again_by_its_key(contex
 
 
 async def test_what_a_transaction_did_not_commit_can_be_sent_again(context: Context, engine: Engine) -> None:
-    async def rolled_back(work: Callable[[Connection], Any]) -> Any:
+    async def rolled_back(work: Callable[[Connection], Any], **_: object) -> Any:
         def fail(connection: Connection) -> None:
             work(connection)
             raise OperationalError("INSERT", {}, Exception("the database is gone"))
