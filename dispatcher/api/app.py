@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +38,7 @@ from dispatcher.api import (
     statistics,
     tenants,
 )
+from dispatcher.api.connections import Limits, Lobby
 from dispatcher.api.context import Context
 from dispatcher.api.gate import Gate
 from dispatcher.api.problems import is_read_only
@@ -127,6 +129,7 @@ def make_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
         dependencies=[Depends(strict)],
     )
+    app.state.lobby = Lobby(Limits.of(settings), time.monotonic)
     app.add_middleware(Gate)
     problems.install(app)
     for resource in RESOURCES:

@@ -15,8 +15,9 @@ from __future__ import annotations
 import logging
 import resource
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
@@ -25,7 +26,7 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from dispatcher.api.problems import title
+from dispatcher.api import problems
 from dispatcher.ids import uuid7
 
 if TYPE_CHECKING:
@@ -72,12 +73,12 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        """As the operator has set them; no more connections than there are file descriptors for."""
+        """As the operator has set them."""
         return cls(
             head_s=settings.api_head_timeout_s,
             body_s=settings.api_body_timeout_s,
             idle_s=settings.api_idle_timeout_s,
-            connections=_room_for_files(settings.api_max_connections),
+            connections=settings.api_max_connections,
             body_bytes=settings.api_max_unfinished_bytes,
         )
 
@@ -130,6 +131,10 @@ class Lobby:
         self.closed: Counter[str] = Counter()
         self._swept_s = 0.0
 
+    def fit_files(self) -> None:
+        """Asks for as many open files as the connections need, or lowers their number to what the process may have."""
+        self.limits = replace(self.limits, connections=_room_for_files(self.limits.connections))
+
     def admit(self, connection: Connection) -> None:
         """Takes a new connection; beyond the limit another one makes room, or, if all are at work, it is closed."""
         self.open.add(connection)
@@ -151,7 +156,6 @@ class Lobby:
         while self.held_bytes > self.limits.body_bytes and self.sending:
             next(iter(self.sending)).refuse(
                 503,
-                "UNAVAILABLE",
                 "the bodies of unfinished requests hold too much memory; repeat the request",
                 "bodies",
             )
@@ -186,7 +190,7 @@ class _Refused(Exception):
 
 
 class _Flow(FlowControl):
-    """Tells its connection when reading stops and goes on: the client is not to blame for the time between."""
+    """Tells its connection when reading stops, and when the application asks for more of a body."""
 
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
         super().__init__(transport)
@@ -198,8 +202,7 @@ class _Flow(FlowControl):
         super().pause_reading()
 
     def resume_reading(self) -> None:
-        if self.read_paused:
-            self._connection.reading_resumed()
+        self._connection.more_is_wanted()
         super().resume_reading()
 
 
@@ -227,6 +230,7 @@ class Connection(HttpToolsProtocol):
         self._body_bytes = 0
         self._raw_bytes = 0  # of everything after the head
         self._held_bytes = 0
+        self._is_wanted = False
 
     # What asyncio calls
 
@@ -287,8 +291,9 @@ class Connection(HttpToolsProtocol):
         """Starts the application."""
         self._part = _Part.BODY
         self._body_bytes = self._raw_bytes = 0
+        self._is_wanted = False
         if len(self.pipeline) >= MAX_PIPELINED:
-            self.refuse(400, "BAD_REQUEST", f"found more than {MAX_PIPELINED} requests ahead of their answers; "
+            self.refuse(400, f"found more than {MAX_PIPELINED} requests ahead of their answers; "
                         f"allowed: {MAX_PIPELINED}", "malformed")  # fmt: skip
             raise _Refused
         self.scope["dispatcher.connection"] = self  # type: ignore[typeddict-unknown-key]
@@ -297,6 +302,7 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Hands on a part of the body."""
         self._body_bytes += len(body)
+        self._is_wanted = False
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -334,13 +340,14 @@ class Connection(HttpToolsProtocol):
         self.cycle.keep_alive = True
 
     def reading_paused(self) -> None:
-        """We do not read: the body's time stands still."""
+        """We do not read: the body's time stands still, since the client is not to blame."""
         if self.phase is Phase.BODY and self._left_s is None:
             self._left_s = self.deadline_s - self.lobby.monotonic()
             self.deadline_s = _NEVER
 
-    def reading_resumed(self) -> None:
-        """We read again."""
+    def more_is_wanted(self) -> None:
+        """The application waits for more of the body, and we read."""
+        self._is_wanted = True
         if self.phase is Phase.BODY and self._left_s is not None:
             self.deadline_s = self.lobby.monotonic() + self._left_s
             self._left_s = None
@@ -350,10 +357,10 @@ class Connection(HttpToolsProtocol):
         match self.phase:
             case Phase.HEAD:
                 allowed = f"{self.lobby.limits.head_s:g} s"
-                self.refuse(408, "REQUEST_TIMEOUT", f"found an incomplete head; allowed: {allowed}", "head_timeout")
+                self.refuse(408, f"found an incomplete head; allowed: {allowed}", "head_timeout")
             case Phase.BODY if not self.cycle.response_started:
                 allowed = f"{self.lobby.limits.body_s:g} s"
-                self.refuse(408, "REQUEST_TIMEOUT", f"found an incomplete body; allowed: {allowed}", "body_timeout")
+                self.refuse(408, f"found an incomplete body; allowed: {allowed}", "body_timeout")
             case Phase.IDLE if not self.flow.write_paused:
                 self.drop("idle_timeout" if self._requests else "head_timeout")
             case Phase.LINGER:
@@ -361,7 +368,7 @@ class Connection(HttpToolsProtocol):
             case _:
                 self.drop("write_timeout")
 
-    def refuse(self, status: int, code: str, detail: str, reason: str) -> None:
+    def refuse(self, status: int, detail: str, reason: str) -> None:
         """Answers the request that is coming in without the application, and closes.
 
         Where an earlier request is still being answered, that answer is the last; what comes is not read any more.
@@ -379,7 +386,7 @@ class Connection(HttpToolsProtocol):
             if self.cycle.response_started or self.pipeline:
                 self._abort()
                 return
-        self.transport.write(_problem(status, code, detail))
+        self.transport.write(_problem(status, detail))
         self._linger()
 
     def drop(self, reason: str) -> None:
@@ -389,7 +396,7 @@ class Connection(HttpToolsProtocol):
 
     def _refuse_head(self, found: str) -> None:
         allowed = f"{MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers"
-        self.refuse(431, "HEAD_TOO_LARGE", f"found a head of {found}; allowed: {allowed}", "head")
+        self.refuse(431, f"found a head of {found}; allowed: {allowed}", "head")
 
     def _abort(self) -> None:
         self._release()
@@ -436,14 +443,14 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             pass  # we speak HTTP/1.1 only: the request is answered as if it had not asked for more
         except httptools.HttpParserError:
-            self.refuse(400, "BAD_REQUEST", "found something else than HTTP/1.1; allowed: RFC 9112", "malformed")
+            self.refuse(400, "found something else than HTTP/1.1; allowed: RFC 9112", "malformed")
             return
         is_same = part is self._part and requests == self._requests  # nothing has begun or ended in these bytes
         if self._part is _Part.BODY:
             self._head_bytes = 0
             self._raw_bytes += len(data) if is_same else 0
             if self._raw_bytes - self._body_bytes > MAX_FRAMING_BYTES + FRAMING_PER_BYTE * self._body_bytes:
-                self.refuse(400, "BAD_REQUEST", "found more chunk framing than body", "malformed")
+                self.refuse(400, "found more chunk framing than body", "malformed")
         elif is_same or self._part is _Part.HEAD:
             self._head_bytes = len(data) + (self._head_bytes if is_same else 0)
             if self._head_bytes >= MAX_HEAD_BYTES:
@@ -471,39 +478,26 @@ class Connection(HttpToolsProtocol):
             more = self._body_bytes - self._held_bytes
             self._held_bytes = self._body_bytes
             self.lobby.hold(more)
-            if self.phase is Phase.BODY:
+            if self.phase is Phase.BODY and not self._is_wanted:
                 # Nothing more is read before the application asks for it: it may not want to know this caller.
                 self.flow.pause_reading()
                 self.reading_paused()
 
 
-def _problem(status: int, code: str, detail: str) -> bytes:
+def _problem(status: int, detail: str) -> bytes:
     """An answer of ours to a request that no application sees, with everything on the wire."""
     number = f"req_{uuid7()}"
-    body = orjson.dumps(
-        {
-            "type": f"urn:dispatcher:problem:{code.lower().replace('_', '-')}",
-            "title": title(status),
-            "status": status,
-            "detail": detail,
-            "instance": "",
-            "code": code,
-            "errors": [],
-            "request_id": number,
-        }
-    )
-    retry = b"retry-after: 1\r\n" if status == 503 else b""
-    return (
-        STATUS_LINE[status]
-        + b"content-type: application/problem+json\r\nx-request-id: "
-        + number.encode()
-        + b"\r\ncontent-length: "
-        + str(len(body)).encode()
-        + b"\r\n"
-        + retry
-        + b"connection: close\r\n\r\n"
-        + body
-    )
+    body = orjson.dumps(problems.document(status, problems.code_of(status), detail, instance="", request_id=number))
+    headers = {
+        "content-type": "application/problem+json",
+        "content-length": str(len(body)),
+        "x-request-id": number,
+        "connection": "close",
+    }
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["retry-after"] = "1"
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return STATUS_LINE[status] + lines.encode() + b"\r\n" + body
 
 
 class Server(uvicorn.Server):

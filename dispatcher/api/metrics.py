@@ -61,7 +61,7 @@ _STATUSES: Final = ("active", "deleted", "disabled")
 class _Snapshot:
     """What a registry collects from: the figures of one moment."""
 
-    def __init__(self, figures: Figures, traffic: Traffic, lobby: Lobby | None) -> None:
+    def __init__(self, figures: Figures, traffic: Traffic, lobby: Lobby) -> None:
         self._figures = figures
         self._traffic = traffic
         self._lobby = lobby
@@ -85,8 +85,7 @@ class _Snapshot:
             yield counter
         yield _answers(self._traffic)
         yield _answer_seconds(self._traffic)
-        if self._lobby is not None:
-            yield from _connections(self._lobby)
+        yield from _connections(self._lobby)
 
 
 def _one(name: str, value: float) -> Metric:
@@ -139,5 +138,5 @@ async def metrics(request: Request, context: ContextOf) -> Response:
     """Totals of the system and of this process, without a key."""
     figures = await context.figures()
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot(figures, context.traffic, getattr(request.app.state, "lobby", None)))
+    registry.register(_Snapshot(figures, context.traffic, request.app.state.lobby))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

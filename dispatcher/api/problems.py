@@ -51,12 +51,16 @@ _STATUSES: Final[dict[type[DispatcherError], int]] = {
 
 
 _CODES: Final = {
+    400: "BAD_REQUEST",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
+    408: "REQUEST_TIMEOUT",
     413: "CONTENT_TOO_LARGE",
     415: "UNSUPPORTED_MEDIA_TYPE",
+    431: "HEAD_TOO_LARGE",
 }
-"""Of what the framework and the gate refuse. `http.HTTPStatus` has other words in each version of Python."""
+"""Of what the connection, the framework and the gate refuse. `http.HTTPStatus` names them differently in each version
+of Python."""
 
 _TITLES: Final = {413: "Content Too Large", 422: "Unprocessable Content"}
 """As RFC 9110 has them; Python before 3.13 has the words of the RFC before that."""
@@ -124,18 +128,37 @@ def problem(
     errors: list[dict[str, str]] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
+    """One problem as an answer."""
+    number = request.scope.get("dispatcher.request_id", "")
+    body = document(status, code, detail, instance=request.url.path, errors=errors, request_id=number)
+    return _Problem(body, status_code=status, headers=headers)
+
+
+def document(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    instance: str,
+    request_id: str,
+    errors: list[dict[str, str]] | None = None,
+) -> dict[str, Any]:
     """One problem document."""
-    body: dict[str, Any] = {
+    return {
         "type": f"urn:dispatcher:problem:{code.lower().replace('_', '-')}",
         "title": title(status),
         "status": status,
         "detail": detail,
-        "instance": request.url.path,
+        "instance": instance,
         "code": code,
         "errors": errors or [],
-        "request_id": request.scope.get("dispatcher.request_id", ""),
+        "request_id": request_id,
     }
-    return _Problem(body, status_code=status, headers=headers)
+
+
+def code_of(status: int) -> str:
+    """What programs call a refusal that is no error of the application's own."""
+    return _CODES.get(status) or next(kind.code for kind, known in _STATUSES.items() if known == status)
 
 
 def title(status: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import socket
-import time
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -13,15 +12,13 @@ import uvicorn
 
 from dispatcher import config, telemetry, wiring
 from dispatcher.api.app import make_app
-from dispatcher.api.connections import Connection, Limits, Lobby, Server
+from dispatcher.api.connections import Connection, Lobby, Server
 from dispatcher.errors import Unavailable
 
 if TYPE_CHECKING:
     import asyncio
 
     from fastapi import FastAPI
-
-    from dispatcher.config import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -40,13 +37,12 @@ def main() -> None:
     with listen(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         _log.info("api.started address=%s:%d", host, port)
-        server(app, settings).run(sockets=[listener])
+        server(app, app.state.lobby).run(sockets=[listener])
 
 
-def server(app: FastAPI, settings: Settings) -> Server:
-    """The server of the application, its connections bounded as the settings say."""
-    lobby = Lobby(Limits.of(settings), time.monotonic)
-    app.state.lobby = lobby
+def server(app: FastAPI, lobby: Lobby) -> Server:
+    """The server of an application, its connections bounded by the lobby."""
+    lobby.fit_files()
     uvicorns = uvicorn.Config(
         app,
         http=cast("type[asyncio.Protocol]", partial(Connection, lobby=lobby)),

