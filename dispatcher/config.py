@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "DISPATCHER_"
 
+COMMAND_LINE_KEY: Final = "DISPATCHER_COMMAND_LINE_KEY"
+"""Told by `up` to the API that it starts: the key of this machine's command line, new at each start."""
+
 
 def _text(value: str) -> str:
     return value
@@ -248,7 +251,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     return Settings(**values)
 
 
-_OTHERS: Final = frozenset({"DISPATCHER_API_URL", "DISPATCHER_API_KEY", "DISPATCHER_SUPERVISOR_PID"})
+_OTHERS: Final = frozenset({"DISPATCHER_API_URL", "DISPATCHER_API_KEY", "DISPATCHER_SUPERVISOR_PID", COMMAND_LINE_KEY})
 """Variables that are not settings of the system: the command line's, and what a supervisor tells its children."""
 
 

@@ -38,6 +38,7 @@ from dispatcher.api import (
     statistics,
     tenants,
 )
+from dispatcher.api.command_line import CommandLine
 from dispatcher.api.connections import Limits, Lobby
 from dispatcher.api.context import Context
 from dispatcher.api.gate import Gate
@@ -91,8 +92,12 @@ RESOURCES = (
 """One module each, with a `router`. A new resource is a file and an entry here."""
 
 
-def make_app(settings: Settings) -> FastAPI:
-    """The application on these settings. Raises ConfigurationError where some are missing or wrong."""
+def make_app(settings: Settings, *, command_line_key: str | None = None, prepare: bool = True) -> FastAPI:
+    """The application on these settings. Raises ConfigurationError where some are missing or wrong.
+
+    `command_line_key` is the key by which the commands of this machine are known. `prepare` False leaves the database
+    as it is at the start: no platform key, secret or operator's key is made.
+    """
     register = wiring.register(settings)
 
     @asynccontextmanager
@@ -109,9 +114,11 @@ def make_app(settings: Settings) -> FastAPI:
             register=register,
             transport=transport,
             wakeup=Wakeup(settings.broker_url),
+            command_line=None if command_line_key is None else CommandLine(command_line_key),
         )
         try:
-            await _begin(context)
+            if prepare:
+                await _begin(context)
             yield
         finally:
             await app.state.context.keys.aclose()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from dispatcher.api.authenticate import Identity
+    from dispatcher.api.command_line import CommandLine
     from dispatcher.api.ingest import Ingest
     from dispatcher.api.key_lookup import KeyLookup
     from dispatcher.clock import Clock
@@ -67,7 +68,8 @@ class Context:
     """The application's parts, made once. `traffic` counts what this process answered.
 
     Events have connections of their own, `ingest_engine`, and so has the look-up of keys, `lookups`: whatever holds
-    up the statements of `engine`, such as a locked table, holds up neither.
+    up the statements of `engine`, such as a locked table, holds up neither. `command_line` recognises the commands of
+    this machine; None where `up` did not start this process.
     """
 
     settings: Settings
@@ -82,6 +84,7 @@ class Context:
     wakeup: Wakeup
     traffic: Traffic = field(default_factory=Traffic)
     _figures: tuple[float, asyncio.Future[Figures]] | None = None
+    command_line: CommandLine | None = None
 
     async def transaction(
         self, work: Callable[[Connection], T], *, engine: AsyncEngine | None = None, within_s: float = STALLED_S

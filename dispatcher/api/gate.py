@@ -170,6 +170,8 @@ class Gate:
             return local(actor)
         context: Context = scope["app"].state.context
         headers = Request(scope).headers
+        if context.command_line is not None and (operator := context.command_line.identify(headers)) is not None:
+            return operator
         if "x-api-key" in headers and "authorization" not in headers:
             return await self._identify_signed(scope, body, SignedHeaders.read(headers, context.clock))
         authorization = headers.get("authorization", "")

@@ -48,6 +48,8 @@ class KeyLookup:
 
         A look-up by the hash of 256 random bits gives its time away to nobody. Raises DBAPIError and Unavailable.
         """
+        if not key:
+            return None
         digest = sha256(key.encode()).digest()
         future = self._asked.get(digest)
         if future is None:

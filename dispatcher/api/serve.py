@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import socket
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -30,7 +31,7 @@ def main() -> None:
     """
     settings = config.load()
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
-    app = make_app(settings)
+    app = make_app(settings, command_line_key=os.environ.get(config.COMMAND_LINE_KEY) or None)
     gc.collect()
     gc.freeze()  # the modules are walked through no more: that took 80 ms, and one call in a hundred waited (measured)
     wiring.check_database(settings)
