@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import secrets
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from dispatcher.config import COMMAND_LINE_KEY
 from dispatcher.errors import Unavailable
 from dispatcher.local import processes
 from dispatcher.local.accounts import server_account
@@ -29,13 +31,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A system that runs on a data directory: whose process it is, and how to reach it. The URLs hold passwords."""
+    """A system that runs on a data directory: whose process it is, and how to reach it.
+
+    `url` is the API's as this machine reaches it, `command_line_key` the key by which the API knows the commands of
+    this machine. The other URLs hold passwords. `keeps_keyring`: the keyring is the one that the data directory keeps.
+    """
 
     pid: int
     started: str
     url: str
-    database_url: str
-    broker_url: str
+    database_url: str = field(repr=False)
+    broker_url: str = field(repr=False)
+    command_line_key: str = field(default="", repr=False)  # of a version before it, none
+    keeps_keyring: bool = False
 
 
 def find_running(data_dir: Path) -> Running | None:
@@ -56,8 +64,13 @@ def find_running(data_dir: Path) -> Running | None:
     return running if alive else None
 
 
-def standard_programs(host: str, port: int, *, workers: int, schedulers: int = 1, api: bool = True) -> list[Program]:
-    """Return our processes; the API, which comes last, is ready when it says so at /readyz."""
+def standard_programs(
+    host: str, port: int, *, workers: int, schedulers: int = 1, api: bool = True, command_line_key: str = ""
+) -> list[Program]:
+    """Return our processes; the API, which comes last, is ready when it says so at /readyz.
+
+    `command_line_key` is told to the API alone.
+    """
 
     def program(name: str, command: str) -> Program:
         return Program(name, [sys.executable, "-m", "dispatcher", command])
@@ -66,14 +79,23 @@ def standard_programs(host: str, port: int, *, workers: int, schedulers: int = 1
     found += [program(f"worker-{n}", "worker") for n in _counted(workers)]
     if api:
         argv = [sys.executable, "-m", "dispatcher", "api"]
-        found.append(Program("api", argv, ready=lambda: answers(host, port, "/readyz")))
+        env = {COMMAND_LINE_KEY: command_line_key} if command_line_key else {}
+        found.append(Program("api", argv, env, ready=lambda: answers(host, port, "/readyz")))
     return found
 
 
+def reachable(host: str) -> str:
+    """Where this machine reaches what listens on `host`: a wildcard address on loopback.
+
+    >>> reachable("0.0.0.0"), reachable("192.0.2.1")
+    ('127.0.0.1', '192.0.2.1')
+    """
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - not bound
+
+
 def answers(host: str, port: int, path: str) -> bool:
-    """Tell whether an HTTP server answers 200 there within a second. A wildcard address is asked on loopback."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - not bound
-    connection = http.client.HTTPConnection(reachable, port, timeout=1)
+    """Tell whether an HTTP server answers 200 there within a second."""
+    connection = http.client.HTTPConnection(reachable(host), port, timeout=1)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == http.HTTPStatus.OK
@@ -87,10 +109,10 @@ class Stack:
     """Servers and processes of one machine, started and stopped as one.
 
     `database_url` and `broker_url` name servers of the operator's; where one is None the server is embedded.
-    `data_dir` None means the default one; it is used, and locked, only if a server is embedded. `port` 0 takes a free
-    one. `migrate` gets the database's URL before any program starts. `programs` replaces the standard ones, which
-    `workers`, `schedulers` and `api` count. `env` is added to every program's environment. `grace_s` is how long the
-    programs may take to stop.
+    `data_dir` None means the default one; it is locked, and says to the commands of this machine how to reach the
+    API. `port` 0 takes a free one. `migrate` gets the database's URL before any program starts. `programs` replaces
+    the standard ones, which `workers`, `schedulers` and `api` count. `env` is added to every program's environment.
+    `grace_s` is how long the programs may take to stop.
     """
 
     def __init__(
@@ -113,26 +135,27 @@ class Stack:
     ) -> None:
         self.host = host
         self.port = port or free_port(host)
-        self.data_dir: Path | None = None
-        self.postgres: EmbeddedPostgres | None = None
-        self.redis: EmbeddedRedis | None = None
-        self._lock: DataDirLock | None = None
-        if database_url is None or broker_url is None:
-            self.data_dir = make_data_dir(data_dir or default_data_dir())
-            self._lock = DataDirLock(self.data_dir)
-        if self.data_dir is not None and database_url is None:
-            self.postgres = EmbeddedPostgres(self.data_dir, postgres_settings)
-        if self.data_dir is not None and broker_url is None:
-            self.redis = EmbeddedRedis(self.data_dir)
+        self.data_dir = make_data_dir(data_dir or default_data_dir())
+        self.postgres = EmbeddedPostgres(self.data_dir, postgres_settings) if database_url is None else None
+        self.redis = EmbeddedRedis(self.data_dir) if broker_url is None else None
+        self._lock = DataDirLock(self.data_dir)
+        self._command_line_key = f"dcl_{secrets.token_urlsafe(32)}"
         self._database_url = database_url
         self._broker_url = broker_url
         self._migrate = migrate
         if programs is None:
-            programs = standard_programs(host, self.port, workers=workers, schedulers=schedulers, api=api)
+            programs = standard_programs(
+                host,
+                self.port,
+                workers=workers,
+                schedulers=schedulers,
+                api=api,
+                command_line_key=self._command_line_key,
+            )
         self._programs = programs
         self._env = dict(env or {})
         self.supervisor = Supervisor(
-            record=None if self.data_dir is None else self.data_dir / "processes",
+            record=self.data_dir / "processes",
             output=output,
             grace_s=grace_s,
         )
@@ -140,8 +163,7 @@ class Stack:
     @property
     def url(self) -> str:
         """Where the API listens."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return _url(self.host, self.port)
 
     @property
     def database_url(self) -> str:
@@ -153,6 +175,11 @@ class Stack:
         """The broker's URL, password included. Raises Unavailable before an embedded server was started."""
         return self._broker_url if self.redis is None else self.redis.url  # type: ignore[return-value]
 
+    @property
+    def _keeps_keyring(self) -> bool:
+        """Whether nobody gave a keyring, so that the data directory keeps one."""
+        return self.postgres is not None and not os.environ.get("DISPATCHER_SECRET_KEYS")
+
     def environment(self) -> dict[str, str]:
         """Return what every program gets in addition to our own environment; the servers must run."""
         found = {
@@ -160,13 +187,12 @@ class Stack:
             "DISPATCHER_BROKER_URL": self.broker_url,
             "DISPATCHER_HOST": self.host,
             "DISPATCHER_PORT": str(self.port),
+            "DISPATCHER_DATA_DIR": str(self.data_dir),
             # Output that waits in a buffer is lost in a crash.
             "PYTHONUNBUFFERED": "1",
         }
-        if self.data_dir is not None:
-            found["DISPATCHER_DATA_DIR"] = str(self.data_dir)
-            if self.postgres is not None and not os.environ.get("DISPATCHER_SECRET_KEYS"):
-                found["DISPATCHER_SECRET_KEYS"] = secret_keys(self.data_dir)
+        if self._keeps_keyring:
+            found["DISPATCHER_SECRET_KEYS"] = secret_keys(self.data_dir)
         return {**found, **self._env}
 
     def start(self) -> None:
@@ -175,8 +201,7 @@ class Stack:
         What a killed predecessor left on the data directory is stopped first. Raises Unavailable, everything stopped
         again, when the data directory is in use or something does not start.
         """
-        if self._lock is not None:
-            self._lock.acquire()
+        self._lock.acquire()
         try:
             self._start()
         except BaseException:
@@ -184,8 +209,7 @@ class Stack:
             raise
 
     def _start(self) -> None:
-        if self.data_dir is not None:
-            stop_leftovers(self.data_dir / "processes")
+        stop_leftovers(self.data_dir / "processes")
         self.supervisor.start([server for server in (self.postgres, self.redis) if server is not None])
         if self.supervisor.interrupted:
             return
@@ -195,16 +219,23 @@ class Stack:
             Program(one.name, one.argv, {**environment, **one.env}, one.cwd, one.ready, one.ready_timeout_s)
             for one in self._programs
         )
-        if self.data_dir is not None:
-            ourselves = processes.identify(os.getpid())
-            assert ourselves is not None
-            running = Running(ourselves.pid, ourselves.started, self.url, self.database_url, self.broker_url)
-            write_secret(self.data_dir / "running", json.dumps(asdict(running)))
+        ourselves = processes.identify(os.getpid())
+        assert ourselves is not None
+        running = Running(
+            ourselves.pid,
+            ourselves.started,
+            _url(reachable(self.host), self.port),
+            self.database_url,
+            self.broker_url,
+            self._command_line_key,
+            keeps_keyring=self._keeps_keyring,
+        )
+        write_secret(self.data_dir / "running", json.dumps(asdict(running)))
 
     def stop(self) -> None:
         """Stop everything in the reverse order of the start, and let go of the data directory."""
         self.supervisor.stop()
-        if self.data_dir is not None and self._lock is not None and self._lock.held:
+        if self._lock.held:
             (self.data_dir / "running").unlink(missing_ok=True)
             self._lock.release()
 
@@ -223,8 +254,7 @@ class Stack:
 
     def remove(self) -> None:
         """Remove the data directory of a stopped, temporary system, with what was made for it elsewhere."""
-        if self.data_dir is not None:
-            remove_data_dir(self.data_dir, server_account())
+        remove_data_dir(self.data_dir, server_account())
 
     def __enter__(self) -> Self:
         self.start()
@@ -232,6 +262,10 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _counted(number: int) -> range:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from dispatcher.api.command_line import MIN_KEY
 from dispatcher.errors import Unavailable
 from dispatcher.local import processes
 from dispatcher.local.accounts import server_account
@@ -51,6 +53,9 @@ def test_it_runs_servers_migrations_and_programs_and_restarts_a_killed_server(da
         with pytest.raises(Unavailable, match=f"in use by process {os.getpid()}"):
             Stack(migrate=migrate, data_dir=data_dir, programs=[]).start()
         assert find_running(data_dir) == running
+        assert (data_dir / "running").stat().st_mode & 0o777 == 0o600
+        assert len(running.command_line_key) >= MIN_KEY
+        assert running.command_line_key not in repr(running)
 
         url = stack.database_url
         pids = {name: stack.supervisor.kill(name) for name in ("postgres", "redis")}
@@ -141,20 +146,56 @@ def test_the_generated_keyring_is_private_and_stays(tmp_path: Path):
     assert secret_keys(tmp_path) == kept
 
 
-def test_with_servers_of_ones_own_nothing_is_embedded_and_no_data_directory_made(tmp_path: Path):
+def test_with_servers_of_ones_own_nothing_is_embedded_and_commands_find_the_api(data_dir: Path):
     seen: list[str] = []
     stack = Stack(
         migrate=seen.append,
-        data_dir=tmp_path / "unused",
+        data_dir=data_dir,
         database_url="postgresql+psycopg://db/x",
         broker_url="redis://cache/0",
+        host="0.0.0.0",
         programs=[Program("toy", ["sleep", "600"])],
     )
     with stack:
         assert list(stack.supervisor.children) == ["toy"]
         assert "DISPATCHER_SECRET_KEYS" not in stack.environment()
+        running = find_running(data_dir)
+        assert running is not None
+        assert running.url == f"http://127.0.0.1:{stack.port}"
+        assert running.database_url == "postgresql+psycopg://db/x"
     assert seen == ["postgresql+psycopg://db/x"]
-    assert not (tmp_path / "unused").exists()
+    assert find_running(data_dir) is None
+    assert sorted(path.name for path in data_dir.iterdir()) == ["lock"]
+
+
+def test_the_api_alone_is_told_the_key_of_the_command_line():
+    programs = standard_programs("127.0.0.1", 1, workers=1, command_line_key="k" * MIN_KEY)
+    told = {one.name: dict(one.env) for one in programs}
+    assert told == {"scheduler": {}, "worker-1": {}, "api": {"DISPATCHER_COMMAND_LINE_KEY": "k" * MIN_KEY}}
+
+
+def test_each_start_has_a_key_of_its_own(data_dir: Path):
+    keys = set()
+    for _ in range(2):
+        with Stack(
+            migrate=lambda url: None, data_dir=data_dir, database_url="postgresql+psycopg://db/x",
+            broker_url="redis://cache/0", programs=[],
+        ):  # fmt: skip
+            running = find_running(data_dir)
+            assert running is not None
+            keys.add(running.command_line_key)
+    assert len(keys) == 2
+
+
+def test_a_record_of_a_version_before_it_has_no_key(data_dir: Path):
+    ourselves = processes.identify(os.getpid())
+    assert ourselves is not None
+    data_dir.mkdir(parents=True)
+    kept = {"pid": ourselves.pid, "started": ourselves.started, "url": "http://127.0.0.1:1"}
+    (data_dir / "running").write_text(json.dumps(kept | {"database_url": "a", "broker_url": "b"}))
+    running = find_running(data_dir)
+    assert running is not None
+    assert running.command_line_key == ""
 
 
 def test_a_migration_that_fails_stops_the_servers_again(data_dir: Path):
