@@ -84,9 +84,8 @@ assert workers.__file__.startswith({str(tmp_path)!r})
 assert str(shipped_schedules_dir()).startswith({str(tmp_path)!r})
 assert str(shipped_profiles_dir()).startswith({str(tmp_path)!r})
 from dispatcher.cli import cli
-cli(["schedules", "list"], standalone_mode=False)
+cli(["schedules", "lint"], standalone_mode=False)
 cli(["profiles", "lint"], standalone_mode=False)
-cli(["profiles", "list"], standalone_mode=False)
 print(" ".join(load_catalog(shipped_schedules_dir())), migrate.head())
 """
     run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)

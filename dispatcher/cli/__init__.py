@@ -8,7 +8,19 @@ import click
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher import __version__, wiring
-from dispatcher.cli import audit, deliveries, doctor, endpoints, events, export, processes, replay, settings, tail
+from dispatcher.cli import (
+    audit,
+    deliveries,
+    doctor,
+    endpoints,
+    events,
+    export,
+    processes,
+    replay,
+    settings,
+    tail,
+    verbs,
+)
 from dispatcher.cli.erase import erase
 from dispatcher.cli.find import find
 from dispatcher.cli.keys import keys
@@ -30,9 +42,18 @@ from dispatcher.errors import DispatcherError
 def cli() -> None:
     """Dispatcher: a durable webhook sender for payment platforms.
 
-    `up` runs everything on this machine. The other commands work on the database that DISPATCHER_DATABASE_URL
-    names or, without it, on the one that `up` runs; those that the HTTP API has, too, on the system that
-    DISPATCHER_API_URL names, with the key DISPATCHER_API_KEY.
+    `up` runs everything on this machine. Commands that the HTTP API has go to the system that DISPATCHER_API_URL
+    names, with the key DISPATCHER_API_KEY; without it to the `up` that runs on the data directory, DISPATCHER_DATA_DIR.
+
+    Commands of this machine (up, api, worker, scheduler, migrate, doctor, prune, audit verify, tenants retention,
+    signing-keys generate, import, rotate and retire) work on the database that DISPATCHER_DATABASE_URL names or,
+    without it, on the one that `up` runs. Where DISPATCHER_API_URL is set they refuse, with exit code 2.
+
+    For when the API is down and the database is there, the commands that read, and deliveries retry and cancel,
+    endpoints enable and disable, pause, unpause, keys create and revoke take --direct: it works on that database, and
+    says on stderr which one it is.
+
+    Exit codes: 0 ok, 1 failed, 2 usage or configuration.
     """
 
 
@@ -65,6 +86,7 @@ cli.add_command(sign)
 cli.add_command(verify)
 cli.add_command(trigger)
 cli.add_command(listen)
+verbs.install(cli)
 
 
 def main() -> None:

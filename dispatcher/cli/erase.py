@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from time import sleep
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dispatcher.api import forms
 from dispatcher.cli import archive, target
 from dispatcher.cli.arguments import Id
 from dispatcher.cli.output import counted, output_option, print_fields, print_json, print_line
 from dispatcher.clock import SYSTEM
-from dispatcher.flow import erase as flow
-from dispatcher.store import erasures as store
+from dispatcher.flow.parse import read_object
+from dispatcher.ids import format_id
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from uuid import UUID
 
     from dispatcher.cli.output import Output
+    from dispatcher.client import Client
+    from dispatcher.client.types import Erasure
+
+POLL_S: Final = 0.5
+
+PATIENCE_S: Final = 60.0
+"""Without a step of the scheduler; it makes one within seconds."""
+
+_PAGE: Final = 200
 
 
 @click.command()
@@ -46,17 +57,21 @@ def erase(
     Deliveries that wait are cancelled. Hashes, outcomes and times stay. What is in flight ends as it ends; the
     scheduler erases then what it was answered.
     """
-    with target.opened() as (_, engine):
-        with engine.begin() as connection:
-            found = flow.preview(connection, object_id, tenant_id=tenant_id)
+    tenant = None if tenant_id is None else format_id("ten", tenant_id)
+    with target.client() as client:
+        found = _Found.of(client, object_id, tenant)
         said = (
-            f"{counted(found.events, 'event')}, {found.payloads} of them with a payload, "
+            f"{counted(len(found.events), 'event')}, {found.payloads} of them with a payload, "
             f"and {counted(found.live_deliveries, 'live delivery', 'live deliveries')}"
         )
         if dry_run:
             if output == "json":
                 print_json(
-                    {"events": found.events, "payloads": found.payloads, "live_deliveries": found.live_deliveries}
+                    {
+                        "events": len(found.events),
+                        "payloads": found.payloads,
+                        "live_deliveries": found.live_deliveries,
+                    }
                 )
             else:
                 print_line(f"{said} would be erased")
@@ -64,14 +79,55 @@ def erase(
         if not yes:
             click.confirm(f"Erase {said}?", abort=True)
         if path is not None:
-            with engine.begin() as connection:
-                archive.write(path, store.rows_of(connection, object_id, tenant_id, created_at=SYSTEM.now()))
-        with engine.begin() as connection:
-            one = flow.start(connection, object_id, by=target.actor(), tenant_id=tenant_id, reason=reason)
-        while not one.passes:
-            with engine.begin() as connection:
-                one = flow.step(connection, only=one.id) or flow.find(connection, one.id)
+            archive.write(path, found.rows(client))
+        erasure = _finished(client, client.erasures.create(object_id=object_id, tenant_id=tenant, reason=reason))
     if output == "json":
-        print_json(forms.erasure(one))
+        print_json(erasure)
         return
-    print_fields([(name.replace("_", " "), value) for name, value in forms.erasure(one).items()])
+    print_fields([(name.replace("_", " "), value) for name, value in erasure.items()])
+    if erasure["status"] == "running":
+        print_line("The scheduler goes on with the others.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What an erasure would meet: events by their ids, how many have a payload, their deliveries by their ids."""
+
+    events: list[str]
+    payloads: int
+    deliveries: list[str]
+    live_deliveries: int
+
+    @classmethod
+    def of(cls, client: Client, object_id: str, tenant_id: str | None) -> _Found:
+        """All there is of the object now."""
+        chosen: dict[str, Any] = {"object_id": object_id, "limit": _PAGE}
+        events, payloads = [], 0
+        for event in client.events.iterate(**chosen, tenant_id=tenant_id):
+            events.append(event["id"])
+            payloads += event.get("payload_gone") is None
+        its_own = set(events)  # of a tenant's event, tenants above it have deliveries too
+        deliveries = [one for one in client.deliveries.iterate(**chosen) if one["event_id"] in its_own]
+        live = sum(one["status"] in {"waiting", "in_flight"} for one in deliveries)
+        return cls(events, payloads, [one["id"] for one in deliveries], live)
+
+    def rows(self, client: Client) -> Iterator[dict[str, Any]]:
+        """The events with their payloads as they were written, then the attempts of their deliveries."""
+        for event_id in self.events:
+            event = read_object(client.events.text(event_id).encode())
+            assert isinstance(event, dict)
+            yield {"kind": "event", **event}
+        for delivery_id in self.deliveries:
+            for attempt in client.deliveries.attempts(delivery_id)["data"]:
+                yield {"kind": "attempt", "delivery_id": delivery_id, **attempt}
+
+
+def _finished(client: Client, erasure: Erasure) -> Erasure:
+    """The erasure once all events of the object were erased that were there, or once nothing moves any more."""
+    until = SYSTEM.monotonic() + PATIENCE_S
+    while erasure["status"] == "running" and SYSTEM.monotonic() < until:
+        sleep(POLL_S)
+        before, erasure = erasure, client.erasures.get(erasure["id"])
+        if erasure != before:
+            until = SYSTEM.monotonic() + PATIENCE_S
+    return erasure

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, cast
 from uuid import UUID
 
 import click
 import orjson
 from rich.text import Text
 
-from dispatcher.api import forms
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id, Since
 from dispatcher.cli.output import (
@@ -23,21 +22,25 @@ from dispatcher.cli.output import (
     print_line,
     print_table,
     progress_bar,
+    visible,
 )
-from dispatcher.errors import NotFound
-from dispatcher.flow.enqueue import CHUNK, Accepted, enqueue
-from dispatcher.flow.parse import parse_event, parse_line
-from dispatcher.ids import DEFAULT_TENANT, format_id
-from dispatcher.model.event import METHODS, Mode
-from dispatcher.store import log
-from dispatcher.store.search import search
-from dispatcher.wakeup import Wakeup
+from dispatcher.client import ForeignAnswer, TooMany, Unavailable, Unreachable
+from dispatcher.flow.parse import parse_event, read_line, read_object
+from dispatcher.ids import format_id, uuid7
+from dispatcher.model.event import METHODS, Mode, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dispatcher.cli.output import Output
-    from dispatcher.model.event import Event
+    from dispatcher.client import Client
+    from dispatcher.client.types import BatchItem, NewEvent
+
+_UNKNOWN: Final = (Unreachable, Unavailable, TooMany, ForeignAnswer, KeyboardInterrupt)
+"""After these nobody knows whether what was sent last was accepted."""
+
+_SHOWN: Final = 20
+"""Lines that were refused, on stderr; JSON has all of them."""
 
 _STYLES: Final = {
     "matched": "green",
@@ -57,10 +60,10 @@ def events() -> None:
 @click.argument("source", type=click.File("rb"), default="-")
 @click.option("--type", "event_type", help="Send SOURCE as the payload of one event of this type.")
 @click.option("--object-id", help="With --type: the payment or order that the event is about.")
-@click.option("--idempotency-key", help="With --type: sending it again under this key makes no second event.")
+@click.option("--idempotency-key", help="The same sent again under this key makes no second event, for 24 hours.")
 @click.option("--target", "--url", "url", help="With --type: send it to this URL, not to the tenant's endpoints.")
 @click.option("--method", type=click.Choice(METHODS), help="With --target; by default the profile's first one.")
-@click.option("--tenant", "tenant_id", type=Id("ten"), default=DEFAULT_TENANT, help="Whose, where a line names none.")
+@click.option("--tenant", "tenant_id", type=Id("ten"), help="Whose, where a line names none.")
 @click.option("--dry-run", is_flag=True, help="Check every line and send nothing.")
 @output_option
 def send(
@@ -70,7 +73,7 @@ def send(
     idempotency_key: str | None,
     url: str | None,
     method: str | None,
-    tenant_id: UUID,
+    tenant_id: UUID | None,
     dry_run: bool,
     output: Output,
 ) -> None:
@@ -78,72 +81,136 @@ def send(
 
     One JSON object a line: {"type": "payment.completed", "payload": {…}}, with the fields of POST /v1/events. With
     --type, SOURCE is the payload of a single event. Committed in batches of 1,000: after an error, what was printed
-    as accepted is accepted, and sending it again is safe where the lines carry ids or keys.
+    as accepted is accepted. The error names the --idempotency-key under which the same can be sent again: nothing of
+    it is accepted twice.
     """
     if method is not None and url is None:
         raise click.UsageError("--method goes with --target")
     if event_type is not None:
-        try:
-            payload = source.read().strip(b" \t\r\n")
-            orjson.loads(payload)
-        except orjson.JSONDecodeError as error:
-            raise click.UsageError(f"SOURCE: found no JSON ({error}); allowed: any JSON value") from error
-        values: dict[str, Any] = {
-            "type": event_type,
-            "payload": payload,
-            "object_id": object_id,
-            "idempotency_key": idempotency_key,
-        }
-        if url is not None:
-            values["target"] = {"url": url, "method": method}
-        found: Iterator[Event] = iter([parse_event(values, tenant_id=tenant_id)])
+        found = iter([(1, _one(source, event_type, object_id, url, method))])
     else:
-        if (object_id, idempotency_key, url) != (None, None, None):
-            raise click.UsageError("--object-id, --idempotency-key and --target go with --type; lines carry their own")
-        lines = ((n, line) for n, line in enumerate(source, 1) if line.strip())
-        found = (parse_line(line, n, tenant_id=tenant_id) for n, line in lines)
+        if (object_id, url) != (None, None):
+            raise click.UsageError("--object-id and --target go with --type; lines carry their own")
+        found = _lines(source)
     if dry_run:
         checked = sum(1 for _ in found)
         print_line(f"checked {counted(checked, 'event')}, all right; nothing was sent")
         return
-    accepted: list[Accepted] = []
+    key = idempotency_key or f"cli-{uuid7()}"
+    tenant = None if tenant_id is None else format_id("ten", tenant_id)
+    sent = Sent()
     try:
-        _send(found, accepted)
-    except BaseException:
-        if accepted:
-            _report(accepted, output)
+        with target.client() as client:
+            if event_type is None:
+                sent.send(client, found, key, tenant)
+            else:
+                sent.send_one(client, next(found)[1], key, tenant)
+    except BaseException as error:
+        if sent.items:
+            sent.report(output)
+        if sent.items or isinstance(error, _UNKNOWN):
+            click.echo(f"dispatcher: to send the same again, and nothing twice: --idempotency-key {key}", err=True)
         raise
-    _report(accepted, output)
+    sent.report(output)
+    if sent.refused:
+        click.get_current_context().exit(1)
 
 
-def _report(accepted: list[Accepted], output: Output) -> None:
-    if output == "json":
-        print_json(
-            {"data": [{"id": str(one), "duplicate": one.duplicate, "deliveries": one.fanout} for one in accepted]}
+def _one(
+    source: BinaryIO, event_type: str, object_id: str | None, url: str | None, method: str | None
+) -> dict[str, Any]:
+    """The event whose payload SOURCE is."""
+    try:
+        payload = source.read().strip(b" \t\r\n")
+        orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise click.UsageError(f"SOURCE: found no JSON ({error}); allowed: any JSON value") from error
+    values: dict[str, Any] = {"type": event_type, "payload": payload, "object_id": object_id}
+    if url is not None:
+        values["target"] = {"url": url, "method": method}
+    validate(parse_event(values))
+    return values
+
+
+def _lines(source: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The events of a file with the numbers of their lines, each checked when it is read."""
+    for number, line in enumerate(source, 1):
+        if line.strip():
+            yield number, read_line(line, number)
+
+
+@dataclass(slots=True)
+class Sent:
+    """What became of the events that were sent so far, and the numbers of the lines that were read."""
+
+    items: list[BatchItem] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+
+    @property
+    def refused(self) -> list[tuple[int, BatchItem]]:
+        """What the API refused, with the numbers of its lines."""
+        return [(line, item) for line, item in zip(self.lines, self.items, strict=False) if item["status"] == "failed"]
+
+    def send(
+        self, client: Client, found: Iterator[tuple[int, dict[str, Any]]], key: str, tenant_id: str | None
+    ) -> None:
+        """Sends all of them, in batches."""
+        progress = progress_bar(console())
+
+        def events() -> Iterator[dict[str, Any]]:
+            for line, event in found:
+                self.lines.append(line)
+                yield event
+
+        with progress:
+            task = progress.add_task("sending", total=None)
+
+            def accepted(batch: list[BatchItem]) -> None:
+                self.items += batch
+                progress.update(task, completed=len(self.items))
+
+            client.events.create_many(events(), tenant_id=tenant_id, on_batch=accepted, idempotency_key=key)
+
+    def send_one(self, client: Client, event: dict[str, Any], key: str, tenant_id: str | None) -> None:
+        """Sends one by itself. Raises ApiError where it is refused."""
+        asked = cast("NewEvent", event | {"tenant_id": tenant_id, "idempotency_key": key})
+        made = client.events.create(**asked)
+        status: Literal["accepted", "duplicate"] = "duplicate" if made["duplicate"] else "accepted"
+        self.lines.append(1)
+        self.items.append(
+            {"index": 0, "status": status, "id": made["id"], "deliveries": made["deliveries"], "error": None}
         )
-        return
-    new = [one for one in accepted if not one.duplicate]
-    unmatched = sum(1 for one in new if one.fanout == 0)
-    print_line(
-        f"{counted(len(new), 'event')} accepted, "
-        f"{counted(sum(one.fanout or 0 for one in new), 'delivery', 'deliveries')}, "
-        f"{len(accepted) - len(new)} sent before, {unmatched} that no endpoint wants"
-    )
-    if len(accepted) == 1:
-        print_line(str(accepted[0]))
+
+    def report(self, output: Output) -> None:
+        """Prints what was accepted, and on stderr what was refused."""
+        for line, item in self.refused[:_SHOWN]:
+            assert item["error"] is not None
+            click.echo(visible(f"dispatcher: line {line}: {item['error']['detail']}"), err=True)
+        if (more := len(self.refused) - _SHOWN) > 0:
+            click.echo(f"dispatcher: and {more} more", err=True)
+        if output == "json":
+            print_json({"data": [_shown(line, item) for line, item in zip(self.lines, self.items, strict=False)]})
+            return
+        new = [one for one in self.items if one["status"] == "accepted"]
+        before = sum(one["status"] == "duplicate" for one in self.items)
+        unmatched = sum(one["deliveries"] == 0 for one in new)
+        refused = f", {len(self.refused)} refused" if self.refused else ""
+        print_line(
+            f"{counted(len(new), 'event')} accepted, "
+            f"{counted(sum(one['deliveries'] or 0 for one in new), 'delivery', 'deliveries')}, "
+            f"{before} sent before, {unmatched} that no endpoint wants{refused}"
+        )
+        if len(self.items) == 1 and self.items[0]["id"] is not None:
+            print_line(self.items[0]["id"])
 
 
-def _send(found: Iterator[Event], accepted: list[Accepted]) -> None:
-    """Appends to `accepted` what is committed, so that the caller has it after an error too."""
-    progress = progress_bar(console())
-    with target.opened() as (settings, engine), progress, engine.connect() as connection:
-        wakeup = Wakeup(settings.broker_url)
-        task = progress.add_task("sending", total=None)
-        while batch := list(islice(found, CHUNK)):
-            with connection.begin():
-                accepted += enqueue(connection, batch)
-            wakeup.ring()
-            progress.update(task, completed=len(accepted))
+def _shown(line: int, item: BatchItem) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "id": item["id"],
+        "duplicate": item["status"] == "duplicate",
+        "deliveries": item["deliveries"],
+    }
+    return shown if item["error"] is None else {**shown, "line": line, "error": item["error"]}
 
 
 @events.command("list")
@@ -225,43 +292,32 @@ def explain(event_id: UUID, output: Output) -> None:
 @output_option
 def show(event_id: UUID, output: Output) -> None:
     """One event and its deliveries."""
-    with target.database() as (_, connection):
-        event = log.find_event(connection, event_id)
-        if event is None:
-            raise NotFound(f"there is no event {format_id('evt', event_id)}")
-        deliveries = search(connection, log.Filter(event_id=event_id), limit=1000)
+    id_ = format_id("evt", event_id)
+    with target.client() as client:
+        text = client.events.text(id_)
+        deliveries = list(client.deliveries.iterate(event_id=id_, limit=1000))
     if output == "json":
-        print_json(
-            {
-                "id": format_id("evt", event.id),
-                "tenant_id": format_id("ten", event.tenant_id),
-                "type": event.type,
-                "mode": event.mode,
-                "object_id": event.object_id,
-                "created_at": event.created_at,
-                "payload": None if event.payload is None else orjson.loads(event.payload),
-                "payload_gone": event.payload_gone,
-                "deliveries": [forms.delivery(one) for one in deliveries],
-            }
-        )
+        print_json(orjson.loads(text) | {"deliveries": deliveries})
         return
+    event: Any = read_object(text.encode())
+    payload = event["payload"].decode() if event["payload_gone"] is None else f"gone: {event['payload_gone']}"
     print_fields(
         [
-            ("event", format_id("evt", event.id)),
-            ("type", event.type),
-            ("object", event.object_id),
-            ("mode", event.mode),
-            ("accepted", event.created_at),
-            ("deliveries", f"{event.fanout}" if event.fanout else "none: no endpoint wanted it when it was accepted"),
-            (
-                "payload",
-                f"gone: {event.payload_gone}" if event.payload is None else event.payload.decode(errors="replace"),
-            ),
+            ("event", event["id"]),
+            ("type", event["type"]),
+            ("object", event["object_id"]),
+            ("mode", event["mode"]),
+            ("accepted", event["created_at"]),
+            ("deliveries", event["deliveries"] or "none: no endpoint wanted it when it was accepted"),
+            ("payload", payload),
         ]
     )
     if deliveries:
         print_line("")
         print_table(
             ["delivery", "status", "attempts", "next attempt", "url"],
-            [(format_id("dlv", one.id), one.state, one.attempts, one.due_at, one.url) for one in deliveries],
+            [
+                (one["id"], one["status"], one["attempt_count"], one["next_attempt_at"], one["url"])
+                for one in deliveries
+            ],
         )

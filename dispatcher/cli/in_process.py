@@ -28,7 +28,7 @@ def client(settings: Settings, *, actor: str) -> Iterator[Client]:
 
     The API runs on an event loop in a thread of its own, so the client is like any other.
     """
-    app = make_app(settings)
+    app = make_app(settings, prepare=False)
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(app.router.lifespan_context(app)),

@@ -1,4 +1,4 @@
-"""`dispatcher profiles`: which providers this installation can be."""
+"""`dispatcher profiles`: which providers a system can be; a profile's file by its path."""
 
 from __future__ import annotations
 
@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dispatcher.cli.datafiles import directories, directory_option, is_path, origin, print_report
+from dispatcher.cli import target
+from dispatcher.cli.datafiles import directories, directory_option, is_path, print_report
 from dispatcher.cli.output import Output, output_option, print_fields, print_json, print_table
-from dispatcher.profiles import (
-    Catalog,
-    Known,
-    Profile,
-    ProfileFile,
-    as_document,
-    lint,
-    load_catalog,
-    load_profile,
-    shipped_profiles_dir,
-)
+from dispatcher.client import NotFound
+from dispatcher.datafile import unknown
+from dispatcher.profiles import Known, as_document, lint, load_profile, shipped_profiles_dir
 from dispatcher.retry import load_catalog as load_schedules
 from dispatcher.retry import shipped_schedules_dir
 from dispatcher.signing import SCHEMES
@@ -38,40 +31,39 @@ def profiles() -> None:
 
 @profiles.command("list")
 @output_option
-@_profiles_dir
-@_schedules_dir
-def list_(output: Output, profiles_dir: Path | None, schedules_dir: Path | None) -> None:
-    """List every profile, and where it comes from."""
-    files = _catalog(profiles_dir, _known(schedules_dir)).files.values()
+def list_(output: Output) -> None:
+    """List the profiles that endpoints may name."""
+    with target.client() as client:
+        found = client.profiles()["data"]
     if output == "json":
-        print_json({"data": [_as_json(file) for file in files]})
+        print_json({"data": [_as_json(one) for one in found]})
         return
     print_table(
-        ["name", "urls", "methods", "signature", "success", "schedule", "events", "limit", "from"],
-        [(file.profile.name, *_summary(file.profile), origin(file)) for file in files],
+        ["name", "default", "urls", "methods", "signature", "success", "schedule", "events", "limit"],
+        [(one["name"], "yes" if one["default"] else "", *_summary(one["document"])) for one in found],
     )
 
 
 @profiles.command()
 @click.argument("name")
 @output_option
-@_profiles_dir
 @_schedules_dir
-def show(name: str, output: Output, profiles_dir: Path | None, schedules_dir: Path | None) -> None:
-    """Show the profile NAME, which may also be the path of a file."""
-    known = _known(schedules_dir)
-    file = load_profile(Path(name), known=known) if is_path(name) else _catalog(profiles_dir, known).named(name)
+def show(name: str, output: Output, schedules_dir: Path | None) -> None:
+    """Show the profile NAME; the path of a file shows what the file holds, and asks no system."""
+    if is_path(name):
+        profile = load_profile(Path(name), known=_known(schedules_dir)).profile
+        found: dict[str, Any] = {"name": profile.name, "document": as_document(profile)}
+    else:
+        with target.client() as client:
+            try:
+                found = client.profile(name)
+            except NotFound as error:
+                raise unknown("profile", name, [one["name"] for one in client.profiles()["data"]]) from error
     if output == "json":
-        print_json(_as_json(file))
+        print_json(_as_json(found))
         return
-    print_fields(
-        [
-            ("name", file.profile.name),
-            *_fields(as_document(file.profile)),
-            ("from", origin(file)),
-            ("file", file.path),
-        ]
-    )
+    default = [("default", "true" if found["default"] else "false")] if "default" in found else []
+    print_fields([("name", found["name"]), *default, *_fields(found["document"])])
 
 
 @profiles.command("lint")
@@ -99,22 +91,18 @@ def _known(schedules_dir: Path | None) -> Known:
     return Known(schedules=load_schedules(*directories(shipped_schedules_dir(), schedules_dir)), schemes=SCHEMES)
 
 
-def _catalog(profiles_dir: Path | None, known: Known) -> Catalog:
-    return load_catalog(*directories(shipped_profiles_dir(), profiles_dir), known=known)
-
-
-def _summary(profile: Profile) -> tuple[str, ...]:
-    """The cells of the table between the name and the origin."""
-    success = "any 2xx" if profile.success == "any_2xx" else ", ".join(map(str, sorted(profile.success)))
-    urls = "/".join(profile.url_schemes) + (" with a port" if profile.url_ports else "")
+def _summary(document: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of the table behind the name: what tells profiles apart."""
+    url, success, limit = document["url"], document["answers"]["success"], document["registration"]["limit"]
+    events = document["events"]
     return (
-        urls,
-        " ".join(profile.methods),
-        " ".join(profile.signature_schemes) or "none",
-        success,
-        profile.schedule,
-        " ".join(profile.catalogue) or profile.event_choice,
-        "none" if profile.endpoint_limit is None else str(profile.endpoint_limit),
+        "/".join(url["schemes"]) + (" with a port" if url["ports"] else ""),
+        " ".join(document["methods"]),
+        " ".join(document["signature"]["schemes"]) or "none",
+        "any 2xx" if success == "any_2xx" else ", ".join(map(str, success)),
+        document["schedule"],
+        " ".join(events["catalogue"]) or events["choice"],
+        str(limit),
     )
 
 
@@ -136,11 +124,6 @@ def _fields(document: dict[str, Any], table: str = "") -> Iterator[tuple[str, st
                 yield table + key, str(value)
 
 
-def _as_json(file: ProfileFile) -> dict[str, object]:
-    return {
-        "name": file.profile.name,
-        **as_document(file.profile),
-        "shipped": file.shipped,
-        "file": file.path,
-        "replaces": file.replaces,
-    }
+def _as_json(found: dict[str, Any]) -> dict[str, object]:
+    """A profile's name and fields side by side, as in its file."""
+    return {**{name: value for name, value in found.items() if name != "document"}, **found["document"]}

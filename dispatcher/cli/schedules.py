@@ -1,4 +1,4 @@
-"""`dispatcher schedules`: what the retry schedules are."""
+"""`dispatcher schedules`: what the retry schedules are, those of a system by their names, those of files by paths."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dispatcher.cli.datafiles import directories, directory_option, is_path, origin, print_report
+from dispatcher.cli import target
+from dispatcher.cli.datafiles import directories, directory_option, is_path, print_report
 from dispatcher.cli.output import Output, counted, instant, output_option, print_fields, print_json, print_table
+from dispatcher.client import NotFound
 from dispatcher.clock import SYSTEM
+from dispatcher.datafile import unknown
 from dispatcher.retry import (
-    Catalog,
     RetrySchedule,
-    ScheduleFile,
     format_duration,
     lint,
-    load_catalog,
     load_schedule,
     parse_duration,
     preview,
@@ -28,6 +28,8 @@ from dispatcher.retry import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from dispatcher.client.types import Schedule
 
 
 schedules_dir_option = directory_option("schedules")
@@ -40,24 +42,18 @@ def schedules() -> None:
 
 @schedules.command("list")
 @output_option
-@schedules_dir_option
-def list_(output: Output, schedules_dir: Path | None) -> None:
-    """List every schedule, and where it comes from."""
-    files = _catalog(schedules_dir).files.values()
+def list_(output: Output) -> None:
+    """List the schedules that endpoints may name."""
+    with target.client() as client:
+        found = client.schedules.list()["data"]
     if output == "json":
-        print_json({"data": [_as_json(file) for file in files]})
+        print_json({"data": found})
         return
     print_table(
-        ["name", "attempts", "over", "waits", "from"],
+        ["name", "attempts", "over", "waits"],
         [
-            (
-                file.schedule.name,
-                file.schedule.attempts,
-                clock_time(file.schedule.total),
-                _waits(file.schedule),
-                origin(file),
-            )
-            for file in files
+            (schedule.name, schedule.attempts, clock_time(schedule.total), _waits(schedule))
+            for schedule in map(_schedule, found)
         ],
     )
 
@@ -65,14 +61,12 @@ def list_(output: Output, schedules_dir: Path | None) -> None:
 @schedules.command()
 @click.argument("name")
 @output_option
-@schedules_dir_option
-def show(name: str, output: Output, schedules_dir: Path | None) -> None:
-    """Show the schedule NAME, which may also be the path of a file."""
-    file = _find(name, schedules_dir)
+def show(name: str, output: Output) -> None:
+    """Show the schedule NAME; the path of a file shows what the file holds, and asks no system."""
+    schedule = _find(name)
     if output == "json":
-        print_json(_as_json(file))
+        print_json(_as_json(schedule))
         return
-    schedule = file.schedule
     print_fields(
         [
             ("name", schedule.name),
@@ -84,8 +78,6 @@ def show(name: str, output: Output, schedules_dir: Path | None) -> None:
             ("over", f"{clock_time(schedule.total)} ({format_duration(schedule.total)})"),
             ("jitter", f"{schedule.jitter:g}"),
             ("version", schedule.version),
-            ("from", origin(file)),
-            ("file", file.path),
         ]
     )
 
@@ -109,11 +101,9 @@ def lint_(context: click.Context, files: tuple[Path, ...], output: Output, sched
 @click.option("--start", metavar="RFC3339", help="When attempt 1's wait begins, as 2026-01-31T12:00:00Z; default now.")
 @click.option("--seed", type=int, help="Also show the times that one draw of the jitter gives; repeatable by its seed.")
 @output_option
-@schedules_dir_option
-def preview_(name: str, start: str | None, seed: int | None, output: Output, schedules_dir: Path | None) -> None:
+def preview_(name: str, start: str | None, seed: int | None, output: Output) -> None:
     """Show when each attempt of NAME (or of a file) would start, if every one failed at once."""
-    file = _find(name, schedules_dir)
-    schedule = file.schedule
+    schedule = _find(name)
     start_at = SYSTEM.now().replace(microsecond=0) if start is None else _parse_start(start)
     planned = preview(schedule)
     drawn = [None] * len(planned) if seed is None else _draw(schedule, seed)
@@ -177,12 +167,9 @@ def preview_(name: str, start: str | None, seed: int | None, output: Output, sch
 @click.option("--takes", default="0s", show_default=True, help="How long a failing attempt takes.")
 @click.option("--start", metavar="RFC3339", help="When the event is accepted; default now.")
 @output_option
-@schedules_dir_option
-def simulate_(
-    name: str, down: tuple[str, ...], takes: str, start: str | None, output: Output, schedules_dir: Path | None
-) -> None:
+def simulate_(name: str, down: tuple[str, ...], takes: str, start: str | None, output: Output) -> None:
     """Show what NAME (or a file) makes of an outage of the receiver: each attempt, how it ends, and how late."""
-    schedule = _find(name, schedules_dir).schedule
+    schedule = _find(name)
     start_at = SYSTEM.now().replace(microsecond=0) if start is None else _parse_start(start)
     done = simulate(schedule, [_span(one) for one in down], takes=_duration(takes, "--takes"))
     try:
@@ -250,34 +237,45 @@ def clock_time(duration: timedelta) -> str:
     return f"{hours:02}:{minutes:02}:{seconds:02}" + (f".{fraction:03}" if fraction else "")
 
 
-def _catalog(schedules_dir: Path | None) -> Catalog:
-    return load_catalog(*directories(shipped_schedules_dir(), schedules_dir))
+def _find(name: str) -> RetrySchedule:
+    """The schedule that NAME names: a file by its path, else the system's."""
+    if is_path(name):
+        return load_schedule(Path(name)).schedule
+    with target.client() as client:
+        try:
+            return _schedule(client.schedules.get(name))
+        except NotFound as error:
+            raise unknown("schedule", name, [one["name"] for one in client.schedules.list()["data"]]) from error
 
 
-def _find(name: str, schedules_dir: Path | None) -> ScheduleFile:
-    return load_schedule(Path(name)) if is_path(name) else _catalog(schedules_dir).named(name)
+def _schedule(found: Schedule) -> RetrySchedule:
+    """The schedule that the API described."""
+    return RetrySchedule(
+        name=found["name"],
+        waits=tuple(timedelta(seconds=wait_s) for wait_s in found["waits_s"]),
+        relative_to=found["relative_to"],
+        jitter=found["jitter"],
+        description=found["description"] or "",
+        source=found["source"] or "",
+    )
 
 
 def _waits(schedule: RetrySchedule) -> str:
     return ("at " if schedule.from_first_attempt else "") + " ".join(map(format_duration, schedule.waits))
 
 
-def _as_json(file: ScheduleFile) -> dict[str, object]:
-    schedule = file.schedule
+def _as_json(schedule: RetrySchedule) -> Schedule:
     return {
         "name": schedule.name,
-        "description": schedule.description,
-        "source": schedule.source,
+        "description": schedule.description or None,
+        "source": schedule.source or None,
+        "version": schedule.version,
         "relative_to": schedule.relative_to,
         "waits": [format_duration(wait) for wait in schedule.waits],
         "waits_s": [wait.total_seconds() for wait in schedule.waits],
         "jitter": schedule.jitter,
         "attempts": schedule.attempts,
         "total_s": schedule.total.total_seconds(),
-        "version": schedule.version,
-        "shipped": file.shipped,
-        "file": file.path,
-        "replaces": file.replaces,
     }
 
 

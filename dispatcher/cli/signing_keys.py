@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import re
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -16,14 +16,14 @@ from dispatcher.cli.output import instant, output_option, print_fields, print_js
 from dispatcher.clock import SYSTEM
 from dispatcher.flow import signing_keys as flow
 from dispatcher.retry import format_duration, parse_duration
-from dispatcher.signing import Secret, public_keys
+from dispatcher.signing import Secret
 from dispatcher.signing.platform_keys import is_encrypted
-from dispatcher.store import signing_keys as store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dispatcher.cli.output import Command, Output
+    from dispatcher.client.types import PublicKey
     from dispatcher.signing.scheme import KeyKind
     from dispatcher.store.signing_keys import SigningKey
 
@@ -82,24 +82,31 @@ def _when(command: Command) -> Command:
     return signs_in(overlap(command))
 
 
-def _by() -> str:
-    """Who is at the terminal."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):  # a container's user may have no name
-        return "cli"
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """When a key signs, and until when it is published; None where no end is planned."""
+
+    signs_from: datetime
+    signs_until: datetime | None
+    published_until: datetime | None
 
 
-def state(key: SigningKey, now: datetime) -> str:
+def _windows(key: PublicKey) -> Windows:
+    """Those of a key as the API has it."""
+    ends = (key["signs_until"], key["published_until"])
+    signs_until, published_until = (None if at is None else datetime.fromisoformat(at) for at in ends)
+    return Windows(datetime.fromisoformat(key["signs_from"]), signs_until, published_until)
+
+
+def state(key: SigningKey | Windows, now: datetime) -> str:
     """What the key does, in words."""
-    if not key.is_published(now):
-        assert key.published_until is not None
+    if key.published_until is not None and key.published_until <= now:
         return f"ended, was published until {instant(key.published_until)}"
-    if not key.signs_after(now):
-        assert key.published_until is not None
-        return f"signs no more, is published until {instant(key.published_until)}"
+    if key.signs_until is not None and key.signs_until <= max(now, key.signs_from):
+        gone = "" if key.published_until is None else f", is published until {instant(key.published_until)}"
+        return f"signs no more{gone}"
     ends = "" if key.signs_until is None else f" until {instant(key.signs_until)}"
-    if key.signs(now):
+    if key.signs_from <= now:
         return f"signs since {instant(key.signs_from)}{ends}"
     return f"is published, signs from {instant(key.signs_from)}{ends}"
 
@@ -136,7 +143,7 @@ def generate(kind: KeyKind, signs_in: timedelta | None, overlap: timedelta, outp
     """
     with target.database() as (settings, connection):
         keyring = wiring.keyring(settings)
-        key = flow.generate(connection, keyring, kind, by=_by(), signs_in=signs_in, overlap=overlap)
+        key = flow.generate(connection, keyring, kind, by=target.actor(), signs_in=signs_in, overlap=overlap)
     _print(key, output)
 
 
@@ -164,7 +171,9 @@ def import_(
         password = Secret(click.prompt("Password of the key", hide_input=True).encode())
     with target.database() as (settings, connection):
         keyring = wiring.keyring(settings)
-        key = flow.import_(connection, keyring, pem, by=_by(), password=password, signs_in=signs_in, overlap=overlap)
+        key = flow.import_(
+            connection, keyring, pem, by=target.actor(), password=password, signs_in=signs_in, overlap=overlap
+        )
     _print(key, output)
 
 
@@ -178,24 +187,24 @@ def rotate(kind: KeyKind, output: Output) -> None:
     times.
     """
     with target.database() as (settings, connection):
-        key = flow.rotate(connection, wiring.keyring(settings), kind, by=_by())
+        key = flow.rotate(connection, wiring.keyring(settings), kind, by=target.actor())
     _print(key, output)
 
 
 @signing_keys.command("list")
 @output_option
 def list_(output: Output) -> None:
-    """The keys, the newest first."""
-    with target.database() as (_, connection):
-        found = store.list_(connection)
-    if output == "json":
-        print_json({"data": [_form(key) for key in found]})
-        return
+    """The published keys, the newest first: those that sign, are about to, or did so lately."""
     now = SYSTEM.now()
+    with target.client() as client:
+        found = [(key, state(_windows(key), now)) for key in client.public_keys()["data"]]
+    if output == "json":
+        print_json({"data": [{**key, "state": said} for key, said in found]})
+        return
     print_table(
         ["kind", "id", "state"],
-        [(key.kind, key.id, state(key, now)) for key in found],
-        caption="" if found else "There is no signing key; `dispatcher signing-keys generate` makes one.",
+        [(key["kind"], key["id"], said) for key, said in found],
+        caption="" if found else "No signing key is published; `dispatcher signing-keys generate` makes one.",
     )
 
 
@@ -212,7 +221,7 @@ def retire(key_id: str, *, force: bool, yes: bool, output: Output) -> None:
     if not yes:
         click.confirm(f"Retire {key_id}? Receivers refuse what it signed.", abort=True)
     with target.database() as (_, connection):
-        key = flow.retire(connection, key_id, by=_by(), force=force)
+        key = flow.retire(connection, key_id, by=target.actor(), force=force)
     if output == "json":
         print_json(_form(key))
         return
@@ -222,6 +231,5 @@ def retire(key_id: str, *, force: bool, yes: bool, output: Output) -> None:
 @signing_keys.command("export-jwks")
 def export_jwks() -> None:
     """Print the published public keys as a JSON Web Key Set, as /.well-known/jwks.json answers."""
-    with target.database() as (_, connection):
-        found = store.published(connection)
-    print_json(public_keys.jwks(key.public for key in found))
+    with target.client() as client:
+        print_json(client.jwks())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Unpack
 
-from dispatcher.client.answer import read_data, read_page
+from dispatcher.client.answer import read_data, read_page, read_text
 from dispatcher.client.body import batches, given, write_event
 from dispatcher.client.call import Call, path, query
 from dispatcher.client.resource import Resource, X, operation, paging
@@ -46,18 +46,24 @@ class Events(Resource[X]):
         self,
         events: Iterable[NewEvent | Mapping[str, Any]],
         *,
+        tenant_id: str | None = None,
         on_batch: Callable[[list[BatchItem]], object] | None = None,
+        idempotency_key: str | None = None,
     ) -> Steps[list[BatchItem]]:
         """Has many events accepted, in batches of 1,000; answers what became of each, in their order.
 
         An event that is refused does not keep the others from being accepted. Each batch is committed on its own:
-        `on_batch` is called with its results, so that they are known also where a later one fails. Sending all of it
-        again is safe where the events carry ids or keys.
+        `on_batch` is called with its results, so that they are known also where a later one fails. `tenant_id` is
+        whose events they are that name no tenant. The same events sent again under the same `idempotency_key` get the
+        first answers, batch by batch; without one, sending all of it again is safe where the events carry ids or keys.
         """
         results: list[BatchItem] = []
         texts = (write_event(event, pointer=f"/{n}") for n, event in enumerate(events))
-        for body in batches(texts, name="events"):
-            batch: list[BatchItem] = yield from Call("POST", path("events", "batch"), read_data, body=body)
+        asked = query({"tenant_id": tenant_id})
+        for n, body in enumerate(batches(texts, name="events")):
+            key = None if idempotency_key is None else f"{idempotency_key}/{n}"
+            call = Call("POST", path("events", "batch"), read_data, asked, body, key)
+            batch: list[BatchItem] = yield from call
             results += batch
             if on_batch is not None:
                 on_batch(batch)
@@ -74,6 +80,11 @@ class Events(Resource[X]):
     def get(self, event_id: str) -> Call[Event]:
         """One event."""
         return Call("GET", path("events", event_id))
+
+    @operation
+    def text(self, event_id: str) -> Call[str]:
+        """One event as the JSON text of the answer, in which the numbers of its payload have all their digits."""
+        return Call("GET", path("events", event_id), read_text)
 
     @operation
     def explain(self, event_id: str) -> Call[Explanation]:

@@ -15,6 +15,7 @@ from dispatcher.datafile.directory import (
     lint_paths,
     read_bytes,
     shipped_dir,
+    unknown,
 )
 from dispatcher.datafile.reading import (
     MAX_FILE_BYTES,
@@ -52,4 +53,5 @@ __all__ = [
     "shown",
     "shown_key",
     "text_of",
+    "unknown",
 ]

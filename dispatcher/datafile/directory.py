@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import stat
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from dispatcher.datafile.reading import MAX_FILE_BYTES, LintWarning, Reading, all_problems, nearest
 from dispatcher.errors import ConfigurationError, NotFound, Problem
@@ -34,8 +34,6 @@ R = TypeVar("R", bound=Reading)
 class Catalog(Mapping[str, V], Generic[V, F]):
     """Declarations by name, in the order of their names. `files` says where each stands."""
 
-    noun: ClassVar[str]
-
     def __init__(self, files: Mapping[str, F]) -> None:
         self.files: Mapping[str, F] = MappingProxyType(dict(sorted(files.items())))
 
@@ -48,17 +46,20 @@ class Catalog(Mapping[str, V], Generic[V, F]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def named(self, name: str) -> F:
-        """The file of `name`. Raises NotFound, which tells the nearest name."""
-        if name in self.files:
-            return self.files[name]
-        near = nearest(name, self.files).strip(" ()")
-        raise NotFound(f"no {self.noun} {name[:80]!r}; {near or 'there are: ' + (', '.join(self.files) or 'none')}")
-
     @property
     def warnings(self) -> tuple[LintWarning, ...]:
         """What is doubtful in any file."""
         return tuple(warning for file in self.files.values() for warning in file.warnings)
+
+
+def unknown(noun: str, name: str, known: Collection[str]) -> NotFound:
+    """The error for a name that is not known, which tells the nearest one.
+
+    >>> str(unknown("schedule", "standrad", ["exponential", "standard"]))
+    "no schedule 'standrad'; did you mean standard?"
+    """
+    near = nearest(name, known).strip(" ()")
+    return NotFound(f"no {noun} {name[:80]!r}; {near or 'there are: ' + (', '.join(known) or 'none')}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,15 +159,19 @@ def parse_event(values: object, *, pointer: str = "", tenant_id: UUID = DEFAULT_
     )
 
 
-def parse_line(line: bytes, number: int, *, tenant_id: UUID = DEFAULT_TENANT) -> Event:
-    """The event on one line of a file; pointers start with the line's number, from 1."""
+def read_line(line: bytes, number: int) -> dict[str, Any]:
+    """The object on one line of a file, as `read_object` has it, that describes an event.
+
+    Raises InvalidInput for what describes none; pointers start with the line's number, from 1.
+    """
     try:
         values = read_object(line)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"line {number}", f"no JSON ({error})", "one JSON object a line") from error
-    event = parse_event(values, pointer=f"line {number}: ", tenant_id=tenant_id)
+    event = parse_event(values, pointer=f"line {number}: ")
     validate(event, pointer=f"line {number}: ")  # again when it is accepted, but there the line is not known
-    return event
+    assert isinstance(values, dict)
+    return values
 
 
 def _string(values: Mapping[str, Any], name: str, pointer: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from dispatcher import datafile
 from dispatcher.datafile import (
@@ -34,8 +34,6 @@ class ProfileFile(DataFile):
 
 class Catalog(datafile.Catalog[Profile, ProfileFile]):
     """Profiles by name, in the order of their names. `files` says where each stands."""
-
-    noun: ClassVar[str] = "profile"
 
     def __getitem__(self, name: str) -> Profile:
         return self.files[name].profile

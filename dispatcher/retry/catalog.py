@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from dispatcher import datafile
 from dispatcher.datafile import DataFile, LintReport, collect, good_files, lint_paths, read_bytes, shipped_dir
@@ -24,8 +24,6 @@ class ScheduleFile(DataFile):
 
 class Catalog(datafile.Catalog[RetrySchedule, ScheduleFile]):
     """Schedules by name, in the order of their names. `files` says where each stands."""
-
-    noun: ClassVar[str] = "schedule"
 
     def __getitem__(self, name: str) -> RetrySchedule:
         return self.files[name].schedule

@@ -8,9 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from dispatcher.clock import SYSTEM
-from tests.cli.test_commands import Run, line, run
-
-__all__ = ["run"]
+from tests.cli.test_commands import Run, line
 
 
 @pytest.fixture

@@ -2,66 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from dispatcher.cli import main
 from dispatcher.flow import replay as replay_flow
 from dispatcher.ids import format_id, uuid7
 from dispatcher.model.delivery import Stop
 from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
-from dispatcher.signing import Keyring
 from tests.support import walk
+from tests.support.command import Command
 
-KEYS = Keyring.generate().reveal()
+KEYS = walk.KEYS.reveal()
 
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def data(self) -> Any:
-        """The objects of a list."""
-        return self.json["data"]
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(migrated_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    for name in ("DATA_DIR", "BROKER_URL", "ALLOW_NETWORKS", "SCHEDULES_DIR"):
-        monkeypatch.delenv(f"DISPATCHER_{name}", raising=False)
-    monkeypatch.setenv("DISPATCHER_DATABASE_URL", migrated_database_url)
-    monkeypatch.setenv("DISPATCHER_SECRET_KEYS", KEYS)
-
-    def run(*arguments: str, stdin: str = "") -> Ran:
-        monkeypatch.setattr(sys, "argv", ["dispatcher", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
+Run = Command
 
 
 def line(**values: object) -> str:
@@ -265,31 +221,23 @@ def test_migrate_says_where_the_schema_is(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "said", "code"),
     [
-        ("postgresql://nobody@127.0.0.1:1/x", "Connection refused"),
-        ("mysql://somewhere/x", "DISPATCHER_DATABASE_URL"),
-        ("nonsense", "DISPATCHER_DATABASE_URL"),
+        ("postgresql://nobody@127.0.0.1:1/x", "Connection refused", 1),
+        ("mysql://somewhere/x", "DISPATCHER_DATABASE_URL", 2),
+        ("nonsense", "DISPATCHER_DATABASE_URL", 2),
     ],
 )
+@pytest.mark.parametrize("words", [("migrate",), ("deliveries", "list", "--direct")], ids=" ".join)
 def test_a_database_that_cannot_be_used_is_said_in_one_sentence(
-    run: Run, monkeypatch: pytest.MonkeyPatch, url: str, said: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, url: str, said: str, code: int, words: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("DISPATCHER_DATABASE_URL", url)
-    ran = run("deliveries", "list")
-    assert ran.code in (1, 2)
-    assert said in ran.err
-    assert ran.err.count("\n") == 1
-
-
-def test_without_a_database_the_running_system_is_asked_for(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
-    monkeypatch.delenv("DISPATCHER_DATABASE_URL")
-    monkeypatch.setenv("DISPATCHER_DATA_DIR", str(tmp_path))
-    ran = run("deliveries", "list")
-    assert ran.code == 1
-    assert "no `dispatcher up` runs" in ran.err
+    ran = run(*words)
+    assert ran.code == code
+    *told, sentence = ran.err.splitlines()
+    assert said in sentence
+    assert len(told) == ("--direct" in words and code == 1), "which database it is"
 
 
 def test_ages_are_given_in_two_units() -> None:

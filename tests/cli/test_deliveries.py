@@ -7,9 +7,7 @@ from sqlalchemy import Engine
 
 from dispatcher.flow import replay as replay_flow
 from dispatcher.ids import format_id, uuid7
-from tests.cli.test_commands import ANSWER_503, FAILED, Run, end_all, line, run
-
-__all__ = ["run"]
+from tests.cli.test_commands import ANSWER_503, FAILED, Run, end_all, line
 
 
 def test_several_deliveries_are_cancelled_by_their_ids(run: Run) -> None:

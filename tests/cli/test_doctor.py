@@ -24,10 +24,8 @@ from dispatcher.local.redis import EmbeddedRedis
 from dispatcher.signing import Keyring
 from dispatcher.store import health, partitions, workers
 from dispatcher.wakeup import CHANNEL
-from tests.cli.test_commands import Run, run
+from tests.cli.test_commands import Run
 from tests.support import walk
-
-__all__ = ["run"]
 
 OTHER_KEYS = Keyring({"k1": b"o" * 32}).reveal()
 

@@ -19,15 +19,6 @@ URL = "https://shop.example.com/hook"
 SECRET = "whsec_" + base64.b64encode(b"planted-secret-of-24-byte").decode()
 
 
-@pytest.fixture
-def run(migrated_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    for name in ("DATA_DIR", "BROKER_URL", "ALLOW_NETWORKS", "API_URL", "API_KEY"):
-        monkeypatch.delenv(f"DISPATCHER_{name}", raising=False)
-    monkeypatch.setenv("DISPATCHER_DATABASE_URL", migrated_database_url)
-    monkeypatch.setenv("DISPATCHER_SECRET_KEYS", walk.KEYS.reveal())
-    return Command(monkeypatch, capsys)
-
-
 def create(run: Command, *options: str, stdin: bytes = b"") -> Any:
     ran = run("endpoints", "create", URL, *options, "--output", "json", stdin=stdin)
     assert ran.code == 0, ran.err

@@ -10,20 +10,14 @@ from sqlalchemy import Engine
 
 from dispatcher.model.delivery import Stop
 from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
-from dispatcher.signing import Keyring
 from tests.support import walk
 from tests.support.command import Command
 from tests.support.fake_client import after_each
 
 
-@pytest.fixture
-def run(migrated_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    for name in ("DATA_DIR", "BROKER_URL", "ALLOW_NETWORKS", "SCHEDULES_DIR", "API_URL", "API_KEY"):
-        monkeypatch.delenv(f"DISPATCHER_{name}", raising=False)
+@pytest.fixture(autouse=True)
+def no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WEBHOOK_SECRET", raising=False)
-    monkeypatch.setenv("DISPATCHER_DATABASE_URL", migrated_database_url)
-    monkeypatch.setenv("DISPATCHER_SECRET_KEYS", Keyring.generate().reveal())
-    return Command(monkeypatch, capsys)
 
 
 def test_a_triggered_event_is_followed_to_its_end(

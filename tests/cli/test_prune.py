@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import pytest
 from sqlalchemy import Engine, text
 
 from dispatcher.clock import SYSTEM
+from dispatcher.flow import erase as erase_flow
+from dispatcher.ids import DEFAULT_TENANT, format_id
 from dispatcher.store import partitions
-from tests.cli.test_commands import Run, run
+from tests.cli.test_commands import Run
 from tests.support import walk
 
-__all__ = ["run"]
+# By its name, since the package's attribute of that name is the command.
+erase = sys.modules["dispatcher.cli.erase"]
 
 
 @pytest.fixture
@@ -82,3 +86,55 @@ def test_an_object_is_erased(run: Run, engine: Engine, old: datetime, tmp_path: 
     assert payloads(engine) == [None]
     lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
     assert [line["kind"] for line in lines] == ["event", "attempt"]
+
+
+def test_an_export_has_every_digit_and_what_tenants_above_received(run: Run, engine: Engine, tmp_path: Path) -> None:
+    written = '{"amount": 1.10, "n": 123456789012345678901234567890}'
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+    till = run("tenants", "create", "till", "--parent", format_id("ten", DEFAULT_TENANT), "--output", "json").json["id"]
+    for tenant in ((), ("--tenant", till)):
+        sent = ("events", "send", "--type", "a.b", "--object-id", "pay_2", *tenant)
+        assert run(*sent, stdin=written).code == 0
+    told = run("erase", "pay_2", "--tenant", till, "--dry-run", "--output", "json").json
+    assert told == {"events": 1, "payloads": 1, "live_deliveries": 1}
+    path = tmp_path / "pay_2.jsonl.gz"
+    assert run("erase", "pay_2", "--yes", "--export", str(path)).code == 0
+    lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    assert [line["payload"] for line in lines] == [written] * 2
+    again = run("erase", "pay_2", "--dry-run", "--output", "json").json
+    assert again == {"events": 2, "payloads": 0, "live_deliveries": 0}
+
+
+def test_what_is_already_there_is_not_written_over_and_nothing_is_erased(
+    run: Run, engine: Engine, old: datetime, tmp_path: Path
+) -> None:
+    path = tmp_path / "pay_1.jsonl.gz"
+    path.write_text("mine")
+    assert run("erase", "pay_1", "--yes", "--export", str(path)).code == 1
+    assert path.read_text() == "mine"
+    assert payloads(engine) == [b'{"n":0}']
+
+
+def test_an_erasure_of_many_is_followed_to_its_end(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API does the first 500 with its answer; the scheduler, which is a step of this test here, does the others."""
+
+    def step(_: float) -> None:
+        with engine.begin() as connection:
+            erase_flow.step(connection)
+
+    with engine.begin() as connection:
+        walk.emit(connection, 501, now=None, object_id="pay_3")
+    monkeypatch.setattr(erase, "sleep", step)
+    erased = run("erase", "pay_3", "--yes", "--output", "json").json
+    assert (erased["status"], erased["events"]) == ("done", 501)
+
+
+def test_an_erasure_that_nobody_goes_on_with_says_so(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine.begin() as connection:
+        walk.emit(connection, 501, now=None, object_id="pay_3")
+    monkeypatch.setattr(erase, "PATIENCE_S", 0.0)
+    left = run("erase", "pay_3", "--yes")
+    assert left.code == 0
+    assert "running" in left.out
+    assert "The scheduler goes on with the others." in left.out

@@ -11,9 +11,7 @@ from sqlalchemy import Engine
 from dispatcher.cli import replay as command
 from dispatcher.flow import replay as flow
 from dispatcher.ids import format_id, uuid7
-from tests.cli.test_commands import ANSWER_503, FAILED, Run, end_all, line, run
-
-__all__ = ["run"]
+from tests.cli.test_commands import ANSWER_503, FAILED, Run, end_all, line
 
 
 @pytest.fixture

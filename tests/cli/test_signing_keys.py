@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -17,13 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from sqlalchemy import Engine
 
-from dispatcher.cli import main
 from dispatcher.cli.signing_keys import state
-from dispatcher.signing import Keyring
 from dispatcher.signing.platform_keys import import_pem
 from dispatcher.store import trail
 from dispatcher.store.signing_keys import SigningKey
 from tests.support import walk
+from tests.support.command import Command
 from tests.support.walk import NOW
 
 
@@ -32,44 +26,16 @@ def no_keys(engine: Engine) -> None:
     walk.forget_signing_keys(engine)
 
 
-KEYS = Keyring.generate().reveal()
 RSA_FILE = Path(__file__).parents[1] / "vectors/rfc9500_rsa_2048.pem"
 HOUR = timedelta(hours=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ran]
+Run = Command
 
 
 @pytest.fixture
-def run(migrated_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("DISPATCHER_DATABASE_URL", migrated_database_url)
-    monkeypatch.setenv("DISPATCHER_SECRET_KEYS", KEYS)
-
-    def run(*arguments: str, stdin: bytes = b"") -> Ran:
-        monkeypatch.setattr(sys, "argv", ["dispatcher", "signing-keys", *arguments])
-        reader = io.BytesIO(stdin)
-        reader.name = "<stdin>"
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(reader))
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
+def run(local_system: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return Command(monkeypatch, capsys, ("signing-keys",))
 
 
 def encrypted() -> bytes:
@@ -79,26 +45,31 @@ def encrypted() -> bytes:
 
 
 def test_a_key_is_generated_rotated_listed_and_retired(run: Run, engine: Engine) -> None:
-    assert "There is no signing key" in run("list").out
+    assert "No signing key is published" in run("list", "--direct").out
     first = run("generate", "ed25519", "--output", "json").json
     assert first["state"].startswith("signs since ")
     assert first["whpk"].startswith("whpk_")
     second = run("rotate", "ed25519", "--output", "json").json
     assert second["state"].startswith("is published, signs from ")
-    listed = run("list")
+    listed = run("list", "--direct")
+    assert listed.code == 0, listed.err
     rows = [line.split(maxsplit=2) for line in listed.out.splitlines()]
     assert rows[0] == ["kind", "id", "state"]
     assert [row[:2] for row in rows[1:]] == [["ed25519", second["id"]], ["ed25519", first["id"]]]
     assert " until " in rows[2][2]
-    assert {one["id"] for one in run("list", "--output", "json").json["data"]} == {first["id"], second["id"]}
-    assert [one["kid"] for one in run("export-jwks").json["keys"]] == [second["id"], first["id"]]
+    assert {one["id"] for one in run("list", "--direct", "--output", "json").json["data"]} == {
+        first["id"],
+        second["id"],
+    }
+    assert [one["kid"] for one in run("export-jwks", "--direct").json["keys"]] == [second["id"], first["id"]]
 
     refused = run("retire", first["id"], "--yes")
     assert refused.code == 1
     assert "no other ed25519 key signs now" in refused.err
     assert "within 30 s" in run("retire", second["id"], "--yes").out
     assert run("retire", first["id"], "--yes", "--force", "--output", "json").json["state"].startswith("ended")
-    assert run("export-jwks").json == {"keys": []}
+    assert run("export-jwks", "--direct").json == {"keys": []}
+    assert run("list", "--direct", "--output", "json").json == {"data": []}, "what is not published is not listed"
     with engine.connect() as connection:
         assert all(one.actor.startswith("cli") for one in trail.read(connection))
 
@@ -168,13 +139,13 @@ def test_bad_input_gets_one_clear_error(
     assert ran.code == code, ran
     assert said in ran.err
     assert "Traceback" not in ran.err
-    assert run("list", "--output", "json").json == {"data": []}
+    assert run("list", "--direct", "--output", "json").json == {"data": []}
 
 
 def test_retiring_asks_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     made = run("generate", "ed25519", "--output", "json").json
     assert run("retire", made["id"], "--force", stdin=b"n\n").code == 1
-    assert run("list", "--output", "json").json["data"][0]["published_until"] is None
+    assert run("list", "--direct", "--output", "json").json["data"][0]["published_until"] is None
 
 
 def test_a_user_without_a_name_is_no_obstacle(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine
 
 from dispatcher.cli.statistics import bars, rate
-from tests.cli.test_commands import ANSWER_503, FAILED, Run, end_all, line, run
-
-__all__ = ["run"]
+from tests.cli.test_commands import ANSWER_503, FAILED, Run, end_all, line
 
 
 def test_nothing_has_happened_yet(run: Run) -> None:

@@ -12,10 +12,8 @@ from sqlalchemy import Engine, text
 from dispatcher.cli import story
 from dispatcher.clock import SYSTEM
 from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
-from tests.cli.test_commands import Run, line, run
+from tests.cli.test_commands import Run, line
 from tests.support import walk
-
-__all__ = ["run"]
 
 ANSWER = Outcome(
     OutcomeClass.HTTP_RETRYABLE,

@@ -14,10 +14,9 @@ from sqlalchemy import Engine, text
 from dispatcher.cli import tail, target
 from dispatcher.client.deliveries import Deliveries
 from dispatcher.client.errors import Unreachable
-from tests.cli.test_commands import ANSWER_503, FAILED, Ran, Run, end_all, run
+from tests.cli.test_commands import ANSWER_503, FAILED, Run, end_all
 from tests.support import walk
-
-__all__ = ["run"]
+from tests.support.command import Ran
 
 
 @dataclass

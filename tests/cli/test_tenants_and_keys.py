@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 from sqlalchemy import Engine
 
 from dispatcher.ids import format_id, parse_id, uuid7
 from dispatcher.store import tenants
 from tests.support import walk
 from tests.support.command import Command
-
-
-@pytest.fixture
-def run(migrated_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    for name in ("DATA_DIR", "BROKER_URL", "ALLOW_NETWORKS", "SCHEDULES_DIR", "API_URL", "BOOTSTRAP_KEY"):
-        monkeypatch.delenv(f"DISPATCHER_{name}", raising=False)
-    monkeypatch.setenv("DISPATCHER_DATABASE_URL", migrated_database_url)
-    monkeypatch.setenv("DISPATCHER_SECRET_KEYS", walk.KEYS.reveal())
-    return Command(monkeypatch, capsys)
 
 
 def test_a_tenant_is_made_shown_listed_and_given_a_new_secret(run: Command) -> None:

@@ -84,9 +84,10 @@ OPERATIONS = [
         body={**EVENT, "object_id": "pay_1", "mode": "test", "not_before": "2026-03-02T09:00:00+00:00"},
     ),
     Operation(
-        lambda c: c.events.create_many([EVENT, EVENT]),
+        lambda c: c.events.create_many([EVENT, EVENT], tenant_id="ten_1", idempotency_key="k"),
         "POST",
         "/v1/events/batch",
+        query={"tenant_id": "ten_1"},
         body={"events": [EVENT, EVENT]},
         answer={"data": []},
     ),
@@ -98,6 +99,7 @@ OPERATIONS = [
         answer=PAGE,
     ),
     Operation(lambda c: c.events.get("evt_1"), "GET", "/v1/events/{}", "/v1/events/evt_1"),
+    Operation(lambda c: c.events.text("evt_1"), "GET", "/v1/events/{}", "/v1/events/evt_1", answer="{}"),
     Operation(lambda c: c.events.explain("evt_1"), "GET", "/v1/events/{}/explain", "/v1/events/evt_1/explain"),
     Operation(
         lambda c: c.endpoints.create(url="https://a.example/", event_types=["payment.*"], name=None),

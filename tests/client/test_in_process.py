@@ -1,4 +1,4 @@
-"""The client on the real application and a real database, as commands use it on this machine and from afar."""
+"""The client on the real application and a real database, as commands use it past the API of a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from dispatcher.api.app import make_app
-from dispatcher.cli import in_process, target
+from dispatcher.cli import in_process
 from dispatcher.client import AsyncClient, Client, NotFound, Unauthorized, Unprocessable
 from dispatcher.config import Settings
 from dispatcher.flow import keys
@@ -106,20 +106,3 @@ def test_the_loop_ends_with_the_context(settings: Settings) -> None:
         assert client.readyz()["status"] == "ok"
     after = {thread for thread in threading.enumerate() if thread not in before and thread.is_alive()}
     assert not {thread.name for thread in after if "portal" in thread.name.lower() or "anyio" in thread.name.lower()}
-
-
-def test_a_command_works_on_the_server_that_is_named_or_else_in_process(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert settings.database_url is not None
-    assert settings.secret_keys is not None
-    monkeypatch.setenv("DISPATCHER_DATABASE_URL", settings.database_url)
-    monkeypatch.setenv("DISPATCHER_SECRET_KEYS", settings.secret_keys)
-    monkeypatch.delenv("DISPATCHER_API_URL", raising=False)
-    with target.client() as local:
-        assert isinstance(local._http._transport, in_process.Bridge)
-        assert local.endpoints.list()["data"] == []
-    monkeypatch.setenv("DISPATCHER_API_URL", "https://dispatcher.example.com")
-    with target.client() as remote:
-        assert not isinstance(remote._http._transport, in_process.Bridge)
-        assert remote._http.base_url.host == "dispatcher.example.com"

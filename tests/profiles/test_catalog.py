@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher.datafile import directory
-from dispatcher.errors import ConfigurationError, NotFound
+from dispatcher.errors import ConfigurationError
 from dispatcher.profiles import lint, load_catalog, load_profile, shipped_profiles_dir
 from tests.profiles.known import KNOWN
 
@@ -37,7 +37,7 @@ def test_in_a_wheel_the_shipped_profiles_are_inside_the_package(
 def test_an_operators_file_replaces_a_shipped_one(tmp_path: Path) -> None:
     file = load_catalog(
         put(tmp_path, default=GOOD + "deadline_s = 20"), shipped_profiles_dir(), known=KNOWN
-    ).named("default")  # fmt: skip
+    ).files["default"]  # fmt: skip
     assert (file.profile.deadline_s, file.shipped) == (20.0, False)
     assert file.replaces == shipped_profiles_dir() / "default.toml"
 
@@ -55,12 +55,6 @@ def test_every_error_of_every_file_of_every_directory_is_told_at_once(tmp_path: 
         ("good", None, ""),
         ("no", None, ""),
     ]
-
-
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    catalog = load_catalog(shipped_profiles_dir(), known=KNOWN)
-    with pytest.raises(NotFound, match=r"no profile 'chekout'; did you mean checkout\?"):
-        catalog.named("chekout")
 
 
 def test_one_file_is_read(tmp_path: Path) -> None:

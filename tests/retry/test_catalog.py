@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dispatcher.datafile import directory
-from dispatcher.errors import ConfigurationError, NotFound, Problem
-from dispatcher.retry import Catalog, lint, load_catalog, load_schedule, shipped_schedules_dir
+from dispatcher.errors import ConfigurationError, Problem
+from dispatcher.retry import lint, load_catalog, load_schedule, shipped_schedules_dir
 
 GOOD = 'description = "d"\nsource = "s"\nwaits = ["0s", "5s"]\n'
 
@@ -47,7 +47,7 @@ def test_in_a_wheel_the_shipped_schedules_are_inside_the_package(
 def test_an_operators_file_replaces_a_shipped_one_whatever_the_order(tmp_path: Path) -> None:
     mine = put(tmp_path / "mine", standard=GOOD)
     for directories in ((shipped_schedules_dir(), mine), (mine, shipped_schedules_dir())):
-        file = load_catalog(*directories).named("standard")
+        file = load_catalog(*directories).files["standard"]
         assert (file.schedule.attempts, file.shipped) == (2, False)
         assert file.path == mine / "standard.toml"
         assert file.replaces == shipped_schedules_dir() / "standard.toml"
@@ -163,18 +163,6 @@ def test_a_directory_that_cannot_be_listed_is_refused(tmp_path: Path, name: str)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (problem,) = problems_of(tmp_path / name)
     assert (problem.where, problem.allowed) == (str(tmp_path / name), "a directory that can be read")
-
-
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(NotFound, match=r"no schedule 'standrad'; did you mean standard\?"):
-        load_catalog(shipped_schedules_dir()).named("standrad")
-
-
-def test_an_unknown_name_like_none_is_answered_with_all(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="there are: a, b"):
-        load_catalog(put(tmp_path, a=GOOD, b=GOOD)).named("zzzz")
-    with pytest.raises(NotFound, match="there are: none"):
-        Catalog({}).named("a")
 
 
 def test_one_file_is_read(tmp_path: Path) -> None:

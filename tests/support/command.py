@@ -23,17 +23,25 @@ class Ran:
     def json(self) -> Any:
         return json.loads(self.out)
 
+    @property
+    def data(self) -> Any:
+        """The objects of a list."""
+        return self.json["data"]
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Called with the words after `dispatcher`."""
+    """Called with the words after `dispatcher`, or after those that `words` has."""
 
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...] = ()
 
-    def __call__(self, *arguments: str, stdin: bytes = b"") -> Ran:
-        self.monkeypatch.setattr(sys, "argv", ["dispatcher", *arguments])
-        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+    def __call__(self, *arguments: object, stdin: bytes | str = b"") -> Ran:
+        reader = io.BytesIO(stdin.encode() if isinstance(stdin, str) else stdin)
+        reader.name = "<stdin>"
+        self.monkeypatch.setattr(sys, "argv", ["dispatcher", *self.words, *map(str, arguments)])
+        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(reader))
         try:
             main()
             code = 0

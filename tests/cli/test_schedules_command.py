@@ -11,15 +11,16 @@ from uuid import UUID
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
 from dispatcher.cli import output
-from dispatcher.retry import format_duration, preview
+from dispatcher.retry import format_duration, preview, shipped_schedules_dir
 from dispatcher.signing import Secret
 from tests.retry.strategies import schedules
+from tests.support.command import Command
 
 # By its name, since the package's attribute of that name is the group.
 command = importlib.import_module("dispatcher.cli.schedules")
@@ -35,20 +36,24 @@ def mine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(*args: object, exit_code: int = 0, env: dict[str, str] | None = None) -> Result:
-    result = CliRunner(env={"DISPATCHER_SCHEDULES_DIR": None, "FORCE_COLOR": None, **(env or {})}).invoke(
-        command.schedules, [str(arg) for arg in args]
-    )
-    assert result.exit_code == exit_code, result.output
-    return result
+STANDARD = str(shipped_schedules_dir() / "standard.toml")
 
 
-def answer(*args: object, **kwargs: Any) -> Any:
-    return json.loads(run(*args, "--output", "json", **kwargs).stdout)
+@pytest.fixture
+def here(bare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`dispatcher schedules …` on a machine on which nothing runs."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    return Command(monkeypatch, capsys, ("schedules",))
 
 
-def test_preview_lays_out_the_ladder() -> None:
-    assert run("preview", "standard", "--start", "2026-01-31T12:00:00+01:00").stdout == (
+def answer(run: Command, *args: object, code: int = 0) -> Any:
+    ran = run(*args, "--output", "json")
+    assert ran.code == code, ran.err
+    return ran.json
+
+
+def test_preview_lays_out_the_ladder(here: Command) -> None:
+    assert here("preview", STANDARD, "--start", "2026-01-31T12:00:00+01:00").out == (
         "attempt  wait  after start  at\n"
         "      1  0s    00:00:00     2026-01-31T11:00:00Z\n"
         "      2  5s    00:00:05     2026-01-31T11:00:05Z\n"
@@ -64,13 +69,13 @@ def test_preview_lays_out_the_ladder() -> None:
     )
 
 
-def test_preview_shows_the_range_of_the_jitter(mine: Path) -> None:
-    args = ("preview", "standard", "--schedules-dir", mine, "--start", "2026-01-31T00:00:00Z")
-    lines = run(*args).stdout.splitlines()
+def test_preview_shows_the_range_of_the_jitter(here: Command, mine: Path) -> None:
+    args = ("preview", mine / "standard.toml", "--start", "2026-01-31T00:00:00Z")
+    lines = here(*args).out.splitlines()
     assert lines[0].split() == ["attempt", "wait", "after", "start", "latest", "at"]
     assert lines[3].split() == ["3", "1h", "01:00:10", "01:30:15", "2026-01-31T01:00:10Z"]
     assert "over 01:00:10, with the most jitter (0.5) 01:30:15" in lines[4]
-    last = answer(*args)["attempts"][-1]
+    last = answer(here, *args)["attempts"][-1]
     assert last == {
         "number": 3,
         "wait_s": 3600.0,
@@ -81,14 +86,14 @@ def test_preview_shows_the_range_of_the_jitter(mine: Path) -> None:
     }
 
 
-def test_preview_draws_alike_from_the_same_seed(mine: Path) -> None:
-    args = ("preview", "standard", "--schedules-dir", mine, "--start", "2026-01-31T00:00:00Z", "--seed", "7")
-    first, second = run(*args).stdout, run(*args).stdout
+def test_preview_draws_alike_from_the_same_seed(here: Command, mine: Path) -> None:
+    args = ("preview", mine / "standard.toml", "--start", "2026-01-31T00:00:00Z", "--seed", "7")
+    first, second = here(*args).out, here(*args).out
     assert first == second
     assert first.splitlines()[0].endswith("drawn")
-    attempts = answer(*args)["attempts"]
+    attempts = answer(here, *args)["attempts"]
     assert all(attempt["offset_s"] <= attempt["drawn_offset_s"] <= attempt["latest_offset_s"] for attempt in attempts)
-    assert answer(*args[:-1], "8")["attempts"] != attempts
+    assert answer(here, *args[:-1], "8")["attempts"] != attempts
 
 
 @given(schedules(), st.integers())
@@ -98,14 +103,14 @@ def test_a_drawn_time_is_never_early(schedule: Any, seed: int) -> None:
     assert all(offset <= at for offset, at in zip(offsets, drawn, strict=True))
 
 
-def test_preview_of_offsets_says_what_they_count_from(mine: Path) -> None:
-    shown = run("preview", "offsets", "--schedules-dir", mine, "--seed", "1", "--start", "2026-01-31T00:00:00Z").stdout
+def test_preview_of_offsets_says_what_they_count_from(here: Command, mine: Path) -> None:
+    shown = here("preview", mine / "offsets.toml", "--seed", "1", "--start", "2026-01-31T00:00:00Z").out
     assert "3  1h    01:00:00     2026-01-31T01:00:00Z  01:00:00\n" in shown
     assert "waits count from the start of attempt 1" in shown
 
 
-def test_preview_starts_now_unless_told() -> None:
-    start = datetime.fromisoformat(answer("preview", "standard")["start"])
+def test_preview_starts_now_unless_told(here: Command) -> None:
+    start = datetime.fromisoformat(answer(here, "preview", STANDARD)["start"])
     assert start.tzinfo is not None
     assert start.microsecond == 0
 
@@ -119,75 +124,79 @@ def test_preview_starts_now_unless_told() -> None:
         ("0001-01-01T00:00:00+10:00", "is out of range"),
     ],
 )
-def test_a_start_that_cannot_be_is_a_usage_error(start: str, told: str) -> None:
-    assert told in run("preview", "standard", "--start", start, exit_code=2).stderr
+def test_a_start_that_cannot_be_is_a_usage_error(here: Command, start: str, told: str) -> None:
+    ran = here("preview", STANDARD, "--start", start)
+    assert ran.code == 2
+    assert told in ran.err
 
 
-def test_a_path_stands_for_a_name(mine: Path) -> None:
-    assert answer("show", mine / "offsets.toml")["relative_to"] == "first_attempt"
-    assert answer("preview", mine / "offsets.toml")["name"] == "offsets"
+def test_a_path_stands_for_a_name(here: Command, mine: Path) -> None:
+    assert answer(here, "show", mine / "offsets.toml")["relative_to"] == "first_attempt"
+    assert answer(here, "preview", mine / "offsets.toml")["name"] == "offsets"
 
 
-def test_list_says_where_each_schedule_comes_from(mine: Path) -> None:
-    rows = [line.split(None, 3) for line in run("list", "--schedules-dir", mine).stdout.splitlines()]
-    assert rows[1] == ["exponential", "7", "02:06:00", "0s 2m 4m 8m 16m 32m 1h4m  shipped"]
-    assert rows[2] == ["offsets", "3", "01:00:00", f"at 0s 10s 1h              {mine}/offsets.toml"]
-    assert rows[3][3].endswith(f"{mine}/standard.toml, replacing the shipped one")
+def test_the_systems_schedules_are_listed_and_shown(
+    run: Command, mine: Path, monkeypatch: pytest.MonkeyPatch, migrated_database_url: str
+) -> None:
+    monkeypatch.setenv("DISPATCHER_SCHEDULES_DIR", str(mine))
+    assert run("migrate").code == 0, "which publishes the files' versions"
+    rows = [line.split(None, 3) for line in run("schedules", "list").out.splitlines()]
+    assert rows == [
+        ["name", "attempts", "over", "waits"],
+        ["exponential", "7", "02:06:00", "0s 2m 4m 8m 16m 32m 1h4m"],
+        ["offsets", "3", "01:00:00", "at 0s 10s 1h"],
+        ["standard", "3", "01:00:10", "0s 10s 1h"],
+    ]
+    listed = run("schedules", "list", "--output", "json").data
+    for one in listed:
+        assert answer(run, "schedules", "show", one["name"]) == one
+    assert listed[-1] == answer(run, "schedules", "show", mine / "standard.toml"), "the file says the same"
+    previewed = answer(run, "schedules", "preview", "standard", "--seed", 7, "--start", "2026-01-31T00:00:00Z")
+    assert previewed == answer(
+        run, "schedules", "preview", mine / "standard.toml", "--seed", 7, "--start", "2026-01-31T00:00:00Z"
+    )
+    assert answer(run, "schedules", "simulate", "offsets", "--down", "0s..1m")["delay_s"] == 3600
 
 
-def test_the_directory_may_come_from_the_environment(mine: Path) -> None:
-    names = [row["name"] for row in answer("list", env={"DISPATCHER_SCHEDULES_DIR": str(mine)})["data"]]
-    assert names == ["exponential", "offsets", "standard"]
+def test_an_unknown_schedule_fails_with_the_nearest_name(run: Command) -> None:
+    ran = run("schedules", "show", "standrad")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == "dispatcher: no schedule 'standrad'; did you mean standard?\n"
 
 
-def test_an_empty_variable_is_none_at_all() -> None:
-    assert len(answer("list", env={"DISPATCHER_SCHEDULES_DIR": ""})["data"]) == 2
+def test_a_broken_file_fails_with_every_problem(here: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("waits = []\njitter = 2\n")
+    ran = here("show", str(tmp_path / "a.toml"))
+    assert ran.code == 2
+    assert f"{tmp_path}/a.toml:1: waits: found 0 waits" in ran.err
+    assert f"{tmp_path}/a.toml:2: jitter: found 2" in ran.err
 
 
-def test_list_and_show_tell_the_same() -> None:
-    (listed,) = [row for row in answer("list")["data"] if row["name"] == "standard"]
-    assert answer("show", "standard") == listed
-    assert listed["shipped"] is True
-    assert listed["waits"] == ["0s", "5s", "5m", "30m", "2h", "5h", "10h", "10h"]
-    assert listed["total_s"] == 99_305
-
-
-def test_show_names_every_property() -> None:
-    shown = run("show", "standard").stdout
-    for part in ("previous_failure", "0s 5s 5m 30m 2h 5h 10h 10h", "27:35:05 (1d3h35m5s)", "60417363", "shipped"):
+def test_show_names_every_property(here: Command) -> None:
+    shown = here("show", STANDARD).out
+    for part in ("previous_failure", "0s 5s 5m 30m 2h 5h 10h 10h", "27:35:05 (1d3h35m5s)", "60417363"):
         assert part in shown
 
 
-def test_an_unknown_schedule_fails_with_the_nearest_name() -> None:
-    result = run("show", "standrad", exit_code=1)
-    assert result.stderr == "Error: no schedule 'standrad'; did you mean standard?\n"
-    assert result.stdout == ""
+def test_lint_of_what_is_shipped_finds_nothing(here: Command) -> None:
+    assert here("lint").out == "2 files, 0 errors, 0 warnings\n"
 
 
-def test_a_broken_directory_fails_with_every_problem(tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text("waits = []\njitter = 2\n")
-    told = run("list", "--schedules-dir", tmp_path, exit_code=1).stderr
-    assert f"{tmp_path}/a.toml:1: waits: found 0 waits" in told
-    assert f"{tmp_path}/a.toml:2: jitter: found 2" in told
-
-
-def test_lint_of_what_is_shipped_finds_nothing() -> None:
-    assert run("lint").stdout == "2 files, 0 errors, 0 warnings\n"
-
-
-def test_lint_tells_errors_and_warnings_and_fails_on_errors_only(mine: Path) -> None:
+def test_lint_tells_errors_and_warnings_and_fails_on_errors_only(here: Command, mine: Path) -> None:
     (mine / "offsets.toml").write_text('waits = ["0s", "5s"]')
-    assert "2 warnings" in run("lint", mine).stdout
+    assert "2 warnings" in here("lint", mine).out
     (mine / "bad.toml").write_text("waits = []")
-    lines = run("lint", mine, exit_code=1).stdout.splitlines()
+    ran = here("lint", mine)
+    assert ran.code == 1
+    lines = ran.out.splitlines()
     assert lines[0].startswith(f"error: {mine}/bad.toml:1: waits: found 0 waits; allowed: 1 to 100 durations")
     assert lines[1].startswith(f"warning: {mine}/offsets.toml: description: missing")
     assert lines[-1] == "3 files, 1 error, 2 warnings"
 
 
-def test_lint_answers_in_json_too(mine: Path) -> None:
+def test_lint_answers_in_json_too(here: Command, mine: Path) -> None:
     (mine / "bad.toml").write_text("\nwaits = []")
-    told = answer("lint", mine / "bad.toml", exit_code=1)
+    told = answer(here, "lint", mine / "bad.toml", code=1)
     assert told["files"] == 1
     assert told["warnings"] == []
     (error,) = told["errors"]
@@ -202,15 +211,19 @@ def test_lint_answers_in_json_too(mine: Path) -> None:
 @pytest.mark.parametrize(
     "args", [(), ("nope",), ("list", "--output", "xml"), ("show",), ("preview", "x", "--seed", "y")]
 )
-def test_a_wrong_call_is_a_usage_error(args: tuple[str, ...]) -> None:
-    run(*args, exit_code=2)
+def test_a_wrong_call_is_a_usage_error(here: Command, args: tuple[str, ...]) -> None:
+    assert here(*args).code == 2
 
 
-def test_on_a_terminal_the_head_of_a_table_is_bold_and_underlined() -> None:
-    shown = run("list", env={"FORCE_COLOR": "1", "COLUMNS": "100"}).stdout
-    assert "\x1b[1;4mname" in shown
-    assert "\x1b[" in run("show", "standard", env={"FORCE_COLOR": "1"}).stdout
-    assert "\n\nstandard: 8 attempts" in run("preview", "standard", env={"FORCE_COLOR": "1"}).stdout
+def test_on_a_terminal_the_head_of_a_table_is_bold_and_underlined(
+    here: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = here("preview", STANDARD).out
+    assert "\x1b[1;4mattempt" in shown
+    assert "\n\nstandard: 8 attempts" in shown
+    assert "\x1b[" in here("show", STANDARD).out
 
 
 def printed(print_: Any, *args: Any, **kwargs: Any) -> str:
