@@ -8,8 +8,12 @@ once an attempt has failed, its delivery's due time is what is checked, and is t
 from __future__ import annotations
 
 import base64
+import getpass
 import hmac
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,8 +33,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from standardwebhooks import Webhook
 
 from dispatcher.ids import parse_id
+from dispatcher.local.stack import answers
 from tests.support.merchant import Merchant, Received, merchant
-from tests.support.system import System
+from tests.support.system import REPOSITORY, System, until
 from tests.support.tls import Authority
 
 OPERATOR = "operator-of-the-five-systems"
@@ -476,3 +481,23 @@ def test_musepay(platform: Platform) -> None:
     assert platform.attempts(ended)[0]["outcome"] == "unexpected_2xx"
     assert sum(EXPONENTIAL_S) == 126 * 60
     platform.until(platform.event(alone, "order.updated"), status="delivered", attempt_count=1)
+
+
+# The command line beside it
+
+
+def test_a_command_finds_the_running_api_and_is_named_in_the_audit_log(platform: Platform) -> None:
+    """By the key of this start, although a bootstrap key was given; also once the API was started again."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER_")}
+    env = ours | {"DISPATCHER_DATA_DIR": str(platform.system.data_dir), "PYTHONPATH": str(REPOSITORY)}
+    for name in ("at the till", "after a crash"):
+        words = ["tenants", "create", name, "--output", "json"]
+        ran = subprocess.run(
+            [sys.executable, "-m", "dispatcher", *words], env=env, cwd="/", capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, ran.stderr
+        made = json.loads(ran.stdout)
+        (entry,) = platform.call("GET", "/v1/audit_log", 200, params={"object": made["id"]})["data"]
+        assert entry["actor"] == f"cli:{getpass.getuser()}"
+        platform.system.kill("api")
+        until(lambda: answers("127.0.0.1", platform.system.stack.port, "/readyz"), 60, "the API answers again")
