@@ -1,4 +1,5 @@
-# One image for every process: `docker run dispatcher worker`, `… api`, `… scheduler`, `… migrate`.
+# One image for every process: `docker run dispatcher worker`, `… api`, `… scheduler`, `… migrate`; and for commands:
+# `docker run -e DISPATCHER_API_URL=… -e DISPATCHER_API_KEY=… dispatcher deliveries list`.
 FROM python:3.13-slim-bookworm AS build
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from tests.support.command import Command, Ran
 from tests.support.servers import drop_database, fresh_database
 
 TREE = dict(leaves(cli))
+DOCUMENT = (Path(__file__).parents[2] / "docs/operations.md").read_text()
 EP, DLV, RPL, TEN, KEY_ID = (format_id(kind, uuid7()) for kind in ("ep", "dlv", "rpl", "ten", "key"))
 EVT = format_id("evt", uuid7())
 LINE = json.dumps({"type": "payment.completed", "payload": {"amount": 1}})
@@ -151,6 +153,16 @@ def test_direct_is_an_option_of_these_commands_and_no_others() -> None:
     assert changing <= have
     reading = ("list", "show", "explain", "stats", "status", "find", "tail", "export", "preview", "simulate")
     assert {verb.split()[-1] for verb in have - changing - {"signing-keys export-jwks"}} <= set(reading)
+
+
+def test_the_help_and_the_document_name_the_commands_of_a_machine() -> None:
+    help_ = " ".join(str(cli.help).split())
+    (row,) = [line for line in DOCUMENT.splitlines() if line.startswith("| what belongs to a machine")]
+    for verb in of(Reach.MACHINE):
+        group, _, last = verb.rpartition(" ")
+        for text_ in (help_, row):
+            assert group in text_
+            assert re.search(rf"\b{last}\b", text_), verb
 
 
 # A remote that records
