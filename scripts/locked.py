@@ -1,6 +1,6 @@
 """Prints the part of requirements.lock that some packages need, hashes included.
 
-`python scripts/locked.py` is the runtime: what pyproject.toml's dependencies need, without the extras.
+`python scripts/locked.py` is the runtime: what pyproject.toml's dependencies and the extra `schemas` need.
 `python scripts/locked.py hatchling` is what hatchling needs. Standard library only: an image runs it before
 anything is installed.
 """
@@ -24,9 +24,9 @@ def canonical(name: str) -> str:
 
 
 def runtime() -> set[str]:
-    """What pyproject.toml declares as dependencies."""
+    """What pyproject.toml declares as dependencies, and the validator, which the API does not start without."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return {canonical(one) for one in project["dependencies"]}
+    return {canonical(one) for one in (*project["dependencies"], *project["optional-dependencies"]["schemas"])}
 
 
 def entries() -> list[tuple[str, set[str], str]]:

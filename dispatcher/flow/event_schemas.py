@@ -1,37 +1,55 @@
-"""JSON Schemas of event types: read once, and what payloads must meet.
+"""JSON Schemas of event types: checked when they are stored, and what payloads must meet.
 
-JSON Schema 2020-12. A schema refers to itself only: nothing is ever fetched.
+JSON Schema 2020-12. A schema refers to itself only: nothing is ever fetched. `format` is an annotation.
+
+The validator is jsonschema-rs, of the extra `schemas`. Its regular expressions are matched in linear time (the engine
+without look-around and back-references), and everything else takes time that `dispatcher.flow.schema_bounds` has
+computed before it starts. Only its `uniqueItems` is quadratic where hashes collide, so that is done here.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-from jsonschema import Draft202012Validator, SchemaError
-from jsonschema.exceptions import best_match
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, Unavailable
+from dispatcher.flow import schema_bounds
+from dispatcher.flow.schema_bounds import Size, Weight, escape
+
+try:
+    import jsonschema_rs
+except ImportError as error:
+    raise Unavailable(
+        "event types with a schema need the validator: pip install 'dispatcher-webhooks[schemas]'"
+    ) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 MAX_SCHEMA_BYTES: Final = 64 * 1024
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-_REFERENCES: Final = ("$ref", "$dynamicRef")
-_SAMPLES: Final = (b"null", b"true", b"0", b'""', b"[]", b"{}")
+MAX_STEPS: Final = 20_000_000
+"""That judging one payload may take: less than 50 ms of CPU with everything around it, on a slow machine, too."""
+
+ORDINARY: Final = Size(values=300, fractions=30, bytes=4096)
+"""A schema must have room for payloads of this size."""
+
+MAX_PATTERN_BYTES: Final = 256 * 1024
+"""Memory of a compiled regular expression."""
+
+MAX_ITEM_LEVELS: Final = 200
+"""How deep items may be nested that `uniqueItems` compares."""
+
 _KEPT: Final = 256
 _SHOWN: Final = 80
 
 
 def write_schema(schema: Any, *, pointer: str = "/schema") -> str:
-    """The text of a schema that payloads can be checked by. Raises InvalidInput naming `pointer`."""
+    """The text of a schema that payloads can be judged by. Raises InvalidInput naming the place in `pointer`."""
     if not isinstance(schema, dict | bool):
         raise InvalidInput(pointer, type(schema).__name__, "a JSON Schema: an object, true or false")
     try:
@@ -42,88 +60,222 @@ def write_schema(schema: Any, *, pointer: str = "/schema") -> str:
         ) from error
     if len(text) > MAX_SCHEMA_BYTES:
         raise InvalidInput(pointer, f"{len(text)} bytes", f"at most {MAX_SCHEMA_BYTES} bytes")
-    if isinstance(schema, dict) and schema.get("$schema", DIALECT) != DIALECT:
-        raise InvalidInput(f"{pointer}/$schema", repr(schema["$schema"])[:_SHOWN], DIALECT)
-    _check_schema(schema, pointer)
-    inside, seen = Registry().resolver_with_root(DRAFT202012.create_resource(schema)), set()
-    for where, target in _members(schema, pointer, *_REFERENCES):
-        found = _referred(inside.lookup, target, where)
-        if target not in seen:
-            _check_schema(found, where)
-        seen.add(target)
-    for where, target in _members(schema, pointer, "$id"):
-        if isinstance(target, str) and where != f"{pointer}/$id":
-            raise InvalidInput(where, repr(target)[:_SHOWN], "an $id at the root only")
-    for sample in _SAMPLES:
-        with _bounded(pointer, "a schema that refers to itself without an end", "one that can judge a payload"):
-            next(_validator(text.decode()).iter_errors(orjson.loads(sample)), None)
+    _compile(orjson.loads(text), pointer)
     return text.decode()
 
 
-def _check_schema(schema: Any, pointer: str) -> None:
-    """Raises InvalidInput for what is no schema. What stands where no schema is expected, nobody has looked at yet."""
+@lru_cache(maxsize=1024)
+def refusal(schema: str) -> str | None:
+    """Why a schema that was stored by an earlier version is refused by this one; None where it is not."""
     try:
-        with _bounded(pointer, "a schema that is nested too deeply", "JSON Schema 2020-12"):
-            Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        place = "/".join([pointer, *(_escape(str(part)) for part in error.absolute_path)])
-        raise InvalidInput(place, error.message[:200], "JSON Schema 2020-12") from error
+        _judge(schema)
+    except InvalidInput as error:
+        return str(error)
+    return None
 
 
-def _referred(lookup: Callable[[str], Any], target: Any, pointer: str) -> Any:
-    """What the reference means. Raises InvalidInput where that is nothing inside of the schema."""
-    try:
-        if not isinstance(target, str) or not target.startswith("#"):
-            raise ValueError(target)
-        return lookup(target).contents
-    except (Unresolvable, ValueError, TypeError) as error:  # the last for a way through what is no object or list
-        allowed = "a reference inside this schema, such as #/$defs/money"
-        raise InvalidInput(pointer, repr(target)[:_SHOWN], allowed) from error
+def check(schema: str, payload: bytes, pointer: str) -> int:
+    """Passes a payload that meets the schema, and says how many steps that may have taken.
 
-
-def check(schema: str, payload: bytes, pointer: str) -> None:
-    """Passes a payload that meets the schema. Raises InvalidInput naming the place of its first fault in `pointer`."""
-    with _bounded(pointer, "a payload that is nested too deeply for the type's schema", "one that it can judge"):
-        fault = next(_validator(schema).iter_errors(orjson.loads(payload)), None)
-        found = None if fault is None else best_match([fault]) or fault
-    if found is not None:
-        place = "/".join([pointer, *(_escape(str(part)) for part in found.absolute_path)])
-        rule = "/".join(map(str, found.absolute_schema_path))
-        raise InvalidInput(place, found.message[:200], f"what the schema of the type says at {rule[:200]}")
-
-
-@contextmanager
-def _bounded(pointer: str, found: str, allowed: str) -> Iterator[None]:
-    """Raises InvalidInput where Python's recursion limit is met.
-
-    Where it is met inside of rpds, which jsonschema keeps its maps in, that panics rather than raise RecursionError:
-    a BaseException, which nobody would catch, of a class that cannot be imported.
+    Raises InvalidInput naming the place of its first fault in `pointer`. Refuses a payload that it would take too long
+    to judge, and every payload where the schema itself is refused.
     """
     try:
-        yield
-    except BaseException as error:
-        if isinstance(error, RecursionError) or type(error).__name__ == "PanicException":
-            raise InvalidInput(pointer, found, allowed) from error
-        raise
+        validator, weight = _judge(schema)
+    except InvalidInput as error:
+        found = f"an event of a type whose schema has no bound ({error})"
+        raise InvalidInput(pointer, found, "events of this type once its schema has been replaced") from error
+    value = _parse(payload, pointer)
+    size = schema_bounds.most(payload)
+    if schema_bounds.judging(weight, size) > MAX_STEPS:
+        size = schema_bounds.measure(value, len(payload))
+    if (steps := schema_bounds.judging(weight, size)) > MAX_STEPS:
+        found = f"{size.values:,} values in {size.bytes:,} bytes, which this type's schema judges in {steps:,} steps"
+        raise InvalidInput(pointer, found, f"at most {MAX_STEPS:,} steps: a smaller payload or a simpler schema")
+    if _is_met(validator, value, pointer):
+        return steps
+    places = schema_bounds.explaining(weight, schema_bounds.measure(value, len(payload))) <= MAX_STEPS
+    raise _fault(validator if places else _without_alternatives(schema), value, pointer)
+
+
+def _is_met(validator: Any, value: Any, pointer: str) -> bool:
+    """Whether the payload meets the schema. Raises InvalidInput where the validator cannot tell, or panics."""
+    try:
+        met: bool = validator.is_valid(value)
+    except (ValueError, RuntimeError) as error:
+        raise InvalidInput(pointer, f"a payload that cannot be judged: {error}"[:200], "a simpler one") from error
+    return met
+
+
+def _fault(validator: Any, value: Any, pointer: str) -> InvalidInput:
+    """What is wrong with a payload that does not meet the schema, and where."""
+    try:
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        place = "/".join([pointer, *(escape(str(part)) for part in error.instance_path)])
+        rule = "/".join(map(str, error.schema_path))
+        return InvalidInput(place, _short(error.message), f"what the schema of the type says at {rule[:200]}")
+    except (ValueError, RuntimeError):  # what is wrong contains values that are nested too deeply to be shown
+        return InvalidInput(pointer, "a payload that does not meet it", "what the schema of the type says")
+    found = "a payload that does not meet one of " + ", ".join(_ALTERNATIVES)
+    return InvalidInput(pointer, found, "what the schema of the type says")
+
+
+def _short(message: str) -> str:
+    """The message in 200 characters. It begins with what was found and ends with what is wrong with that."""
+    return message if len(message) <= 200 else f"{message[:99]}…{message[-100:]}"
+
+
+def _parse(payload: bytes, pointer: str) -> Any:
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(pointer, str(error)[:200], "JSON that is nested less deeply") from error
 
 
 @lru_cache(maxsize=_KEPT)
-def _validator(schema: str) -> Draft202012Validator:
-    return Draft202012Validator(orjson.loads(schema), registry=Registry())
+def _judge(schema: str) -> tuple[Any, Weight]:
+    """The validator of a stored schema, and what it takes. Raises InvalidInput for one that is refused."""
+    return _compile(orjson.loads(schema), "/schema")
 
 
-def _escape(part: str) -> str:
-    """As RFC 6901 section 3 writes a part of a pointer."""
-    return part[:_SHOWN].replace("~", "~0").replace("/", "~1")
+@lru_cache(maxsize=_KEPT)
+def _without_alternatives(schema: str) -> Any:
+    """A validator that finds the same faults but for those of `anyOf` and what else tries several ways.
+
+    It tells at once what is wrong; of an `anyOf` that does not hold, all errors of all branches are made.
+    """
+    return _validator(orjson.loads(schema), keywords=_KEYWORDS | dict.fromkeys(_ALTERNATIVES, _NoKeyword))
 
 
-def _members(schema: Any, pointer: str, *names: str) -> Iterator[tuple[str, Any]]:
-    """Every member with one of the names, anywhere in the schema, and where it stands."""
+def _compile(schema: Any, pointer: str) -> tuple[Any, Weight]:
+    if isinstance(schema, dict) and schema.get("$schema", DIALECT) != DIALECT:
+        raise InvalidInput(f"{pointer}/$schema", repr(schema["$schema"])[:_SHOWN], DIALECT)
+    for where, name, value in _members(schema, pointer, "$id", "$schema"):
+        if isinstance(value, str) and where != pointer:
+            raise InvalidInput(f"{where}/{name}", repr(value)[:_SHOWN], f"a {name} at the root only")
+    try:
+        _meta_schema().validate(schema)
+    except jsonschema_rs.ValidationError as error:
+        raise _refused(error, pointer) from error
+    except ValueError as error:
+        raise InvalidInput(pointer, str(error)[:200], "a schema that is nested less deeply") from error
+    weight = schema_bounds.weigh(schema, pointer, _pattern_bytes)
+    if (steps := schema_bounds.judging(weight, ORDINARY)) > MAX_STEPS:
+        size = f"a payload of {ORDINARY.values} values in {ORDINARY.bytes:,} bytes"
+        found = f"a schema that judges {size} in {schema_bounds.shown(steps)} steps"
+        raise InvalidInput(pointer, found, f"at most {MAX_STEPS:,} steps")
+    try:
+        return _validator(schema), weight
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
+        raise _refused(error, pointer) from error
+
+
+@cache
+def _meta_schema() -> Any:
+    """What every schema must meet. With our `uniqueItems`, since `required` has to be unique, and may be anything."""
+    return _validator({"$ref": DIALECT})
+
+
+def _refused(error: Any, pointer: str) -> InvalidInput:
+    place = "/".join([pointer, *(escape(str(part)) for part in getattr(error, "instance_path", ()))])
+    return InvalidInput(place, error.message[:200], "JSON Schema 2020-12")
+
+
+def _validator(
+    schema: Any,
+    *,
+    pattern_bytes: int = MAX_PATTERN_BYTES,
+    keywords: dict[str, Any] | None = None,
+) -> Any:
+    return jsonschema_rs.Draft202012Validator(
+        schema,
+        validate_formats=False,
+        offline=True,
+        pattern_options=jsonschema_rs.RegexOptions(size_limit=pattern_bytes, dfa_size_limit=MAX_PATTERN_BYTES),
+        keywords=keywords or _KEYWORDS,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _least_bytes(pattern: str) -> int | None:
+    """The least power of two that the compiled pattern fits into, None where that is too much, or it is no pattern."""
+    fits, too_small = MAX_PATTERN_BYTES * 2, 512
+    while fits > 2 * too_small:
+        middle = 1 << ((fits.bit_length() + too_small.bit_length()) // 2 - 1)
+        try:
+            _validator({"pattern": pattern}, pattern_bytes=middle)
+        except jsonschema_rs.ValidationError:
+            too_small = middle
+        else:
+            fits = middle
+    return fits if fits <= MAX_PATTERN_BYTES else None
+
+
+def _pattern_bytes(pattern: str, pointer: str) -> int:
+    size = _least_bytes(pattern)
+    if size is None:
+        allowed = "a regular expression without look-around and back-references, of at most 256 KiB when compiled"
+        raise InvalidInput(pointer, repr(pattern)[:_SHOWN], allowed)
+    return size
+
+
+def _members(schema: Any, pointer: str, *names: str) -> Iterator[tuple[str, str, Any]]:
+    """Every member with one of the names, anywhere in the schema: the place of its object, its name and value."""
     ahead: list[tuple[str, Any]] = [(pointer, schema)]
     while ahead:
         where, value = ahead.pop()
         if isinstance(value, dict):
-            yield from ((f"{where}/{name}", value[name]) for name in names if name in value)
-            ahead += [(f"{where}/{_escape(name)}", one) for name, one in value.items()]
+            yield from ((where, name, value[name]) for name in names if name in value)
+            ahead += [(f"{where}/{escape(name)}", one) for name, one in value.items() if isinstance(one, dict | list)]
         elif isinstance(value, list):
-            ahead += [(f"{where}/{n}", one) for n, one in enumerate(value)]
+            ahead += [(f"{where}/{n}", one) for n, one in enumerate(value) if isinstance(one, dict | list)]
+
+
+class _UniqueItems:
+    """`uniqueItems` by a set of the items as JSON, whose hash nobody can predict."""
+
+    def __init__(self, _schema: Any, value: Any, _path: Any) -> None:
+        self._applies = value is True
+
+    def validate(self, value: Any) -> None:
+        if self._applies and type(value) is list and len(value) > 1 and not _are_unique(value):
+            raise ValueError("has items that are equal")
+
+
+def _are_unique(items: list[Any]) -> bool:
+    kinds = set(map(type, items))
+    if kinds <= {str}:
+        return len(set(items)) == len(items)
+    if kinds <= {str, int, bool, NoneType}:
+        return len(set(map(repr, items))) == len(items)
+    return len({orjson.dumps(_canonical(item), option=orjson.OPT_SORT_KEYS) for item in items}) == len(items)
+
+
+def _canonical(value: Any, level: int = 1) -> Any:
+    """The same value with 1.0 written as 1. Raises ValueError for one that is nested too deeply."""
+    if level > MAX_ITEM_LEVELS:
+        raise ValueError(f"has items that are nested more than {MAX_ITEM_LEVELS} levels deep")
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 2**63 else value
+    if isinstance(value, list):
+        return [_canonical(item, level + 1) for item in value]
+    if isinstance(value, dict):
+        return {name: _canonical(item, level + 1) for name, item in value.items()}
+    return value
+
+
+class _NoKeyword:
+    """A keyword that every value meets."""
+
+    def __init__(self, _schema: Any, _value: Any, _path: Any) -> None:
+        pass
+
+    def validate(self, _value: Any) -> None:
+        """Every value meets it."""
+
+
+_KEYWORDS: Final[dict[str, Any]] = {"uniqueItems": _UniqueItems, "dependencies": _NoKeyword}
+"""In place of the validator's own. JSON Schema 2020-12 has no `dependencies` any more, which it would apply."""
+
+_ALTERNATIVES: Final = ("anyOf", "oneOf", "not", "if", "contains")

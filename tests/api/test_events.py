@@ -157,7 +157,6 @@ async def test_what_is_no_event_is_refused(api: httpx.AsyncClient, body: bytes) 
 
 
 async def test_a_schema_of_the_type_is_kept_to(api: httpx.AsyncClient, engine: Engine) -> None:
-    pytest.importorskip("dispatcher.flow.event_schemas")
     schema = {"type": "object", "required": ["amount"], "properties": {"amount": {"type": "integer"}}}
     with engine.begin() as connection:
         connection.execute(

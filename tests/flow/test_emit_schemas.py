@@ -1,0 +1,78 @@
+"""`emit()` keeps to the schema of the event's type, whatever is installed and whenever the schema was stored."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import orjson
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from dispatcher import Event, emit
+from dispatcher.errors import InvalidInput, Unavailable
+from dispatcher.flow import enqueue
+from dispatcher.local.postgres import EmbeddedPostgres
+from tests.support.producers import count, shared_database, wipe
+
+RECURSIVE = {"items": {"$ref": "#"}}
+
+
+@pytest.fixture(scope="module")
+def shared(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    yield from shared_database(postgres, migrated_template)
+
+
+@pytest.fixture
+def migrated_database_url(shared: str) -> str:
+    return wipe(shared)
+
+
+@pytest.fixture
+def stored(engine: Engine) -> Iterator[Engine]:
+    """A type with a schema of the present version, and one that an earlier version has stored."""
+    schemas = {"payment.paid": {"type": "object"}, "payment.old": RECURSIVE}
+    with engine.begin() as connection:
+        for name, schema in schemas.items():
+            connection.execute(
+                text("INSERT INTO dispatcher.event_types (name, schema) VALUES (:name, :schema)"),
+                {"name": name, "schema": orjson.dumps(schema).decode()},
+            )
+    yield engine
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM dispatcher.event_types"))
+
+
+@pytest.fixture
+def no_validator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process in which only the dependencies are installed."""
+    monkeypatch.setitem(sys.modules, "jsonschema_rs", None)
+    monkeypatch.delitem(sys.modules, "dispatcher.flow.event_schemas", raising=False)
+    monkeypatch.delattr("dispatcher.flow.event_schemas", raising=False)
+
+
+@pytest.mark.usefixtures("no_validator")
+def test_without_the_validator_an_event_of_a_type_with_a_schema_is_refused_and_the_extra_named(stored: Engine) -> None:
+    with Session(stored) as session, session.begin():
+        with pytest.raises(Unavailable, match=r"pip install 'dispatcher-webhooks\[schemas\]'"):
+            emit(session, Event(type="payment.paid", payload={}))
+        emit(session, Event(type="payment.other", payload={}))
+    with stored.begin() as connection:
+        assert count(connection, "events") == 1
+
+
+@pytest.mark.usefixtures("no_validator")
+def test_without_the_validator_each_of_a_batch_raises_and_none_is_skipped(stored: Engine) -> None:
+    with stored.begin() as connection, pytest.raises(Unavailable):
+        enqueue.enqueue_each(
+            connection, [Event(type="payment.other", payload=1), Event(type="payment.paid", payload={})]
+        )
+
+
+def test_events_of_a_type_whose_schema_has_no_bound_are_refused(stored: Engine) -> None:
+    with Session(stored) as session, session.begin():
+        with pytest.raises(InvalidInput, match="once its schema has been replaced") as refused:
+            emit(session, Event(type="payment.old", payload=[]))
+        emit(session, Event(type="payment.paid", payload={}))
+    assert refused.value.pointer == "/payload"
