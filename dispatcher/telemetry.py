@@ -42,6 +42,7 @@ EVENTS: Final = {
     "retention.failed": "a partition could not be locked or rewritten; it is tried again in a minute",
     "scheduler.started": "a scheduler ticks",
     "scheduler.stopped": "a scheduler has ended",
+    "schema.refused": "a schema that an earlier version has stored has no bound; events of the type are refused",
     "key.use_not_noted": "when keys were last used could not be written; their callers were served",
     "key.unusable": "a platform key does not sign; what its schemes sign waits for one that does",
     "tick.failed": "the scheduler could not ask the database what is due; it is tried again",

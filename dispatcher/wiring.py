@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import create_engine
@@ -18,7 +19,7 @@ from dispatcher.profiles import Known, shipped_profiles_dir
 from dispatcher.profiles import load_catalog as load_profiles
 from dispatcher.retry import RetrySchedule, load_catalog, shipped_schedules_dir
 from dispatcher.signing import SCHEMES, Keyring
-from dispatcher.store import migrate, schedules
+from dispatcher.store import event_types, migrate, schedules
 from dispatcher.store import profiles as store_profiles
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from dispatcher.config import Settings
     from dispatcher.profiles import Catalog as Profiles
     from dispatcher.retry import Catalog
+
+log = logging.getLogger(__name__)
 
 USER_AGENT: Final = f"dispatcher/{__version__}".encode()
 
@@ -175,6 +178,7 @@ def prepare_database(settings: Settings) -> None:
     """Migrates the database, publishes the schedules and profiles: what must be done before anything runs on it.
 
     Raises Unavailable for a database that does not answer, ConfigurationError for broken schedule or profile files.
+    Logs which schemas of event types are refused since this version: see `check_schemas`.
     """
     loaded, known = catalog(settings), profiles(settings)
     built = engine(settings)
@@ -183,10 +187,36 @@ def prepare_database(settings: Settings) -> None:
         with built.begin() as connection:
             publish_schedules(connection, loaded)
             publish_profiles(connection, settings, known)
+        with built.connect() as connection:
+            check_schemas(connection)
     except DBAPIError as error:
         raise unavailable(error) from error
     finally:
         built.dispose()
+
+
+def check_schemas(connection: Connection) -> None:
+    """Logs a warning for each event type whose schema an earlier version has stored and this one refuses.
+
+    Their events are refused until the schema is replaced. Nothing of this is stored: whatever judges a payload checks
+    the schema itself, so an earlier version that still runs beside this one may go on storing what it accepts.
+    Raises Unavailable where a type has a schema, and the validator is not installed.
+    """
+    for event_type in event_types.list_(connection):
+        if event_type.schema is not None and (refusal := schema_refusal(event_type.schema)) is not None:
+            log.warning("schema.refused type=%s reason=%s", event_type.name, refusal)
+
+
+def check_validator() -> None:
+    """Raises Unavailable where the validator of event types' schemas is not installed: the API needs it."""
+    schema_refusal("true")
+
+
+def schema_refusal(schema: str) -> str | None:
+    """Why a stored schema is refused, None where it is not. Raises Unavailable without the validator."""
+    from dispatcher.flow import event_schemas  # noqa: PLC0415 - only types with a schema need the validator
+
+    return event_schemas.refusal(schema)
 
 
 def check_database(settings: Settings) -> None:

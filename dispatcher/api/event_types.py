@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -38,7 +39,8 @@ class EventTypeIn(BaseModel):
     schema_: dict[str, Any] | bool | None = Field(
         default=None,
         alias="schema",
-        description="A JSON Schema (2020-12) that payloads must meet; references stay inside of it.",
+        description="A JSON Schema (2020-12) that payloads must meet. References stay inside of it, and what judging "
+        "a payload takes must be bounded.",
         examples=[{"type": "object", "required": ["amount"]}],
     )
 
@@ -49,6 +51,11 @@ class EventType(BaseModel):
     name: str = Field(description="A type, or a family such as `order.*`.", examples=["payment.completed"])
     description: str | None = Field(examples=["The payment has succeeded."])
     schema_: dict[str, Any] | bool | None = Field(alias="schema", examples=[{"type": "object", "required": ["amount"]}])
+    schema_refusal: str | None = Field(
+        description="Why events of the type are refused until its schema is replaced. It was stored by an earlier "
+        "version, which did not bound what judging a payload takes.",
+        examples=[None],
+    )
     profiles: list[str] = Field(description="The profiles whose closed catalogue has it.", examples=[["terminal"]])
     created_at: str | None = Field(description="Null for one that a profile's file brings.", examples=[None])
     updated_at: str | None = Field(examples=[None])
@@ -58,6 +65,7 @@ class EventType(BaseModel):
 async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG001 - any key
     """The catalogue: types that were described here, and those that profiles name."""
     found = {one.name: one for one in await context.transaction(store.list_)}
+    await asyncio.to_thread(lambda: [_refusal(one) for one in found.values()])  # kept, so the forms find it at once
     named = {name for profile in context.profiles.values() for name in profile.catalogue}
     return reply(
         whole([_form(found.get(name), name, list(context.profiles.values())) for name in sorted({*found, *named})])
@@ -67,7 +75,7 @@ async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG0
 @router.put("/{name}", response_model=EventType)
 async def put(name: Name, asked: EventTypeIn, context: ContextOf, caller: Operator) -> Response:
     """Describes a type. With a schema, an event of the type whose payload does not meet it is refused from now on."""
-    schema = None if asked.schema_ is None else event_schemas.write_schema(asked.schema_)
+    schema = None if asked.schema_ is None else await asyncio.to_thread(event_schemas.write_schema, asked.schema_)
 
     def work(connection: Connection) -> store.EventType:
         before = store.find(connection, name)
@@ -98,10 +106,15 @@ def _form(one: store.EventType | None, name: str, profiles: list[Profile]) -> di
         "name": name,
         "description": None if one is None else one.description,
         "schema": None if one is None or one.schema is None else orjson.loads(one.schema),
+        "schema_refusal": None if one is None else _refusal(one),
         "profiles": sorted(profile.name for profile in profiles if name in profile.catalogue),
         "created_at": None if one is None else one.created_at,
         "updated_at": None if one is None else one.updated_at,
     }
+
+
+def _refusal(one: store.EventType) -> str | None:
+    return None if one.schema is None else event_schemas.refusal(one.schema)
 
 
 def _note(

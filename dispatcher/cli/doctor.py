@@ -36,7 +36,7 @@ from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import format_id
 from dispatcher.local import default_data_dir, find_running
 from dispatcher.signing import SealError
-from dispatcher.store import endpoints, health, metrics, migrate
+from dispatcher.store import endpoints, event_types, health, metrics, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -318,6 +318,23 @@ def tallies(patient: Patient) -> Finding:
     return ok("statistics are up to date")
 
 
+def schemas(patient: Patient) -> Finding:
+    """The schemas of event types can be judged by: those that an earlier version has stored, too."""
+    with patient.connect() as connection:
+        stored = {row.name: row.schema for row in event_types.list_(connection) if row.schema is not None}
+    if not stored:
+        return skipped("no event type has a schema")
+    try:
+        refusals = {name: wiring.schema_refusal(schema) for name, schema in stored.items()}
+    except Unavailable as error:
+        return Finding("failed", str(error), "The API and whatever emits these types need it, too.")
+    refused = [f"{name} ({refusal})" for name, refusal in refusals.items() if refusal is not None]
+    if refused:
+        found = f"{len(refused)} of {counted(len(stored), 'schema')} refused: {'; '.join(refused)}"
+        return Finding("failed", found, "Events of these types are refused: replace the schemas.")
+    return ok(f"{counted(len(stored), 'event type')} with a schema")
+
+
 def signing_keys(patient: Patient) -> Finding:
     """The platform's own keys sign and verify."""
     keyring = wiring.keyring(patient.settings)
@@ -422,6 +439,7 @@ CHECKS: Final = (
     Check("claims", claims),
     Check("lanes", lanes),
     Check("tallies", tallies),
+    Check("event types", schemas),
     Check("signing keys", signing_keys),
     Check("secrets", secrets),
     Check("DNS", dns),

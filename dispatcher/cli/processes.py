@@ -26,6 +26,7 @@ def up(workers: int | None, port: int | None) -> None:
     settings = config.load()
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
     wiring.catalog(settings)  # broken files are refused before anything starts
+    wiring.check_validator()
     if settings.database_url is not None:
         wiring.keyring(settings)
     wanted = settings.port if port is None else port

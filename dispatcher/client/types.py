@@ -942,11 +942,15 @@ class Simulation(TypedDict):
 
 
 class EventType(TypedDict):
-    """A type of the catalogue; `schema` is a JSON Schema that payloads must meet."""
+    """A type of the catalogue; `schema` is a JSON Schema that payloads must meet.
+
+    `schema_refusal` says why events of the type are refused until its schema is replaced.
+    """
 
     name: str
     description: str | None
     schema: Any
+    schema_refusal: str | None
     profiles: list[str]
     created_at: str | None
     updated_at: str | None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from dispatcher import config
 from dispatcher.api.metrics import METRICS
@@ -117,6 +117,42 @@ async def test_a_type_with_a_schema_refuses_payloads_that_do_not_meet_it(api: ht
     assert (await api.delete("/v1/event_types/payment.completed")).status_code == 404
     changes = (await api.get("/v1/audit_log", params={"object": "payment.completed"})).json()["data"]
     assert [one["action"] for one in changes] == ["event_type.deleted", "event_type.described"]
+
+
+async def test_a_schema_without_a_bound_is_refused_by_its_place(api: httpx.AsyncClient) -> None:
+    links = {f"s{n}": {"anyOf": [{"$ref": f"#/$defs/s{n + 1}"}] * 2} for n in range(30)}
+    for schema, pointer, found in (
+        ({"$ref": "#/$defs/s0", "$defs": {**links, "s30": {}}}, "/schema", "sub-schemas with references expanded"),
+        ({"pattern": r"(a)\1"}, "/schema/pattern", "(a)"),
+        ({"items": {"$ref": "#"}}, "/schema/items/$ref", "a schema that it is part of"),
+    ):
+        answer = await api.put("/v1/event_types/payment.completed", json={"schema": schema})
+        (error,) = answer.json()["errors"]
+        assert (answer.status_code, error["pointer"]) == (422, pointer)
+        assert found in error["detail"]
+    assert {one["schema"] for one in (await api.get("/v1/event_types")).json()["data"]} == {None}
+
+
+async def test_a_schema_of_an_earlier_version_is_shown_as_refused_until_it_is_replaced(
+    api: httpx.AsyncClient, engine: Engine
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO dispatcher.event_types (name, schema) VALUES ('a.b', :schema), ('a.c', 'true')"),
+            {"schema": '{"items": {"$ref": "#"}}'},
+        )
+    shown = {one["name"]: one["schema_refusal"] for one in (await api.get("/v1/event_types")).json()["data"]}
+    assert shown["a.b"].startswith("/schema/items/$ref: found a reference to a schema that it is part of")
+    assert shown["a.c"] is None
+    event = {"type": "a.b", "payload": [[]]}
+    refused = await api.post("/v1/events", json=event)
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/payload")
+    assert shown["a.b"] in refused.json()["errors"][0]["detail"]
+    batch = (await api.post("/v1/events/batch", json={"events": [event, event | {"type": "a.c"}]})).json()
+    assert [one["status"] for one in batch["data"]] == ["failed", "accepted"]
+    put = await api.put("/v1/event_types/a.b", json={"schema": {"items": {"items": {}}}})
+    assert (put.status_code, put.json()["schema_refusal"]) == (200, None)
+    assert (await api.post("/v1/events", json=event)).status_code == 202
 
 
 async def test_the_catalogue_has_what_profiles_bring(api: httpx.AsyncClient) -> None:

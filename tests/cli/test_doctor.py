@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 from dataclasses import replace
 from datetime import timedelta
@@ -72,7 +73,7 @@ def test_a_sound_system_passes(sound: Engine, settings: Settings, monkeypatch: p
         listening.get_message(timeout=5)
         found = examined(settings)
     assert {name: one for name, one in found.items() if one.verdict not in {"ok", "skipped"}} == {}
-    assert {name for name, one in found.items() if one.verdict == "skipped"} == {"DNS", "disk"}
+    assert {name for name, one in found.items() if one.verdict == "skipped"} == {"DNS", "disk", "event types"}
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,11 @@ def test_a_sound_system_passes(sound: Engine, settings: Settings, monkeypatch: p
             """INSERT INTO dispatcher.events (id, tenant_id, type, mode, payload, fanout, created_at)
             VALUES ('00000000-0000-7000-8000-000000000009', gen_random_uuid(), 'a', 'live', '', 0, now())""",
         ),
+        (
+            "event types",
+            "failed",
+            """INSERT INTO dispatcher.event_types (name, schema) VALUES ('a', '{"items": {"$ref": "#"}}')""",
+        ),
         ("database", "failed", ""),
     ],
 )
@@ -113,6 +119,24 @@ def test_what_is_wrong_is_found(sound: Engine, settings: Settings, check: str, v
     found = examined(settings, check)
     assert found[check].verdict == verdict, found[check]
     assert found[check].advice
+
+
+def test_schemas_that_are_refused_are_listed_and_the_others_counted(
+    sound: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = text("INSERT INTO dispatcher.event_types (name, schema) VALUES (:name, :schema)")
+    with sound.begin() as connection:
+        connection.execute(add, {"name": "b.c", "schema": '{"type": "object"}'})
+    assert examined(settings, "event types")["event types"] == Finding("ok", "1 event type with a schema")
+    with sound.begin() as connection:
+        connection.execute(add, {"name": "a.b", "schema": '{"pattern": "(?=a)"}'})
+    found = examined(settings, "event types")["event types"]
+    assert found.found.startswith("1 of 2 schemas refused: a.b (/schema/pattern: found '(?=a)'; allowed: ")
+    monkeypatch.setitem(sys.modules, "jsonschema_rs", None)
+    monkeypatch.delitem(sys.modules, "dispatcher.flow.event_schemas")
+    monkeypatch.delattr("dispatcher.flow.event_schemas")
+    found = examined(settings, "event types")["event types"]
+    assert (found.verdict, found.found[-40:]) == ("failed", "pip install 'dispatcher-webhooks[schemas]'"[-40:])
 
 
 def test_a_missing_partition_is_found(sound: Engine, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from dispatcher import Event, emit
+from dispatcher import Event, emit, wiring
 from dispatcher.errors import InvalidInput, Unavailable
 from dispatcher.flow import enqueue
 from dispatcher.local.postgres import EmbeddedPostgres
@@ -68,6 +69,23 @@ def test_without_the_validator_each_of_a_batch_raises_and_none_is_skipped(stored
         enqueue.enqueue_each(
             connection, [Event(type="payment.other", payload=1), Event(type="payment.paid", payload={})]
         )
+
+
+@pytest.mark.usefixtures("no_validator")
+def test_what_prepares_a_database_does_not_leave_schemas_unchecked(stored: Engine) -> None:
+    with stored.connect() as connection, pytest.raises(Unavailable, match="need the validator"):
+        wiring.check_schemas(connection)
+    with pytest.raises(Unavailable, match="need the validator"):
+        wiring.check_validator()
+
+
+def test_a_schema_of_an_earlier_version_is_told_when_the_database_is_prepared(
+    stored: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with stored.connect() as connection, caplog.at_level(logging.WARNING):
+        wiring.check_schemas(connection)
+    (line,) = caplog.messages
+    assert line.startswith("schema.refused type=payment.old reason=/schema/items/$ref: found a reference")
 
 
 def test_events_of_a_type_whose_schema_has_no_bound_are_refused(stored: Engine) -> None:
