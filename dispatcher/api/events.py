@@ -33,7 +33,7 @@ from dispatcher.api.context import (
     read_cursor,
     reply,
 )
-from dispatcher.api.ingest import check_key
+from dispatcher.api.ingest import check_key, pause
 from dispatcher.api.problems import Fault, faults
 from dispatcher.errors import DispatcherError, InvalidInput, NotFound
 from dispatcher.flow.enqueue import Accepted, enqueue_each
@@ -322,7 +322,7 @@ async def create_batch(
 
     def accept(connection: Connection) -> dict[str, Any]:
         check_key(connection, caller)
-        accepted = iter(enqueue_each(connection, events))
+        accepted = iter(enqueue_each(connection, events, pause=pause))
         return _result([next(accepted) if answer is None else answer for answer in answers])
 
     answered = await once.run(accept, status=202)

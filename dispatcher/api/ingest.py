@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util import await_only
 
 from dispatcher.errors import Unauthorized
 from dispatcher.flow.enqueue import Accepted, enqueue_each
@@ -113,10 +114,15 @@ def _accept(group: Sequence[_Asked], connection: Connection) -> list[Accepted | 
     valid = tenants.valid_keys(connection, {asked.key_id for asked in group if asked.key_id is not None})
     allowed = [n for n, asked in enumerate(group) if asked.key_id is None or asked.key_id in valid]
     answers: list[Accepted | DispatcherError] = [revoked() for _ in group]
-    accepted = enqueue_each(connection, [group[n].event for n in allowed])
+    accepted = enqueue_each(connection, [group[n].event for n in allowed], pause=pause)
     for n, answer in zip(allowed, accepted, strict=True):
         answers[n] = answer
     return answers
+
+
+def pause() -> None:
+    """Lets the event loop serve others, from within a transaction's work."""
+    await_only(asyncio.sleep(0))
 
 
 def check_key(connection: Connection, caller: Caller) -> None:

@@ -29,7 +29,7 @@ from dispatcher.store import profiles
 from dispatcher.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -44,6 +44,9 @@ CHUNK: Final = 1000
 
 CHUNK_BYTES: Final = 16 * 1024 * 1024
 """Bytes of payload in one statement, or one event's: some drivers write them in hexadecimal, and copy that."""
+
+PAUSE_STEPS: Final = 5_000_000
+"""Steps of judging payloads by schemas after which others have a turn: some milliseconds."""
 
 KEY_LIFETIME: Final = timedelta(hours=24)
 """How long an idempotency key is remembered."""
@@ -160,13 +163,19 @@ def enqueue(
 
 
 def enqueue_each(
-    connection: Connection, events: Sequence[Event], *, clock: Clock = SYSTEM, now: datetime | None = None
+    connection: Connection,
+    events: Sequence[Event],
+    *,
+    clock: Clock = SYSTEM,
+    now: datetime | None = None,
+    pause: Callable[[], None] = lambda: None,
 ) -> list[Accepted | DispatcherError]:
     """Accepts the events as `enqueue` does, but each for itself: those that cannot be are told why, the others stay.
 
+    `pause` is called between events whose payloads take long to judge: an event loop has others to serve meanwhile.
     Raises only what is no event's fault, such as a database that is away.
     """
-    batch = _Batch(connection, at=now or clock.now(), now=now, each=True)
+    batch = _Batch(connection, at=now or clock.now(), now=now, each=True, pause=pause)
     _accept_each(batch, batch.check(events))
     return [batch.answers[place] for place in range(len(events))]
 
@@ -203,6 +212,7 @@ class _Batch:
         now: datetime | None,
         several: bool = False,
         each: bool = False,
+        pause: Callable[[], None] = lambda: None,
     ) -> None:
         self.connection = connection
         self.answers: dict[int, Accepted | DispatcherError] = {}
@@ -210,6 +220,8 @@ class _Batch:
         self._now = now
         self._several = several
         self._each = each
+        self._pause = pause
+        self._steps = 0
 
     def accepted(self) -> list[Accepted]:
         """What became of the events, in the order of their places, where none was refused."""
@@ -318,10 +330,15 @@ class _Batch:
             if event.type in schemas:
                 from dispatcher.flow import event_schemas  # noqa: PLC0415 - only types with a schema need the validator
 
-                event_schemas.check(schemas[event.type], item.payload, f"{pointer}/payload")
+                self._steps += event_schemas.check(schemas[event.type], item.payload, f"{pointer}/payload")
         except InvalidInput as error:
+            self._steps += PAUSE_STEPS // 10  # it takes longer to say what is wrong
             self._refuse(item.place, error)
             return False
+        finally:
+            if self._steps >= PAUSE_STEPS:
+                self._steps = 0
+                self._pause()
         return True
 
     def _routes(self, checked: Sequence[_Checked]) -> dict[int, targets.Route]:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
 from dispatcher import Event, emit, wiring
 from dispatcher.errors import InvalidInput, Unavailable
 from dispatcher.flow import enqueue
 from dispatcher.local.postgres import EmbeddedPostgres
+from tests.support import walk
 from tests.support.producers import count, shared_database, wipe
 
 RECURSIVE = {"items": {"$ref": "#"}}
@@ -94,3 +95,20 @@ def test_events_of_a_type_whose_schema_has_no_bound_are_refused(stored: Engine) 
             emit(session, Event(type="payment.old", payload=[]))
         emit(session, Event(type="payment.paid", payload={}))
     assert refused.value.pointer == "/payload"
+
+
+def pauses(connection: Connection, payloads: list[object]) -> int:
+    """How often others have a turn while events with these payloads are accepted."""
+    turns: list[None] = []
+    events = [Event(type="payment.paid", payload=payload) for payload in payloads]
+    enqueue.enqueue_each(connection, events, now=walk.NOW, pause=lambda: turns.append(None))
+    return len(turns)
+
+
+def test_others_have_a_turn_between_payloads_that_take_long(stored: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stored.begin() as connection:
+        assert pauses(connection, [{}] * 10) == 0
+        monkeypatch.setattr(enqueue, "PAUSE_STEPS", 1)
+        assert pauses(connection, [{}] * 10) == 10
+        monkeypatch.setattr(enqueue, "PAUSE_STEPS", 50)
+        assert pauses(connection, [1] * 20) == 2  # each was refused, and counts a tenth
