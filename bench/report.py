@@ -120,6 +120,8 @@ ROWS = (
     Row("ingest.batch_events_per_s", "events accepted by the batch API", "/s", 12_000, most=False),
     Row("ingest.repeat_ratio", "repeats under idempotency keys a second, against first calls", "×", 1, most=False),
     Row("ingest.emit_events_per_s", "events accepted by emit_many()", "/s", 20_000, most=False),
+    Row("schema.worst_pair_cpu_ms", "CPU of judging the worst payload by the worst schema that are accepted", "ms", 50),
+    Row("schema.worst_store_cpu_ms", "… of checking the worst schema that is accepted", "ms", 50),
     Row("celery_naive.deliveries_per_s", "a Celery task for each delivery instead", "/s"),
     Row("celery_naive.cpu_us_per_delivery", "… its CPU per delivery", "µs"),
     Row("celery_naive.cpu_ratio", "… its CPU against ours", "×"),

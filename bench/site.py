@@ -62,6 +62,7 @@ class Options:
     soak_s: float = 900.0
     ingest: int = 60_000
     calls: int = 10_000
+    schema_shapes: int | None = None
     durable: bool = True
 
 
@@ -98,6 +99,7 @@ TINY = Options(
     soak_s=3.0,
     ingest=1_000,
     calls=200,
+    schema_shapes=4,
     durable=False,
 )
 """Shows that everything works, and measures nothing."""

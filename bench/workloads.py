@@ -12,6 +12,7 @@ from bench.ingest import ingest
 from bench.naive import celery_naive
 from bench.recovery import recovery
 from bench.replay import replay100k
+from bench.schema import schema
 from bench.search import search5m
 from bench.site import Bench, Figures
 from bench.soak import soak
@@ -52,6 +53,7 @@ WORKLOADS = {
         Workload("recovery", "a receiver comes back to a backlog", recovery, "deliveries_per_s", ("walk",), once=True),
         Workload("half_dead", "healthy endpoints beside dead ones", half_dead, "p99_ms"),
         Workload("ingest", "accepting events", ingest, "emit_events_per_s"),
+        Workload("schema", "the worst schemas and payloads", schema, "worst_pair_cpu_ms", is_long=True, once=True),
         Workload("search5m", "searches of a month's log", search5m, "slowest_ms", is_long=True),
         Workload("backlog10m", "beside ten million waiting", backlog10m, "claim_ratio", is_long=True),
         Workload("replay100k", "a replay at a rate, with kills", replay100k, "live_p99_ms", is_long=True),
@@ -61,7 +63,7 @@ WORKLOADS = {
 
 
 _COUNTS = {"n", "endpoints", "payload_bytes", "ledger_posts", "attempt_rows", "log_lines", "signatures_verified"}
-_COUNTS |= {"signatures_sampled", "bare.ledger_posts", "bare_transport.ledger_posts", "held_in_flight"}
+_COUNTS |= {"signatures_sampled", "pairs", "bare.ledger_posts", "bare_transport.ledger_posts", "held_in_flight"}
 
 
 _SUMS = {"lost", "duplicates", "unrecorded"}

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -92,6 +93,14 @@ def test_a_ledger_larger_than_a_pipe_comes_through():
         ledger = receiver.ledger()
     assert ledger.posts == 640 + 6_400
     assert len(ledger.first_at_s) == 6_400  # the warm-up repeats the same few ids
+
+
+def test_the_worst_schemas_and_payloads_are_accepted_ones():
+    bench = Bench(replace(TINY, schema_shapes=2))
+    found = WORKLOADS["schema"].run(bench)
+    assert found["pairs"] == len(bench.details["pairs"])
+    assert found["worst_pair_cpu_ms"] == pytest.approx(bench.details["pairs"][0]["cpu_ms"], abs=0.001)
+    assert found["worst_store_cpu_ms"] > 0
 
 
 @linux
