@@ -19,6 +19,7 @@ from fastapi import Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
 
 from dispatcher import telemetry
+from dispatcher.api.strict import check_query
 from dispatcher.api.traffic import Traffic
 from dispatcher.errors import Forbidden, IdempotencyConflict, InvalidInput, NotFound, Unavailable
 from dispatcher.flow.ping import Ping
@@ -192,6 +193,13 @@ async def caller(request: Request) -> Caller:
     return Caller(found.tenant_id, found.scopes, found.actor, None if found.key is None else found.key.id)
 
 
+async def any_caller(request: Request) -> Caller:
+    """A caller with any valid key."""
+    found = await caller(request)
+    check_query(request)
+    return found
+
+
 def needs(*scopes: Scope) -> Any:
     """A caller whose key has one of the scopes. Raises Forbidden."""
 
@@ -200,6 +208,7 @@ def needs(*scopes: Scope) -> Any:
         if not any(found.may(scope) for scope in scopes):
             allowed = " or ".join(dict.fromkeys((*scopes, Scope.ADMIN)))
             raise Forbidden(f"this key may do {', '.join(sorted(found.scopes))}; allowed: {allowed}")
+        check_query(request)
         return found
 
     return Depends(check)
@@ -210,11 +219,12 @@ async def operator(request: Request) -> Caller:
     found = await caller(request)
     if not found.is_operator or not found.may(Scope.ADMIN):
         raise Forbidden("this is for operators' keys with the scope admin")
+    check_query(request)
     return found
 
 
 ContextOf = Annotated[Context, Depends(context)]
-CallerOf = Annotated[Caller, Depends(caller)]
+CallerOf = Annotated[Caller, Depends(any_caller)]
 """Any valid key."""
 EventWriter = Annotated[Caller, needs(Scope.EVENTS_WRITE)]
 EndpointWriter = Annotated[Caller, needs(Scope.ENDPOINTS_WRITE)]

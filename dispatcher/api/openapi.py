@@ -165,6 +165,8 @@ def _complete_operation(operation: dict[str, Any], method: str, path: str) -> No
             statuses += [409, 413, 415]
         elif method == "delete":
             statuses += [409]
+    elif path in PUBLIC_PATHS:
+        statuses.append(422)
     if path != "/healthz":
         statuses.append(503)
     for status in sorted(statuses):

@@ -291,6 +291,8 @@ def _field_fault(one: Mapping[str, Any], body: Any) -> dict[str, str]:
             return _fault(pointer, "nothing", "a value: it is required")
         case "extra_forbidden":
             return _fault(pointer, "a field that does not exist", "the fields of the OpenAPI document")
+        case "parameter":
+            return _fault(pointer, one["found"], one["msg"])
         case "json_invalid":
             return _fault("/", f"no JSON ({one['ctx']['error']} at character {loc[1]})", "JSON in UTF-8")
     allowed = one["msg"]

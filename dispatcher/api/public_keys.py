@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field
 
 from dispatcher.api.context import ContextOf, Page, reply, whole
+from dispatcher.api.strict import known_parameters
 from dispatcher.signing import SCHEMES, public_keys
 from dispatcher.signing.standard_webhooks_v1a import write_whpk
 from dispatcher.store import signing_keys as store
@@ -83,7 +84,7 @@ def form(key: SigningKey) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/public_keys", response_model=Page[PublicKey])
+@router.get("/v1/public_keys", response_model=Page[PublicKey], dependencies=[Depends(known_parameters)])
 async def list_(context: ContextOf) -> Response:
     """The platform's public keys, the newest first: those that sign, are about to, or did so lately.
 

@@ -190,7 +190,12 @@ async def preview_(
 
 
 @router.post("/simulate", response_model=SimulationOut)
-async def simulate_(asked: SimulationIn, once: OnceOf, context: ContextOf) -> Response:
+async def simulate_(
+    asked: SimulationIn,
+    once: OnceOf,
+    context: ContextOf,
+    caller: CallerOf,  # noqa: ARG001 - any key
+) -> Response:
     """What a schedule makes of an outage: each attempt, how the delivery ends and how late. Nothing is sent."""
     begin = _start(asked.start, context.clock.now())
     profile = _profile(context, asked.profile)

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from dispatcher.flow.prune import prune
-from dispatcher.ids import parse_id
+from dispatcher.ids import DEFAULT_TENANT, format_id, parse_id
 from dispatcher.model.access import Scope
 from dispatcher.store import idempotency, tenants
 from tests.api.callers import AT, Time, bearer, make_key, serving, signature_headers
@@ -193,26 +193,27 @@ async def test_each_of_the_three_headers_is_needed(client: httpx.AsyncClient) ->
 
 async def test_a_signature_is_of_one_request_only(client: httpx.AsyncClient) -> None:
     key, body = await make_key(client), json.dumps(EVENT).encode()
-    signed = signature_headers(key, "POST", "/v1/events?x=1", body) | {"content-type": "application/json"}
+    query = f"?tenant_id={format_id('ten', DEFAULT_TENANT)}"
+    signed = signature_headers(key, "POST", f"/v1/events{query}", body) | {"content-type": "application/json"}
     for method, target, content in (
-        ("PATCH", "/v1/events?x=1", body),
-        ("POST", "/v1/endpoints?x=1", body),
-        ("POST", "/v1/events?x=2", body),
+        ("PATCH", f"/v1/events{query}", body),
+        ("POST", f"/v1/endpoints{query}", body),
+        ("POST", f"/v1/events{query}&limit=1", body),
         ("POST", "/v1/events", body),
-        ("POST", "/v1/events?x=1", body + b" "),
-        ("POST", "/v1/events?x=1", b""),
+        ("POST", f"/v1/events{query}", body + b" "),
+        ("POST", f"/v1/events{query}", b""),
     ):
         answer = await client.request(method, target, content=content, headers=signed)
         assert answer.status_code == 401, (method, target)
     later = (AT + timedelta(seconds=1)).isoformat()
     assert (
-        await client.post("/v1/events?x=1", content=body, headers=signed | {"x-timestamp": later})
+        await client.post(f"/v1/events{query}", content=body, headers=signed | {"x-timestamp": later})
     ).status_code == 401
     other = await make_key(client)
     assert (
-        await client.post("/v1/events?x=1", content=body, headers=signed | {"x-api-key": other["id"]})
+        await client.post(f"/v1/events{query}", content=body, headers=signed | {"x-api-key": other["id"]})
     ).status_code == 401
-    assert (await client.post("/v1/events?x=1", content=body, headers=signed)).status_code == 202
+    assert (await client.post(f"/v1/events{query}", content=body, headers=signed)).status_code == 202
 
 
 async def test_keys_that_cannot_sign_are_refused_alike(client: httpx.AsyncClient, engine: Engine) -> None:

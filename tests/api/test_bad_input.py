@@ -279,6 +279,93 @@ def test_an_odd_query_is_answered_as_documented(client: Client) -> None:
             check(operation, client.request(operation.method, f"{operation.url()}?{query}"))
 
 
+V1 = [one for one in OPERATIONS if one.path.startswith("/v1/")]
+
+
+def faults(client: Client, operation: Operation, query: str, *, method: str | None = None) -> list[tuple[str, str]]:
+    """Pointer and detail of what is wrong with a request that has this query."""
+    answer = client.request(method or operation.method, f"{operation.url()}?{query}", json=[{}])
+    assert answer.status_code == 422, (operation, query, answer.text)
+    return [] if method == "HEAD" else [(one["pointer"], one["detail"]) for one in check_problem(answer)["errors"]]
+
+
+def test_a_parameter_that_the_operation_lacks_is_refused_and_the_nearest_is_named(client: Client) -> None:
+    for operation in V1:
+        names = [one["name"] for one in operation.parameters("query")]
+        for wrong in [
+            *(f"{name}x" for name in names),
+            *(name.title() for name in names),
+            "stauts",
+            "%00",
+            "\U0001f600",
+        ]:
+            ((pointer, detail),) = faults(client, operation, f"{quote(wrong, safe='%')}=1")
+            assert pointer in {wrong, "\0"}, operation
+            begins, _, allowed = detail.partition("; allowed: ")
+            assert begins == "found a parameter that does not exist", operation
+            if not names:
+                assert allowed == "none: this request takes no parameters"
+                continue
+            first, *others = allowed.split(", ")
+            assert sorted([first.removesuffix(" (nearest)"), *others]) == sorted(names), operation
+            if wrong.lower().removesuffix("x") in names:
+                assert first == f"{wrong.lower().removesuffix('x')} (nearest)", operation
+
+
+def test_a_misspelt_parameter_is_named_with_what_was_meant(client: Client) -> None:
+    operations = {str(one): one for one in V1}
+    for name, query, nearest in (
+        ("GET /v1/deliveries", "stauts=failed", "status"),
+        ("DELETE /v1/pauses", "endpoint=ep_1", "endpoint_id"),
+        ("POST /v1/events", "tenant=ten_1", "tenant_id"),
+    ):
+        ((pointer, detail),) = faults(client, operations[name], query)
+        assert pointer == query.partition("=")[0]
+        assert detail.startswith(f"found a parameter that does not exist; allowed: {nearest} (nearest)")
+
+
+def test_a_name_in_a_path_is_no_parameter(client: Client) -> None:
+    for operation in V1:
+        for parameter in operation.parameters("path"):
+            if parameter["name"] in {one["name"] for one in operation.parameters("query")}:
+                continue
+            assert faults(client, operation, f"{parameter['name']}=1")[0][0] == parameter["name"]
+
+
+def test_a_parameter_that_is_given_twice_is_refused(client: Client) -> None:
+    for operation in V1:
+        for parameter in operation.parameters("query"):
+            name = parameter["name"]
+            assert parameter["schema"].get("type") != "array", "a parameter that may be repeated needs another check"
+            found = faults(client, operation, f"{name}=a&{name}=a&{name}=b")
+            assert found == [(name, "found a parameter that is given 3 times; allowed: once")], operation
+
+
+def test_head_refuses_what_get_refuses(client: Client) -> None:
+    for operation in V1:
+        if operation.method == "GET":
+            assert faults(client, operation, "stauts=1", method="HEAD") == []
+
+
+def test_thousands_of_parameters_are_refused_unread(client: Client) -> None:
+    for operation in V1:
+        ((pointer, detail),) = faults(client, operation, "&".join(f"a{n}=1" for n in range(5_000)))
+        assert (pointer, detail) == ("query", "found more than 100 parameters; allowed: at most 100"), operation
+        assert len(faults(client, operation, "&".join(f"a{n}=1" for n in range(100)))) == 10, operation
+
+
+def test_who_may_not_do_it_is_told_so_before_what_is_wrong_with_a_parameter(client: Client) -> None:
+    made = client.request("POST", "/v1/keys", json={"name": "misspelling", "scopes": ["events:write"]})
+    headers = {"authorization": f"Bearer {made.json()['key']}"}
+    for operation in V1:
+        url = f"{operation.url()}?stauts=1"
+        if "security" in operation.described:
+            assert client.request(operation.method, url, headers={"authorization": "nobody"}).status_code == 401
+        allowed = client.request(operation.method, operation.url(), headers=headers).status_code != 403
+        answer = client.request(operation.method, url, headers=headers)
+        assert answer.status_code == (422 if allowed else 403), (operation, answer.text)
+
+
 IDS = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="/"), min_size=1, max_size=60)
 
 
