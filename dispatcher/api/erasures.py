@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dispatcher.api import forms
 from dispatcher.api.context import Admin, ContextOf, OnceOf, reply
+from dispatcher.errors import Forbidden, InvalidInput
 from dispatcher.flow import erase
 from dispatcher.ids import parse_id
 from dispatcher.model.access import NAME
@@ -29,7 +30,12 @@ class NewErasure(BaseModel):
 
     object_id: str = Field(min_length=1, max_length=200, pattern=NAME, examples=["pay_8f3k2"])
     tenant_id: str | None = Field(
-        default=None, description="Whose events; to an operator, null means every tenant's.", examples=[_TENANT]
+        default=None,
+        description="Whose events. An operator may leave it out where one tenant only has events of the object.",
+        examples=[_TENANT],
+    )
+    all_tenants: bool = Field(
+        default=False, description="Every tenant's events; for operators, without a tenant_id.", examples=[False]
     )
     reason: str | None = Field(
         default=None, min_length=1, max_length=500, pattern=NAME, examples=["asked for by the customer"]
@@ -64,11 +70,19 @@ async def create(asked: NewErasure, context: ContextOf, caller: Admin, once: Onc
     """Erases the payloads of an object's events, and the answers to their attempts. It cannot be undone.
 
     Deliveries that wait are cancelled; what is in flight ends as it ends. The first 500 events are done with the
-    answer, the others within minutes.
+    answer, the others within minutes. Tenants may have given one id to different objects: an operator who names no
+    tenant is refused where more than one has events of it, unless `all_tenants` says that all are meant.
     """
-    tenant_id = caller.scope(asked.tenant_id)
+    named = caller.scope(asked.tenant_id)
+    if asked.all_tenants and not caller.is_operator:
+        raise Forbidden("this erases events of every tenant; allowed: an operator's key")
+    if asked.all_tenants and named is not None:
+        raise InvalidInput("/all_tenants", "true beside a tenant_id", "one of the two")
 
     def work(connection: Connection) -> dict[str, Any]:
+        tenant_id = named
+        if tenant_id is None and not asked.all_tenants:
+            tenant_id = erase.owner(connection, asked.object_id)
         started = erase.start(
             connection,
             asked.object_id,

@@ -23,7 +23,7 @@ from dispatcher.api.context import (
     read_cursor,
     reply,
 )
-from dispatcher.errors import Forbidden
+from dispatcher.errors import Forbidden, InvalidInput
 from dispatcher.flow import pause as flow
 from dispatcher.flow import registration
 from dispatcher.ids import parse_id
@@ -44,14 +44,18 @@ _TYPE: Final = r"^[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*(\.\*)?$"
 EventType = Annotated[str, Field(max_length=128, pattern=_TYPE)]
 
 
+_EVERYTHING: Final = "Everything: of every tenant or, by a tenant's key, of its own. Stands alone."
+
+
 class NewPause(BaseModel):
-    """What is to be held: all that matches all that is given, and everything where nothing is.
+    """What is to be held: all that matches all that is given, or everything, by `all`.
 
     A tenant's key holds only what is its tenant's.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    everything: bool = Field(default=False, alias="all", description=_EVERYTHING, examples=[False])
     tenant_id: str | None = Field(default=None, examples=[_TENANT])
     endpoint_id: str | None = Field(default=None, examples=[_ENDPOINT])
     event_type: EventType | None = Field(
@@ -80,7 +84,7 @@ class Pause(BaseModel):
 @router.post("", status_code=201, response_model=Pause)
 async def create(asked: NewPause, context: ContextOf, caller: EndpointWriter, once: OnceOf) -> Response:
     """Holds deliveries. What is in flight is not called back."""
-    scope = _scope(caller, asked.tenant_id, asked.endpoint_id, asked.event_type)
+    scope = _scope(caller, asked.tenant_id, asked.endpoint_id, asked.event_type, everything=asked.everything)
     reason = asked.reason or f"paused by {'an operator' if caller.is_operator else 'its owner'}"
 
     def work(connection: Connection) -> dict[str, Any]:
@@ -117,12 +121,13 @@ async def end(pause_id: str, context: ContextOf, caller: EndpointWriter) -> Resp
 async def end_scope(
     context: ContextOf,
     caller: EndpointWriter,
+    everything: Annotated[bool, Query(alias="all", description=_EVERYTHING)] = False,
     tenant_id: TenantId = None,
     endpoint_id: Annotated[str | None, Query(description="As the pause has it.")] = None,
     event_type: Annotated[EventType | None, Query(description="As the pause has it.", examples=["payment.*"])] = None,
 ) -> Response:
-    """Ends the pause of exactly this scope: without a parameter, the one of everything."""
-    scope = _scope(caller, tenant_id, endpoint_id, event_type)
+    """Ends the pause of exactly this scope; the one of everything with `all=true`."""
+    scope = _scope(caller, tenant_id, endpoint_id, event_type, everything=everything)
     await context.transaction(
         lambda connection: flow.end_scope(connection, scope, by=caller.actor, own=caller.tenant_id)
     )
@@ -130,10 +135,21 @@ async def end_scope(
     return Response(status_code=204)
 
 
-def _scope(caller: Caller, tenant_id: str | None, endpoint_id: str | None, event_type: str | None) -> store.Scope:
-    """What is named, within what is the caller's. Raises NotFound for another tenant."""
+def _scope(
+    caller: Caller, tenant_id: str | None, endpoint_id: str | None, event_type: str | None, *, everything: bool
+) -> store.Scope:
+    """What is named, within what is the caller's.
+
+    Raises InvalidInput where nothing is named, or everything and something, NotFound for another tenant, and Forbidden
+    for every tenant's by an operator's key that is not an admin's.
+    """
+    if everything != ((tenant_id, endpoint_id, event_type) == (None, None, None)):
+        found = "true beside a narrower scope" if everything else "nothing that says what the pause is of"
+        raise InvalidInput(
+            "/all", found, "all=true for everything, or one or more of tenant_id, endpoint_id, event_type"
+        )
     tenant = caller.scope(tenant_id)
     endpoint = None if endpoint_id is None else parse_id("ep", endpoint_id, pointer="/endpoint_id")
-    if (tenant, endpoint, event_type) == (None, None, None) and not caller.may(Scope.ADMIN):
+    if everything and caller.is_operator and not caller.may(Scope.ADMIN):
         raise Forbidden("this holds everything, of every tenant; allowed: an operator's key with the scope admin")
     return store.Scope(tenant, endpoint, event_type)

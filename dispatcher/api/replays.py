@@ -354,6 +354,8 @@ def asked_for(
     ignored = {"preview_token", "include_delivered", *OPTIONS}
     if not caller.is_operator:
         ignored.add("tenant_id")  # which is theirs anyway
+    if kind == "cancellation":
+        ignored.add("status")  # which has one value only, that of all that can be cancelled
     is_chosen = any(value for name, value in asked if name not in ignored)
     chosen = filter_of(asked, caller, tenant_id)
     if token is None:

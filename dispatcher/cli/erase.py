@@ -34,7 +34,8 @@ _PAGE: Final = 200
 
 @click.command()
 @click.argument("object_id")
-@click.option("--tenant", "tenant_id", type=Id("ten"), help="Only this tenant's events; by default every tenant's.")
+@click.option("--tenant", "tenant_id", type=Id("ten"), help="Only this tenant's events.")
+@click.option("--all-tenants", is_flag=True, help="The events of every tenant, where more than one has some.")
 @click.option("--reason", help="Why, for the audit log.")
 @click.option(
     "--export", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write what goes to this .jsonl.gz first."
@@ -48,6 +49,7 @@ def erase(
     reason: str | None,
     path: Path | None,
     *,
+    all_tenants: bool,
     dry_run: bool,
     yes: bool,
     output: Output,
@@ -57,6 +59,8 @@ def erase(
     Deliveries that wait are cancelled. Hashes, outcomes and times stay. What is in flight ends as it ends; the
     scheduler erases then what it was answered.
     """
+    if all_tenants and tenant_id is not None:
+        raise click.UsageError("found --tenant and --all-tenants; allowed: one of the two")
     tenant = None if tenant_id is None else format_id("ten", tenant_id)
     with target.client() as client:
         found = _Found.of(client, object_id, tenant)
@@ -76,11 +80,16 @@ def erase(
             else:
                 print_line(f"{said} would be erased")
             return
+        if len(found.tenants) > 1 and not all_tenants:
+            named = ", ".join(sorted(found.tenants))
+            raise click.UsageError(f"found events of {named}; allowed: --tenant with one of them, or --all-tenants")
         if not yes:
             click.confirm(f"Erase {said}?", abort=True)
         if path is not None:
             archive.write(path, found.rows(client))
-        erasure = _finished(client, client.erasures.create(object_id=object_id, tenant_id=tenant, reason=reason))
+        everywhere = all_tenants and len(found.tenants) > 1  # else a tenant's own key may do it, too
+        started = client.erasures.create(object_id=object_id, tenant_id=tenant, all_tenants=everywhere, reason=reason)
+        erasure = _finished(client, started)
     if output == "json":
         print_json(erasure)
         return
@@ -91,9 +100,10 @@ def erase(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What an erasure would meet: events by their ids, how many have a payload, their deliveries by their ids."""
+    """What an erasure would meet: events by their ids, of which tenants, how many have a payload, their deliveries."""
 
     events: list[str]
+    tenants: set[str]
     payloads: int
     deliveries: list[str]
     live_deliveries: int
@@ -102,14 +112,15 @@ class _Found:
     def of(cls, client: Client, object_id: str, tenant_id: str | None) -> _Found:
         """All there is of the object now."""
         chosen: dict[str, Any] = {"object_id": object_id, "limit": _PAGE}
-        events, payloads = [], 0
+        events, tenants, payloads = [], set(), 0
         for event in client.events.iterate(**chosen, tenant_id=tenant_id):
             events.append(event["id"])
+            tenants.add(event["tenant_id"])
             payloads += event.get("payload_gone") is None
         its_own = set(events)  # of a tenant's event, tenants above it have deliveries too
         deliveries = [one for one in client.deliveries.iterate(**chosen) if one["event_id"] in its_own]
         live = sum(one["status"] in {"waiting", "in_flight"} for one in deliveries)
-        return cls(events, payloads, [one["id"] for one in deliveries], live)
+        return cls(events, tenants, payloads, [one["id"] for one in deliveries], live)
 
     def rows(self, client: Client) -> Iterator[dict[str, Any]]:
         """The events with their payloads as they were written, then the attempts of their deliveries."""

@@ -46,6 +46,8 @@ def _scope(
     if bool(scope) == (everything is not None):
         found = "all and an option" if scope else "nothing"
         raise click.UsageError(f"found {found}; allowed: all, or at least one of --tenant, --endpoint, --type")
+    if everything is not None:
+        scope["all"] = True
     return scope
 
 
@@ -70,8 +72,8 @@ def pause(
         _list(output)
         return
     scope = _scope(everything, tenant_id, endpoint_id, event_type)
-    if not scope and not yes:
-        click.confirm("Hold every delivery of every tenant?", abort=True)
+    if everything is not None and not yes:
+        click.confirm("Hold every delivery of every tenant, or of the key's tenant if it has one?", abort=True)
     with target.client() as client:
         made = client.pauses.create(**scope, reason=reason)
     if output == "json":

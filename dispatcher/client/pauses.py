@@ -18,7 +18,7 @@ class Pauses(Resource[X]):
 
     @operation
     def create(self, *, idempotency_key: str | None = None, **pause: Unpack[NewPause]) -> Call[Pause]:
-        """Holds what matches all that is given; everything where nothing is."""
+        """Holds what matches all that is given, or everything: `create(all=True)`."""
         return Call("POST", path("pauses"), body=write(given(pause)), idempotency_key=idempotency_key)
 
     @operation
@@ -36,5 +36,5 @@ class Pauses(Resource[X]):
 
     @operation
     def delete_scope(self, **scope: Unpack[PauseScope]) -> Call[None]:
-        """Ends the pause of exactly this scope; the one of everything where nothing is given."""
+        """Ends the pause of exactly this scope; the one of everything with `all=True`."""
         return Call("DELETE", path("pauses"), read_nothing, query(scope))

@@ -801,8 +801,12 @@ class ReplayEndpoint(TypedDict):
 
 
 class PauseScope(TypedDict, total=False):
-    """What is held: all that matches all that is given; everything where nothing is. `event_type` may be payment.*."""
+    """What is held: all that matches all that is given, or everything, by `all` alone. `event_type` may be payment.*.
 
+    Everything is that of every tenant or, with a tenant's key, of its own.
+    """
+
+    all: bool
     tenant_id: str | None
     endpoint_id: str | None
     event_type: str | None
@@ -830,10 +834,11 @@ class Pause(TypedDict):
 
 
 class NewErasure(TypedDict, total=False):
-    """What is to be erased."""
+    """What is to be erased: events of one tenant or, for operators, of `all_tenants`."""
 
     object_id: Required[str]
     tenant_id: str | None
+    all_tenants: bool
     reason: str | None
 
 

@@ -41,6 +41,21 @@ def preview(connection: Connection, object_id: str, *, tenant_id: UUID | None = 
     return Found(*store.count(connection, object_id, tenant_id, created_at=clock.now()))
 
 
+def owner(connection: Connection, object_id: str) -> UUID | None:
+    """The tenant that has events of the object; None where there are none.
+
+    Raises InvalidInput where several have: an object's id is each tenant's own word, and what is erased is gone.
+    """
+    found = store.owners(connection, object_id, limit=2)
+    if len(found) > 1:
+        raise InvalidInput(
+            "/tenant_id",
+            f"events of {object_id!r} of more than one tenant",
+            "the tenant whose events they are, or all_tenants=true for every tenant's",
+        )
+    return found[0] if found else None
+
+
 def start(
     connection: Connection,
     object_id: str,

@@ -56,6 +56,8 @@ SELECT count(*), count(e.payload),
        (SELECT count(*) FROM dispatcher.deliveries d WHERE d.event_id IN (SELECT e.id {_CHOSEN})) {_CHOSEN}
 """)
 
+_OWNERS = text("SELECT DISTINCT tenant_id FROM dispatcher.events WHERE object_id = :object_id LIMIT :limit")
+
 _EXPORT_EVENTS = text(f"SELECT e.* {_CHOSEN} ORDER BY e.id")
 
 _EXPORT_ATTEMPTS = text(f"""
@@ -194,6 +196,11 @@ def count(
     values = {"object_id": object_id, "tenant_id": tenant_id, "created_at": created_at}
     events, payloads, live = connection.execute(_COUNT, values).one()
     return events, payloads, live
+
+
+def owners(connection: Connection, object_id: str, *, limit: int) -> list[UUID]:
+    """Tenants that have events of the object, `limit` at most. By the index events_object."""
+    return list(connection.execute(_OWNERS, {"object_id": object_id, "limit": limit}).scalars())
 
 
 def rows_of(

@@ -73,7 +73,9 @@ async def test_a_choice_can_be_cancelled_without_a_preview(
     assert step(engine) is None
 
 
-@pytest.mark.parametrize("asked", [{}, {"status": "exhausted"}, {"rate_per_second": 1}, {"preview_token": "x"}])
+@pytest.mark.parametrize(
+    "asked", [{}, {"status": "waiting"}, {"status": "exhausted"}, {"rate_per_second": 1}, {"preview_token": "x"}]
+)
 async def test_what_cannot_be_cancelled_is_refused(api: httpx.AsyncClient, waiting: str, asked: Any) -> None:
     answer = await api.post(URL, json=asked)
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_INPUT")

@@ -116,14 +116,14 @@ async def test_an_attempt_is_shown_with_what_was_sent_and_what_came_back(
 @pytest.mark.parametrize(
     ("scope", "holds"),
     [
-        ({}, True),
+        ({"all": True}, True),
         ({"tenant_id": format_id("ten", DEFAULT_TENANT)}, True),
         ({"event_type": "payment.*"}, True),
         ({"event_type": "payment.completed"}, True),
         ({"event_type": "refund.*"}, False),
     ],
 )
-async def test_a_pause_that_holds_it_is_its_reason(api: httpx.AsyncClient, scope: dict[str, str], holds: bool) -> None:
+async def test_a_pause_that_holds_it_is_its_reason(api: httpx.AsyncClient, scope: dict[str, Any], holds: bool) -> None:
     await register(api)
     assert (await api.post("/v1/pauses", json={"reason": "the bank is away"} | scope)).status_code == 201
     one = await send(api)

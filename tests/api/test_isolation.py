@@ -270,6 +270,7 @@ def _previewed(path: str) -> Callable[[Side], dict[str, Any]]:
     return body
 
 
+BODIES["POST /v1/pauses"] = lambda _: {"event_type": "payment.*"}
 BODIES["POST /v1/schedules/simulate"] = lambda _: {"name": "standard"}
 BODIES["POST /v1/replays"] = _previewed("/v1/replays/preview")
 BODIES["POST /v1/cancellations"] = _previewed("/v1/cancellations/preview")

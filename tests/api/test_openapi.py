@@ -250,6 +250,12 @@ REFUSED: Final[dict[str, dict[str, str]]] = {
         "/parent_id": "it must be there",
         "/profile": "one of the installation's files",
     },
+    "(POST|DELETE) /v1/pauses": {
+        "/?all": "true alone, or something narrower",
+    },
+    "POST /v1/erasures": {
+        "/all_tenants": "not beside a tenant",
+    },
     "POST /v1/pauses": {
         "/endpoint_id": "it must be there, and of the tenant that is named",
     },

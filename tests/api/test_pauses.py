@@ -41,7 +41,7 @@ async def test_each_scope_holds_what_is_in_it_until_it_ends(api: httpx.AsyncClie
     for tenant in (None, tenant_id):
         await api.post("/v1/events", json=EVENT | {"tenant_id": tenant})
     for scope, free in (
-        ({}, set[str]()),
+        ({"all": True}, set[str]()),
         ({"tenant_id": tenant_id}, {mine}),
         ({"endpoint_id": mine}, {theirs}),
         ({"event_type": "payment.completed"}, set[str]()),
@@ -58,7 +58,7 @@ async def test_each_scope_holds_what_is_in_it_until_it_ends(api: httpx.AsyncClie
 
 async def test_the_end_of_a_pause_wakes_what_it_held(api: httpx.AsyncClient, engine: Engine) -> None:
     held = await endpoint(api)
-    for scope in ({}, {"endpoint_id": held}, {"event_type": "payment.*"}):
+    for scope in ({"all": True}, {"endpoint_id": held}, {"event_type": "payment.*"}):
         await api.post("/v1/pauses", json=scope)
         await api.post("/v1/events", json=EVENT)
         asleep(engine)
@@ -86,16 +86,59 @@ async def test_a_pause_says_what_it_holds_why_and_who_made_it(api: httpx.AsyncCl
 
 
 async def test_a_scope_is_paused_once_and_ended_once(api: httpx.AsyncClient) -> None:
-    for scope in ({}, {"event_type": "payment.*"}):
+    for scope in ({"all": True}, {"event_type": "payment.*"}):
         assert (await api.post("/v1/pauses", json=scope)).status_code == 201
         again = await api.post("/v1/pauses", json=scope)
         assert (again.status_code, again.json()["code"]) == (409, "PAUSED_ALREADY")
         assert (await api.delete("/v1/pauses", params=scope)).status_code == 204
         assert (await api.delete("/v1/pauses", params=scope)).status_code == 404
-    made = (await api.post("/v1/pauses", json={})).json()
+    made = (await api.post("/v1/pauses", json={"all": True})).json()
     assert (await api.delete("/v1/pauses", params={"event_type": "payment.*"})).status_code == 404, "another scope"
     assert (await api.delete(f"/v1/pauses/{made['id']}")).status_code == 204
     assert (await api.delete(f"/v1/pauses/{made['id']}")).status_code == 404
+
+
+async def test_a_misspelt_scope_ends_no_pause(api: httpx.AsyncClient) -> None:
+    made = (await api.post("/v1/pauses", json={"all": True})).json()
+    for query in ("endpoint=ep_1", "tenant=ten_1", "All=true", "all=true&endpoint=ep_1", "all=true&all=true"):
+        assert (await api.delete(f"/v1/pauses?{query}")).status_code == 422, query
+    assert (await api.get("/v1/pauses")).json()["data"] == [made]
+
+
+async def test_a_scope_that_is_left_out_is_not_taken_for_everything(api: httpx.AsyncClient, engine: Engine) -> None:
+    tenant_id, key = other_tenant(engine)
+    for headers in (bearer(), bearer(key)):
+        for asked in ({}, {"reason": "audit"}, {"all": False}, {"tenant_id": None}):
+            answer = await api.post("/v1/pauses", json=asked, headers=headers)
+            assert answer.status_code == 422, asked
+            assert answer.json()["errors"] == [
+                {
+                    "pointer": "/all",
+                    "detail": "found nothing that says what the pause is of; allowed: all=true for everything, or one "
+                    "or more of tenant_id, endpoint_id, event_type",
+                }
+            ]
+        made = await api.post("/v1/pauses", json={"all": True}, headers=headers)
+        assert made.json()["tenant_id"] == (tenant_id if headers == bearer(key) else None)
+        for query in ("", "?all=false"):
+            answer = await api.delete(f"/v1/pauses{query}", headers=headers)
+            assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "all")
+        assert (await api.get(f"/v1/pauses?tenant_id={tenant_id}")).json()["data"] == (
+            [made.json()] if headers == bearer(key) else []
+        )
+        assert made.json() in (await api.get("/v1/pauses")).json()["data"]
+
+
+async def test_everything_beside_a_narrower_scope_is_refused(api: httpx.AsyncClient, engine: Engine) -> None:
+    tenant_id, key = other_tenant(engine)
+    id_ = await endpoint(api, tenant_id=tenant_id)
+    for headers in (bearer(), bearer(key)):
+        for scope in ({"tenant_id": tenant_id}, {"endpoint_id": id_}, {"event_type": "payment.*"}):
+            answer = await api.post("/v1/pauses", json={"all": True} | scope, headers=headers)
+            assert answer.status_code == 422, scope
+            assert answer.json()["errors"][0]["detail"].startswith("found true beside a narrower scope; allowed: ")
+            assert (await api.delete("/v1/pauses", params={"all": "true"} | scope, headers=headers)).status_code == 422
+    assert (await api.get("/v1/pauses")).json()["data"] == []
 
 
 async def test_a_bad_scope_is_refused(api: httpx.AsyncClient, engine: Engine) -> None:
@@ -124,7 +167,7 @@ async def test_a_tenants_key_pauses_only_what_is_its_own(api: httpx.AsyncClient,
     for tenant in (None, tenant_id):
         await api.post("/v1/events", json=EVENT | {"tenant_id": tenant})
     headers = bearer(key)
-    for scope in ({}, {"event_type": "payment.*"}, {"endpoint_id": theirs}, {"tenant_id": tenant_id}):
+    for scope in ({"all": True}, {"event_type": "payment.*"}, {"endpoint_id": theirs}, {"tenant_id": tenant_id}):
         made = await api.post("/v1/pauses", json=scope, headers=headers)
         assert (made.status_code, made.json()["tenant_id"]) == (201, tenant_id), scope
         assert claimed(engine) == {mine}, scope
@@ -137,20 +180,20 @@ async def test_a_tenants_key_pauses_only_what_is_its_own(api: httpx.AsyncClient,
 async def test_a_tenant_neither_sees_nor_ends_an_operators_pause(api: httpx.AsyncClient, engine: Engine) -> None:
     tenant_id, key = other_tenant(engine)
     headers = bearer(key)
-    everything = (await api.post("/v1/pauses", json={})).json()
+    everything = (await api.post("/v1/pauses", json={"all": True})).json()
     assert (await api.delete(f"/v1/pauses/{everything['id']}", headers=headers)).status_code == 404
     assert (await api.get("/v1/pauses", headers=headers)).json()["data"] == []
     of_it = (await api.post("/v1/pauses", json={"tenant_id": tenant_id})).json()
     assert (await api.get("/v1/pauses", headers=headers)).json()["data"] == [of_it], "it is told why nothing comes"
     assert (await api.delete(f"/v1/pauses/{of_it['id']}", headers=headers)).status_code == 403
-    assert (await api.delete("/v1/pauses", headers=headers)).status_code == 403
+    assert (await api.delete("/v1/pauses?all=true", headers=headers)).status_code == 403
     assert len((await api.get("/v1/pauses")).json()["data"]) == 2
 
 
 async def test_everything_is_held_by_operators_with_the_scope_admin_only(api: httpx.AsyncClient) -> None:
     key = (await make_key(api, scopes=["endpoints:write"]))["key"]
-    assert (await api.post("/v1/pauses", json={}, headers=bearer(key))).status_code == 403
-    assert (await api.delete("/v1/pauses", headers=bearer(key))).status_code == 403
+    assert (await api.post("/v1/pauses", json={"all": True}, headers=bearer(key))).status_code == 403
+    assert (await api.delete("/v1/pauses?all=true", headers=bearer(key))).status_code == 403
     assert (await api.post("/v1/pauses", json={"event_type": "a.*"}, headers=bearer(key))).status_code == 201
     reading = (await make_key(api, scopes=["deliveries:read"]))["key"]
     assert (await api.get("/v1/pauses", headers=bearer(reading))).status_code == 200

@@ -99,7 +99,9 @@ def test_an_export_has_every_digit_and_what_tenants_above_received(run: Run, eng
     told = run("erase", "pay_2", "--tenant", till, "--dry-run", "--output", "json").json
     assert told == {"events": 1, "payloads": 1, "live_deliveries": 1}
     path = tmp_path / "pay_2.jsonl.gz"
-    assert run("erase", "pay_2", "--yes", "--export", str(path)).code == 0
+    refused = run("erase", "pay_2", "--yes", "--export", str(path))
+    assert (refused.code, "--all-tenants" in refused.err, path.exists()) == (2, True, False)
+    assert run("erase", "pay_2", "--yes", "--all-tenants", "--export", str(path)).code == 0
     lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
     assert [line["payload"] for line in lines] == [written] * 2
     again = run("erase", "pay_2", "--dry-run", "--output", "json").json

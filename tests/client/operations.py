@@ -170,6 +170,13 @@ OPERATIONS = [
     Operation(lambda c: c.pauses.list(), "GET", "/v1/pauses", query={"limit": "50"}, answer=PAGE),
     Operation(lambda c: c.pauses.delete("pau_1"), "DELETE", "/v1/pauses/{}", "/v1/pauses/pau_1", answer=None),
     Operation(
+        lambda c: c.pauses.delete_scope(all=True),
+        "DELETE",
+        "/v1/pauses",
+        query={"all": "true"},
+        answer=None,
+    ),
+    Operation(
         lambda c: c.pauses.delete_scope(tenant_id="ten_1", event_type="payment.*"),
         "DELETE",
         "/v1/pauses",
