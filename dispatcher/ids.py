@@ -20,7 +20,7 @@ import orjson
 
 from dispatcher.errors import InvalidInput
 
-Prefix = Literal["evt", "ep", "dlv", "att", "rpl", "ten", "key", "aud", "pau", "ers"]
+Prefix = Literal["evt", "ep", "dlv", "att", "rpl", "ten", "key", "aud", "pau", "ers", "prv"]
 
 DEFAULT_TENANT: Final = UUID("00000000-0000-7000-8000-000000000001")
 """The tenant that owns what names no tenant; made by the first migration."""

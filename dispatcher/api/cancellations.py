@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from dispatcher.api.context import ContextOf, OnceOf, Replayer, TenantId
-from dispatcher.api.replays import Chosen, Preview, Replay, Token, asked_for, filter_of, previewed, started
+from dispatcher.api.replays import OF_PREVIEW, Chosen, Preview, Replay, filter_of, previewed, started
 
 router = APIRouter(prefix="/v1/cancellations", tags=["cancellations"])
 
@@ -22,10 +22,8 @@ class ChosenWaiting(Chosen):
 class NewCancellation(ChosenWaiting):
     """What is to be cancelled: what a preview showed, or what is chosen here; if both are given, both are the same."""
 
-    preview_token: Token | None = Field(
-        default=None,
-        description="Of a preview of the last hour, by the same tenant.",
-        examples=["k1.eyJraW5kIjoiY2FuY2VsbGF0aW9uIn0.5f6a7b8c9d0e"],
+    preview_token: str | None = Field(
+        default=None, description=OF_PREVIEW, examples=["prv_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d13"]
     )
 
 
@@ -33,7 +31,7 @@ class NewCancellation(ChosenWaiting):
 async def preview(
     asked: ChosenWaiting, context: ContextOf, caller: Replayer, once: OnceOf, tenant_id: TenantId = None
 ) -> Response:
-    """What a cancellation would do now. Nothing is done; the token has exactly this done, within an hour."""
+    """What a cancellation would do now. Nothing is done; the token has exactly this done, once, within an hour."""
     return await previewed(context, caller, once, filter_of(asked, caller, tenant_id), kind="cancellation")
 
 
@@ -43,8 +41,9 @@ async def create(
 ) -> Response:
     """Ends deliveries that wait, without sending them: those that a preview showed, or that are chosen.
 
+    A preview starts one cancellation: a second start is 409 with the code PREVIEW_USED, and names the first.
+
     What is in flight cannot be called back; if it comes back to wait, it ends then. How far it is, and a pause, are at
     `/v1/replays/{id}`.
     """
-    wanted = asked_for(context, caller, asked, tenant_id, token=asked.preview_token, kind="cancellation")
-    return await started(context, caller, once, wanted, kind="cancellation")
+    return await started(context, caller, once, asked, tenant_id, token=asked.preview_token, kind="cancellation")

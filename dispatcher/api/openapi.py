@@ -59,6 +59,7 @@ _IDS: Final = {
     "key_id": "key",
     "pause_id": "pau",
     "erasure_id": "ers",
+    "preview_token": "prv",
 }
 """What is named so, as a parameter or a member, is an id with this prefix."""
 

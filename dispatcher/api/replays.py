@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from dispatcher.store.replays import Kind
+    from dispatcher.store.replays import Replay as Started
 
 router = APIRouter(prefix="/v1/replays", tags=["replays"])
 
@@ -48,7 +49,7 @@ _TENANT: Final = "ten_00000000-0000-7000-8000-000000000001"
 _ENDPOINT: Final = "ep_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968"
 _EVENT: Final = "evt_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"
 _DELIVERY: Final = "dlv_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0f"
-_TOKEN: Final = "k1.eyJraW5kIjoicmVwbGF5In0.5f6a7b8c9d0e"  # noqa: S105 - nobody's
+_TOKEN: Final = "prv_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d12"  # noqa: S105 - nobody's
 _AT: Final = "2026-03-02T09:00:00Z"
 
 DELIVERY_IDS: Final = 1000
@@ -60,6 +61,8 @@ RATES: Final = (0.01, 10_000.0)
 CANARY: Final = 100
 """Deliveries of an endpoint that can go first."""
 
+OF_PREVIEW: Final = "Of a preview of the last hour, by the same tenant, that has started nothing yet."
+
 OPTIONS: Final = ("rate_per_second", "rate_per_endpoint", "canary", "to")
 """How a replay is done, by name."""
 
@@ -69,7 +72,6 @@ _TYPE: Final = r"^[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*$"
 _DELIVERY_ID: Final = r"^dlv_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 Rate = Annotated[float, Field(ge=RATES[0], le=RATES[1], allow_inf_nan=False)]
-Token = Annotated[str, Field(min_length=1, max_length=200_000)]
 
 
 class Chosen(BaseModel):
@@ -159,9 +161,7 @@ class ReplayPreview(ChosenEnded):
 class NewReplay(ReplayPreview):
     """What is to be replayed: what a preview showed, or what is chosen here; if both are given, both are the same."""
 
-    preview_token: Token | None = Field(
-        default=None, description="Of a preview of the last hour, by the same tenant.", examples=[_TOKEN]
-    )
+    preview_token: str | None = Field(default=None, description=OF_PREVIEW, examples=[_TOKEN])
 
 
 class PreviewedEndpoint(BaseModel):
@@ -200,7 +200,7 @@ class Preview(BaseModel):
     estimated_seconds: float = Field(
         description="How long it takes at least, by its rates and the rate limits of endpoints.", examples=[2.6]
     )
-    preview_token: str = Field(description="Has exactly this done.", examples=[_TOKEN])
+    preview_token: str = Field(description="Has exactly this done, once.", examples=[_TOKEN])
     expires_at: datetime = Field(description="Until when the token counts.", examples=["2026-03-02T10:00:00Z"])
 
 
@@ -338,43 +338,44 @@ async def previewed(
         how = options or Options()
         found = flow.preview(connection, chosen, kind=kind, options=how, own=caller.tenant_id)
         promise = previews.Promise(kind, found.filter, found.summary.count, how)
-        token, until = previews.seal(context.keyring, promise, own=caller.tenant_id, now=context.clock.now())
+        token, until = previews.keep(connection, promise, own=caller.tenant_id, now=context.clock.now())
         return forms.preview(found, token, until)
 
     return await once.run(work)
 
 
-def asked_for(
-    context: Context, caller: Caller, asked: NewReplay | Chosen, tenant_id: str | None, *, token: str | None, kind: Kind
-) -> previews.Promise | Filter:
-    """What is to be started: what was previewed, or what is chosen.
-
-    Raises InvalidInput where neither is given, and where what is given beside a token is not what was previewed.
-    """
+def choice(asked: Chosen, caller: Caller, tenant_id: str | None, *, kind: Kind) -> Filter | None:
+    """What is chosen; None where nothing is. Raises NotFound for another tenant."""
     ignored = {"preview_token", "include_delivered", *OPTIONS}
     if not caller.is_operator:
         ignored.add("tenant_id")  # which is theirs anyway
     if kind == "cancellation":
         ignored.add("status")  # which has one value only, that of all that can be cancelled
-    is_chosen = any(value for name, value in asked if name not in ignored)
     chosen = filter_of(asked, caller, tenant_id)
-    if token is None:
-        if not is_chosen:
-            raise InvalidInput("/", "nothing that chooses deliveries", "a preview_token, or at least one condition")
-        return chosen
-    promise = previews.read(context.keyring, token, kind=kind, own=caller.tenant_id, now=context.clock.now())
+    return chosen if any(value for name, value in asked if name not in ignored) else None
+
+
+def check_same(
+    asked: Chosen, caller: Caller, tenant_id: str | None, *, chosen: Filter | None, promise: previews.Promise
+) -> None:
+    """Raises InvalidInput where what is given beside a token is not what was previewed."""
     given = {name: value for name, value in asked if name in OPTIONS and value is not None}
     if isinstance(asked, NewReplay) and given:
+        previewed = _written(promise.options)
         for name, value in given.items():
-            if value != (was := _sealed(promise.options)[name]):
-                raise InvalidInput(f"/{name}", repr(value), f"{was!r} as previewed, or nothing beside a preview_token")
-        chosen = filter_of(asked.model_copy(update={"to": _sealed(promise.options)["to"]}), caller, tenant_id)
-    if is_chosen and not previews.is_same(promise.filter, chosen):
+            if value != previewed[name]:
+                allowed = f"{previewed[name]!r} as previewed, or nothing beside a preview_token"
+                raise InvalidInput(f"/{name}", repr(value), allowed)
+    if chosen is None:
+        return
+    if isinstance(asked, NewReplay):  # where it goes decides what a choice without a status means
+        to = _written(promise.options)["to"]
+        chosen = filter_of(asked.model_copy(update={"to": to}), caller, tenant_id)
+    if not previews.is_same(promise.filter, chosen):
         raise InvalidInput("/", "another choice than was previewed", "the preview_token alone, or with the same choice")
-    return promise
 
 
-def _sealed(options: Options) -> dict[str, object]:
+def _written(options: Options) -> dict[str, object]:
     return {
         "rate_per_second": options.rate,
         "rate_per_endpoint": options.rate_per_endpoint,
@@ -387,31 +388,42 @@ async def started(
     context: Context,
     caller: Caller,
     once: Once,
-    wanted: previews.Promise | Filter,
+    asked: Chosen,
+    tenant_id: str | None,
     *,
+    token: str | None,
     kind: Kind,
     options: Options | None = None,
 ) -> Response:
-    """The answer to the start of a replay or a cancellation: as was previewed, or by these options."""
-    chosen, total, how = (
-        (wanted, None, options or Options())
-        if isinstance(wanted, Filter)
-        else (wanted.filter, wanted.count, wanted.options)
-    )
+    """The answer to the start of a replay or a cancellation: of what was previewed, or of what is chosen.
+
+    Raises InvalidInput where neither is given, or both and they differ, and Conflict for a token that has started one.
+    """
+    chosen = choice(asked, caller, tenant_id, kind=kind)
+    if chosen is None and token is None:
+        raise InvalidInput("/", "nothing that chooses deliveries", "a preview_token, or at least one condition")
+
+    def start(connection: Connection, filter_: Filter, how: Options, total: int | None) -> Started:
+        return flow.start(
+            connection,
+            filter_,
+            by=caller.actor,
+            kind=kind,
+            tenant_id=caller.tenant_id,
+            options=how,
+            total=total,
+            clock=context.clock,
+        )
 
     def work(connection: Connection) -> dict[str, Any]:
-        return forms.replay(
-            flow.start(
-                connection,
-                chosen,
-                by=caller.actor,
-                kind=kind,
-                tenant_id=caller.tenant_id,
-                options=how,
-                total=total,
-                clock=context.clock,
-            )
-        )
+        if token is None:
+            assert chosen is not None
+            return forms.replay(start(connection, chosen, options or Options(), None))
+        preview_id, promise = previews.take(connection, token, kind=kind, own=caller.tenant_id, now=context.clock.now())
+        check_same(asked, caller, tenant_id, chosen=chosen, promise=promise)
+        replay = start(connection, promise.filter, promise.options, promise.count)
+        previews.use(connection, preview_id, replay.id)
+        return forms.replay(replay)
 
     answer = await once.run(work, status=202)
     context.wakeup.ring()
@@ -422,7 +434,7 @@ async def started(
 async def preview(
     asked: ReplayPreview, context: ContextOf, caller: Replayer, once: OnceOf, tenant_id: TenantId = None
 ) -> Response:
-    """What a replay would do now. Nothing is done; the token in the answer has exactly this done, within an hour.
+    """What a replay would do now. Nothing is done; the token in the answer has exactly this done, once, within an hour.
 
     Deliveries that were replayed before, and those to deleted endpoints, are not chosen.
     """
@@ -436,12 +448,15 @@ async def create(
 ) -> Response:
     """Starts a replay of what a preview showed, or of what is chosen.
 
+    A preview starts one: a second start is 409 with the code PREVIEW_USED, and names the first.
+
     Each delivery gets the whole schedule again, to the same URL, with the same `webhook-id`. One that was replayed
     before is left out: its replay can be replayed. It waits for its receivers: few of its deliveries ever wait for
     their first attempt, so that fresh events are not delayed.
     """
-    wanted = asked_for(context, caller, asked, tenant_id, token=asked.preview_token, kind="replay")
-    return await started(context, caller, once, wanted, kind="replay", options=options_of(asked))
+    return await started(
+        context, caller, once, asked, tenant_id, token=asked.preview_token, kind="replay", options=options_of(asked)
+    )
 
 
 @router.get("", response_model=Page[Replay])

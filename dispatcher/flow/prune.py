@@ -1,10 +1,12 @@
-"""Keeps the tables in shape: partitions ahead of time; expired holds, keys, answers, signatures and workers go."""
+"""Keeps the tables in shape: partitions are made ahead of time, and what has expired goes: holds, keys, answers,
+signatures, previews, workers.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dispatcher.store import counts, deliveries, events, idempotency, partitions, tenants, workers
+from dispatcher.store import counts, deliveries, events, idempotency, partitions, previews, tenants, workers
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,6 +31,7 @@ def prune(connection: Connection, *, batch: int = 1000, now: datetime | None = N
         events.forget(connection, batch=batch, now=now),
         idempotency.forget(connection, batch=batch, now=now),
         tenants.forget_signatures(connection, batch=batch, now=now),
+        previews.forget(connection, batch=batch, now=now),
         counts.forget(connection, batch=batch, now=now),
     )
     workers.bury(connection, now=now)

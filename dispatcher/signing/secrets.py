@@ -10,9 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from dispatcher.errors import ConfigurationError, DispatcherError, InvalidInput, Problem
 
@@ -202,16 +200,6 @@ class Keyring:
                 f"key {key_id} does not open this value: it was altered, the key is another of the same id, or it "
                 f"was sealed for another tenant, endpoint or purpose than {purpose}"
             ) from error
-
-    def derive(self, purpose: str, *, key_id: str | None = None) -> bytes:
-        """A key of 32 bytes for one purpose only, from the active key or another (HKDF with SHA-256, RFC 5869).
-
-        It tells nothing of the key that it comes from. Raises SealError if that is missing.
-        """
-        key = self._keys.get(self.active_id if key_id is None else key_id)
-        if key is None:
-            raise SealError(f"derived from key {key_id}, which is not in the keyring ({', '.join(self._keys)})")
-        return HKDF(hashes.SHA256(), _KEY_BYTES, salt=None, info=purpose.encode()).derive(key)
 
     def is_active(self, sealed: str) -> bool:
         """Whether the active key sealed this; what another key sealed is due for `rewrap`. Raises SealError."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
 from sqlalchemy import Engine
 
+from dispatcher.errors import Unavailable
 from dispatcher.flow import replay
 from dispatcher.ids import format_id, parse_id, uuid7
 from dispatcher.store import trail
@@ -101,7 +104,7 @@ async def test_a_choice_can_be_replayed_without_a_preview(api: httpx.AsyncClient
     [
         ({}, "/", "preview_token, or at least one condition"),
         ({"rate_per_second": 5, "include_delivered": True}, "/", "at least one condition"),
-        ({"preview_token": "k1.a.b"}, "/preview_token", "no token of ours"),
+        ({"preview_token": "k1.a.b"}, "/preview_token", "prv_ and a UUID"),
         ({"status": "waiting"}, "/status", "exhausted"),
         ({"status": "failed,"}, "/status", "exhausted"),
         ({"rate_per_second": 0}, "/rate_per_second", "0.01"),
@@ -138,10 +141,36 @@ async def test_a_token_counts_for_its_tenant_for_an_hour(migrated_database_url: 
         assert answer.json()["expires_at"] == (time.now + timedelta(hours=1)).isoformat().replace("+00:00", "Z")
         stolen = await client.post(URL, json={"preview_token": token}, headers=bearer())
         assert (stolen.status_code, stolen.json()["errors"][0]["pointer"]) == (422, "/preview_token")
-        assert (await client.post(URL, json={"preview_token": token}, headers=bearer(key))).status_code == 202
         time.pass_(3600)
         late = await client.post(URL, json={"preview_token": token}, headers=bearer(key))
         assert "older than an hour" in late.json()["detail"]
+
+
+async def test_a_token_starts_one_replay_and_a_second_start_is_told_which(api: httpx.AsyncClient, failed: str) -> None:
+    token = (await previewed(api, endpoint_id=failed))["preview_token"]
+    assert len(token) == len("prv_") + 36
+    refused = await api.post(URL, json={"preview_token": token, "rate_per_second": 5})
+    assert refused.status_code == 422, "which leaves it unused"
+    with patch.object(replay, "start", side_effect=Unavailable("the database is away")):
+        assert (await api.post(URL, json={"preview_token": token})).status_code == 503
+    first = await api.post(URL, json={"preview_token": token}, headers={"idempotency-key": "once"})
+    assert first.status_code == 202
+    for asked in ({"preview_token": token}, {"preview_token": token, "endpoint_id": failed}):
+        second = await api.post(URL, json=asked)
+        assert (second.status_code, second.json()["code"]) == (409, "PREVIEW_USED")
+        assert first.json()["id"] in second.json()["detail"]
+    again = await api.post(URL, json={"preview_token": token}, headers={"idempotency-key": "once"})
+    assert (again.status_code, again.json()) == (202, first.json())
+    assert [one["id"] for one in (await api.get(URL)).json()["data"]] == [first.json()["id"]]
+
+
+async def test_of_starts_at_once_with_one_token_one_is_accepted(api: httpx.AsyncClient, failed: str) -> None:
+    token = (await previewed(api, endpoint_id=failed))["preview_token"]
+    keys = [{"idempotency-key": f"key {n}"} for n in range(4)]
+    answers = await asyncio.gather(*(api.post(URL, json={"preview_token": token}, headers=key) for key in keys))
+    assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409]
+    (started,) = (await api.get(URL)).json()["data"]
+    assert all(started["id"] in answer.text for answer in answers)
 
 
 async def test_a_replay_is_paused_resumed_and_ended(api: httpx.AsyncClient, engine: Engine, failed: str) -> None:

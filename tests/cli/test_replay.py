@@ -46,7 +46,7 @@ def test_a_token_stands_alone(run: Run, failed: str) -> None:
         ran = run("replay", "start", "--token", token, *more)
         assert ran.code == 2
         assert "--token alone" in ran.err
-    assert "no token of ours" in run("replay", "start", "--token", "k1.a.b").err
+    assert "prv_ and a UUID" in run("replay", "start", "--token", "k1.a.b").err
 
 
 def test_it_asks_before_it_starts_and_shows_what_it_is_about(run: Run, engine: Engine, failed: str) -> None:

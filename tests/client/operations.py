@@ -31,6 +31,7 @@ class Operation:
 
 
 ENDPOINT = "ep_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"
+TOKEN = "prv_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d12"
 WAITING = {"endpoint_id": ENDPOINT, "created_after": "2026-03-02T09:00:00+00:00"}
 FILTER = {"status": "failed", **WAITING}
 EVENT = {"type": "payment.completed", "payload": {"amount": 1000}}
@@ -210,10 +211,10 @@ OPERATIONS = [
         body=FILTER | {"status": "waiting"},
     ),
     Operation(
-        lambda c: c.cancellations.create(preview_token="t", **_filter() | {"status": None}),
+        lambda c: c.cancellations.create(preview_token=TOKEN, **_filter() | {"status": None}),
         "POST",
         "/v1/cancellations",
-        body={**WAITING, "preview_token": "t"},
+        body={**WAITING, "preview_token": TOKEN},
     ),
     Operation(lambda c: c.find("pay 1/2"), "GET", "/v1/find", query={"q": "pay 1/2"}, answer=PAGE),
     Operation(
@@ -224,10 +225,10 @@ OPERATIONS = [
     ),
     Operation(lambda c: c.replays.preview(**_filter()), "POST", "/v1/replays/preview", body=FILTER),
     Operation(
-        lambda c: c.replays.create(preview_token="t", rate_per_second=10, **_filter()),
+        lambda c: c.replays.create(preview_token=TOKEN, rate_per_second=10, **_filter()),
         "POST",
         "/v1/replays",
-        body={**FILTER, "preview_token": "t", "rate_per_second": 10},
+        body={**FILTER, "preview_token": TOKEN, "rate_per_second": 10},
     ),
     Operation(
         lambda c: c.replays.list(kind="replay", tenant_id="ten_1"),

@@ -1,22 +1,22 @@
-"""Preview tokens: exactly what was previewed, for who has previewed it, for an hour."""
+"""Previews: exactly what was previewed, once, for who has previewed it, for an hour."""
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import timedelta
+from dataclasses import fields
+from datetime import datetime, timedelta
 from uuid import UUID
 
-import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from sqlalchemy import Connection, Engine
 
-from dispatcher.errors import InvalidInput
-from dispatcher.flow import previews
-from dispatcher.ids import uuid7
+from dispatcher.errors import Conflict, InvalidInput
+from dispatcher.flow import previews, prune
+from dispatcher.flow.previews import Promise
+from dispatcher.flow.replay import Options
+from dispatcher.ids import format_id, parse_id, uuid7
 from dispatcher.model.delivery import FAILED
-from dispatcher.signing import Keyring
 from dispatcher.store.log import Filter
+from dispatcher.store.replays import Kind
 from tests.support import walk
 
 OWN = uuid7()
@@ -29,67 +29,77 @@ CHOSEN = Filter(
     created_after=walk.NOW - timedelta(days=1),
     as_of=walk.NOW,
 )
-PROMISE = previews.Promise("replay", CHOSEN, 128)
-TOKEN, UNTIL = previews.seal(walk.KEYS, PROMISE, own=OWN, now=walk.NOW)
+PROMISE = Promise("replay", CHOSEN, 128, Options(rate=2.5, rate_per_endpoint=1.0, canary=3, goes_to=uuid7()))
 
 
-def read(token: str = TOKEN, *, keyring: Keyring = walk.KEYS, own: UUID | None = OWN, **values: object) -> object:
-    asked = {"kind": "replay", "now": walk.NOW} | values
-    return previews.read(keyring, token, own=own, **asked)  # type: ignore[arg-type]
+def keep(connection: Connection) -> str:
+    return previews.keep(connection, PROMISE, own=OWN, now=walk.NOW)[0]
 
 
-def test_a_token_says_what_was_previewed() -> None:
-    assert read() == PROMISE
-    lifetime = UNTIL - walk.NOW
-    assert lifetime == timedelta(hours=1)
-    assert previews.is_same(
-        CHOSEN,
-        Filter(
-            **{
-                name: getattr(CHOSEN, name)
-                for name in ("states", "but_delivered", "tenant_id", "endpoint_id", "delivery_ids", "created_after")
-            }
-        ),
-    )
+def take(
+    connection: Connection, token: str, *, kind: Kind = "replay", own: UUID | None = OWN, now: datetime = walk.NOW
+) -> Promise:
+    return previews.take(connection, token, kind=kind, own=own, now=now)[1]
+
+
+def test_a_token_is_short_and_stands_for_what_was_previewed(engine: Engine) -> None:
+    with engine.begin() as connection:
+        token, until = previews.keep(connection, PROMISE, own=OWN, now=walk.NOW)
+        assert until - walk.NOW == timedelta(hours=1)
+        assert token == format_id("prv", parse_id("prv", token))
+        assert take(connection, token) == PROMISE
+    chosen = {one.name: getattr(CHOSEN, one.name) for one in fields(Filter) if one.name != "as_of"}
+    assert previews.is_same(CHOSEN, Filter(**chosen))
     assert not previews.is_same(CHOSEN, Filter(states=FAILED))
 
 
-def test_a_token_counts_for_an_hour() -> None:
-    assert read(now=walk.NOW + timedelta(minutes=59, seconds=59)) == PROMISE
-    with pytest.raises(InvalidInput, match="older than an hour"):
-        read(now=walk.NOW + timedelta(hours=1))
+def test_a_token_counts_for_an_hour(engine: Engine) -> None:
+    with engine.begin() as connection:
+        token = keep(connection)
+        assert take(connection, token, now=walk.NOW + timedelta(minutes=59, seconds=59)) == PROMISE
+        with pytest.raises(InvalidInput, match="older than an hour"):
+            take(connection, token, now=walk.NOW + timedelta(hours=1))
 
 
-@pytest.mark.parametrize(("own", "kind"), [(None, "replay"), (uuid7(), "replay"), (OWN, "cancellation")])
-def test_a_token_counts_for_nobody_and_nothing_else(own: UUID | None, kind: str) -> None:
-    with pytest.raises(InvalidInput, match="another preview"):
-        read(own=own, kind=kind)
+def test_anothers_token_is_answered_as_one_of_nobody(engine: Engine) -> None:
+    nobodys = format_id("prv", uuid7())
+    with engine.begin() as connection:
+        token = keep(connection)
+        said = set()
+        for asked, own in ((token, None), (token, uuid7()), (nobodys, OWN), (nobodys, None)):
+            with pytest.raises(InvalidInput) as error:
+                take(connection, asked, own=own)
+            said.add(str(error.value).replace(asked, "TOKEN"))
+    assert len(said) == 1
 
 
-def test_a_token_outlives_a_rotation_of_the_keyring_while_its_key_is_there() -> None:
-    assert read(keyring=walk.KEYS.rotated()) == PROMISE
-    with pytest.raises(InvalidInput, match="no token of ours"):
-        read(keyring=Keyring.generate())
+def test_a_token_is_of_one_kind(engine: Engine) -> None:
+    with engine.begin() as connection, pytest.raises(InvalidInput, match="preview of a replay"):
+        take(connection, keep(connection), kind="cancellation")
 
 
-def test_its_key_is_neither_the_keyrings_own_nor_that_of_another_purpose() -> None:
-    derived = walk.KEYS.derive("one")
-    assert len(derived) == 32
-    assert derived != b"k" * 32
-    assert derived != walk.KEYS.derive("other")
-    assert derived == walk.KEYS.rotated().derive("one", key_id="k1")
+@pytest.mark.parametrize("token", ["", "prv_1", "k1.a.b", "rpl_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968", "prv_\0"])
+def test_a_malformed_token_is_refused(engine: Engine, token: str) -> None:
+    with engine.begin() as connection, pytest.raises(InvalidInput) as error:
+        take(connection, token)
+    assert (error.value.pointer, error.value.allowed) == ("/preview_token", "prv_ and a UUID")
 
 
-def test_an_altered_document_is_refused() -> None:
-    key_id, document, tag = TOKEN.split(".")
-    said = orjson.loads(urlsafe_b64decode(document + "=="))
-    for change in ({"count": 1}, {"own": None}, {"until": "2999-01-01T00:00:00+00:00"}, {"kind": "cancellation"}):
-        forged = urlsafe_b64encode(orjson.dumps(said | change)).decode()
-        with pytest.raises(InvalidInput, match="no token of ours"):
-            read(f"{key_id}.{forged}.{tag}")
+def test_a_token_starts_one_replay_also_once_its_hour_has_passed(engine: Engine) -> None:
+    first = uuid7()
+    with engine.begin() as connection:
+        token = keep(connection)
+        previews.use(connection, parse_id("prv", token), first)
+        for now in (walk.NOW, walk.NOW + timedelta(hours=2)):
+            with pytest.raises(Conflict, match=format_id("rpl", first)) as error:
+                take(connection, token, now=now)
+            assert error.value.code == "PREVIEW_USED"
 
 
-@given(st.text(max_size=60) | st.builds("{}.{}.{}".format, st.just("k1"), st.text(max_size=20), st.text(max_size=20)))
-def test_any_other_text_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="no token of ours"):
-        read(text)
+def test_previews_whose_hour_has_passed_are_deleted(engine: Engine) -> None:
+    with engine.begin() as connection:
+        token = keep(connection)
+        prune.prune(connection, now=walk.NOW + timedelta(minutes=59))
+        assert take(connection, token) == PROMISE
+        prune.prune(connection, now=walk.NOW + timedelta(hours=1))
+        assert walk.rows(connection, "SELECT id FROM dispatcher.previews") == []
