@@ -19,6 +19,7 @@ from dispatcher.flow.find import Finder
 from dispatcher.ids import first_id, format_id
 from dispatcher.model.delivery import FAILED, DeliveryState
 from dispatcher.store import partitions
+from dispatcher.store.limits import limited
 from dispatcher.store.log import Filter
 from dispatcher.store.search import parts
 
@@ -208,13 +209,15 @@ def _timed(connection: Connection, name: str, chosen: Filter, oldest_first: bool
     took_ms, explained = [], ""
     for _ in range(1 + WARM):
         explained, rows = "", 0.0
-        for part in parts(connection, chosen, oldest_first=oldest_first, limit=51):
-            plan = "\n".join(connection.execute(text(f"EXPLAIN (ANALYZE, BUFFERS) {part.sql}"), part.values).scalars())
-            explained += plan + "\n\n"
-            top = re.search(r"actual time=\S+ rows=([\d.]+)", plan)
-            rows += 0 if part.is_live or top is None else float(top[1])
-            if rows >= 51:
-                break
+        with limited(connection):
+            for part in parts(connection, chosen, oldest_first=oldest_first, limit=51):
+                explain = text(f"EXPLAIN (ANALYZE, BUFFERS) {part.sql}")
+                plan = "\n".join(connection.execute(explain, part.values).scalars())
+                explained += plan + "\n\n"
+                top = re.search(r"actual time=\S+ rows=([\d.]+)", plan)
+                rows += 0 if part.is_live or top is None else float(top[1])
+                if rows >= 51:
+                    break
         took_ms.append(sum(float(ms) for ms in re.findall(r"(?:Planning|Execution) Time: ([\d.]+) ms", explained)))
         connection.rollback()
     folder = RESULTS / "search5m"

@@ -50,7 +50,7 @@ async def list_(
 ) -> Response:
     """Every change that was made, the newest first. Nobody can change or delete an entry."""
     scope, before = caller.scope(tenant_id), read_cursor(cursor)
-    found = await context.transaction(
+    found = await context.search(
         lambda connection: trail.read(connection, tenant_id=scope, object=object, before=before, limit=limit + 1)
     )
     return reply(page(found, limit, forms.entry))

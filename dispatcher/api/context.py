@@ -25,7 +25,7 @@ from dispatcher.errors import Forbidden, IdempotencyConflict, InvalidInput, NotF
 from dispatcher.flow.ping import Ping
 from dispatcher.ids import DEFAULT_TENANT, parse_id
 from dispatcher.model.access import Scope
-from dispatcher.store import idempotency, metrics
+from dispatcher.store import idempotency, limits, metrics
 from dispatcher.wiring import USER_AGENT
 
 if TYPE_CHECKING:
@@ -105,6 +105,21 @@ class Context:
             running.add_done_callback(_ended_late)
             raise Unavailable("the database does not answer; repeat the request with its idempotency key")
         return running.result()
+
+    async def search(
+        self, work: Callable[[Connection], T], *, pointer: str = "/limit", narrow: str = limits.NARROW
+    ) -> T:
+        """Runs `work`, which reads what a caller has chosen, in a transaction whose statements are limited in time.
+
+        Raises InvalidInput with the code SEARCH_TOO_BROAD for one that takes longer; `pointer` and `narrow` say what
+        the caller can do about it.
+        """
+
+        def limited(connection: Connection) -> T:
+            with limits.limited(connection, pointer=pointer, narrow=narrow):
+                return work(connection)
+
+        return await self.transaction(limited)
 
     @cached_property
     def ingest(self) -> Ingest:

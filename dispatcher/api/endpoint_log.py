@@ -14,7 +14,7 @@ from dispatcher.api.replays import Replay
 from dispatcher.flow import replay, statistics
 from dispatcher.ids import parse_id
 from dispatcher.model.outcome import OutcomeClass
-from dispatcher.store import stats
+from dispatcher.store import limits, stats
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -84,15 +84,17 @@ async def recover(endpoint_id: str, asked: Recovery, context: ContextOf, caller:
     id_ = parse_id("ep", endpoint_id)
 
     def work(connection: Connection) -> dict[str, Any]:
-        made = replay.recover(
-            connection,
-            id_,
-            since=asked.since,
-            until=asked.until,
-            by=caller.actor,
-            own=caller.tenant_id,
-            clock=context.clock,
-        )
+        narrow = "a later since, or an earlier until"
+        with limits.limited(connection, limit_s=limits.COUNT_S, pointer="/since", narrow=narrow):
+            made = replay.recover(
+                connection,
+                id_,
+                since=asked.since,
+                until=asked.until,
+                by=caller.actor,
+                own=caller.tenant_id,
+                clock=context.clock,
+            )
         return forms.replay(made)
 
     answer = await once.run(work, status=202)
@@ -116,4 +118,4 @@ async def read_stats(
         fared = statistics.statistics(connection, tenant_id=caller.tenant_id, endpoint_id=id_, window=window)
         return forms.stats(fared, stats.latest(connection, id_))
 
-    return reply(await context.transaction(read))
+    return reply(await context.search(read, pointer="/window", narrow="a shorter window"))

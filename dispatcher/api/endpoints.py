@@ -305,7 +305,7 @@ async def list_(
 ) -> Response:
     """The endpoints, the newest first."""
     after, scope = read_cursor(cursor), caller.scope(tenant_id)
-    found = await context.transaction(
+    found = await context.search(
         lambda connection: store.list_(
             connection,
             tenant_id=scope,

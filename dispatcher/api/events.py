@@ -393,8 +393,10 @@ async def list_(
         created_before=created_before,
     )
     before = read_cursor(cursor)
-    found = await context.transaction(
-        lambda connection: event_log.search(connection, chosen, before=before, limit=limit + 1)
+    found = await context.search(
+        lambda connection: event_log.search(connection, chosen, before=before, limit=limit + 1),
+        pointer="/created_after",
+        narrow="a shorter time, or an object besides",
     )
     return reply(page(found, limit, forms.event))
 
@@ -415,7 +417,7 @@ async def explain_(event_id: str, context: ContextOf, caller: EventReader) -> Re
         event = _find(connection, wanted, caller)
         return forms.explanation(event, explain(connection, event, now=context.clock.now(), only=caller.tenant_id))
 
-    return reply(await context.transaction(read))
+    return reply(await context.search(read, pointer="/event_id", narrow="an event of a tenant with fewer endpoints"))
 
 
 def _find(connection: Connection, event_id: UUID, caller: Caller) -> log.LoggedEvent:

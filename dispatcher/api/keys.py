@@ -118,7 +118,7 @@ async def list_(
 ) -> Response:
     """The keys, revoked ones too, the newest first."""
     scope, before = caller.scope(tenant_id), read_cursor(cursor)
-    found = await context.transaction(
+    found = await context.search(
         lambda connection: store.list_keys(connection, tenant_id=scope, before=before, limit=limit + 1)
     )
     return reply(page(found, limit, forms.key))

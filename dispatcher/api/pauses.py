@@ -102,7 +102,7 @@ async def list_(
 ) -> Response:
     """The pauses, the newest first; to a tenant's key, those within its tenant."""
     scope, before = caller.scope(tenant_id), read_cursor(cursor)
-    found = await context.transaction(
+    found = await context.search(
         lambda connection: store.list_(connection, tenant_id=scope, before=before, limit=limit + 1)
     )
     return reply(page(found, limit, forms.pause))

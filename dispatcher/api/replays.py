@@ -33,8 +33,11 @@ from dispatcher.flow.replay import Options
 from dispatcher.ids import parse_id
 from dispatcher.model.delivery import FAILED, LIVE, DeliveryState
 from dispatcher.model.outcome import OutcomeClass
+from dispatcher.store import limits
 from dispatcher.store import replays as store
+from dispatcher.store.limits import limited
 from dispatcher.store.log import Filter
+from dispatcher.store.search import NARROW
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -336,7 +339,8 @@ async def previewed(
 
     def work(connection: Connection) -> dict[str, Any]:
         how = options or Options()
-        found = flow.preview(connection, chosen, kind=kind, options=how, own=caller.tenant_id)
+        with limited(connection, limit_s=limits.COUNT_S, pointer="/created_after", narrow=NARROW):
+            found = flow.preview(connection, chosen, kind=kind, options=how, own=caller.tenant_id)
         promise = previews.Promise(kind, found.filter, found.summary.count, how)
         token, until = previews.keep(connection, promise, own=caller.tenant_id, now=context.clock.now())
         return forms.preview(found, token, until)
@@ -404,16 +408,17 @@ async def started(
         raise InvalidInput("/", "nothing that chooses deliveries", "a preview_token, or at least one condition")
 
     def start(connection: Connection, filter_: Filter, how: Options, total: int | None) -> Started:
-        return flow.start(
-            connection,
-            filter_,
-            by=caller.actor,
-            kind=kind,
-            tenant_id=caller.tenant_id,
-            options=how,
-            total=total,
-            clock=context.clock,
-        )
+        with limited(connection, limit_s=limits.COUNT_S, pointer="/created_after", narrow=NARROW):
+            return flow.start(
+                connection,
+                filter_,
+                by=caller.actor,
+                kind=kind,
+                tenant_id=caller.tenant_id,
+                options=how,
+                total=total,
+                clock=context.clock,
+            )
 
     def work(connection: Connection) -> dict[str, Any]:
         if token is None:
@@ -470,7 +475,7 @@ async def list_(
 ) -> Response:
     """The replays and cancellations, the newest first."""
     scope, before = caller.scope(tenant_id), read_cursor(cursor)
-    found = await context.transaction(
+    found = await context.search(
         lambda connection: store.list_(connection, tenant_id=scope, kind=kind, before=before, limit=limit + 1)
     )
     return reply(page(found, limit, forms.replay))
@@ -497,7 +502,7 @@ async def list_endpoints(
     A cancellation has none.
     """
     id_, after = parse_id("rpl", replay_id), read_cursor(cursor)
-    found = await context.transaction(
+    found = await context.search(
         lambda connection: flow.endpoints(connection, id_, own=caller.tenant_id, after=after, limit=limit + 1)
     )
     return reply(page(found, limit, forms.replay_endpoint))

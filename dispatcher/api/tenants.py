@@ -116,7 +116,7 @@ async def create(asked: NewTenant, context: ContextOf, caller: Operator, once: O
 async def list_(context: ContextOf, caller: Reader, cursor: Cursor = None, limit: Limit = 50) -> Response:
     """The tenants, the newest first; to a tenant's key, its own."""
     before = read_cursor(cursor)
-    found = await context.transaction(
+    found = await context.search(
         lambda connection: store.list_(connection, own=caller.tenant_id, before=before, limit=limit + 1)
     )
     return reply(page(found, limit, forms.tenant))

@@ -7,13 +7,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from psycopg.errors import QueryCanceled
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 
-from dispatcher.errors import InvalidInput
 from dispatcher.ids import first_id
 from dispatcher.model.delivery import LIVE, DeliveryState
+from dispatcher.store import limits
 from dispatcher.store.log import COLUMNS, HELD, HOST_OF, JOINS, Filter, LoggedDelivery, condition, read_delivery
 
 if TYPE_CHECKING:
@@ -21,22 +19,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-LONGEST_S: Final = 5
-"""A search that takes longer is given up: whoever asks is told what to narrow."""
+NARROW: Final = "a shorter time, or a tenant, an endpoint, an event or an object besides"
+"""What makes a search of deliveries, or a preview, read less."""
 
 MAX_ATTEMPTS: Final = 100
 """As schedules may have."""
 
 MANY: Final = 100
 """Of so many endpoints the deliveries are read endpoint by endpoint. With more, most deliveries are theirs."""
-
-# Searches differ too much for one plan, and a transaction that has made the same one five times would keep one.
-_SETTINGS = text(f"""
-SELECT set_config('statement_timeout', '{LONGEST_S}s', true), set_config('plan_cache_mode', 'force_custom_plan', true),
-       set_config('jit', 'off', true)
-""")
-
-_AFTER = text("SELECT set_config('statement_timeout', '0', true)")
 
 _ENDPOINTS = text(f"""
 SELECT e.id FROM dispatcher.endpoints e
@@ -69,35 +59,22 @@ def search(
 ) -> list[LoggedDelivery]:
     """Deliveries by the time they were made, the newest first or the oldest, behind the delivery `past`.
 
-    Raises InvalidInput where it takes longer than `LONGEST_S`; the transaction is then of no more use.
+    Raises InvalidInput where it takes longer than `limits.SEARCH_S`; the transaction is then of no more use.
     """
     live: list[LoggedDelivery] = []
     ended: list[LoggedDelivery] = []
-    until_s = monotonic() + LONGEST_S
-    for part in parts(connection, chosen, past=past, oldest_first=oldest_first, limit=limit):
-        try:
+    until_s = monotonic() + limits.SEARCH_S
+    pointer = "/created_after"
+    with limits.limited(connection, pointer=pointer, narrow=NARROW):
+        for part in parts(connection, chosen, past=past, oldest_first=oldest_first, limit=limit):
             rows = connection.execute(text(part.sql), part.values).all()
-        except OperationalError as error:
-            if not isinstance(error.orig, QueryCanceled):
-                raise
-            raise _too_broad() from error
-        (live if part.is_live else ended).extend(read_delivery(row._mapping) for row in rows)  # noqa: SLF001
-        if len(ended) >= limit:
-            break
-        if monotonic() > until_s:
-            raise _too_broad()
-    connection.execute(_AFTER)
+            (live if part.is_live else ended).extend(read_delivery(row._mapping) for row in rows)  # noqa: SLF001
+            if len(ended) >= limit:
+                break
+            if monotonic() > until_s:
+                raise limits.too_broad(limits.SEARCH_S, pointer, NARROW)
     found = {one.id: one for one in (*live, *ended)}  # what ended in between was found twice, and never not at all
     return sorted(found.values(), key=lambda one: one.id, reverse=not oldest_first)[:limit]
-
-
-def _too_broad() -> InvalidInput:
-    return InvalidInput(
-        "/created_after",
-        f"a search that takes longer than {LONGEST_S} s",
-        "a shorter time, or a tenant, an endpoint, an event or an object besides",
-        code="SEARCH_TOO_BROAD",
-    )
 
 
 def parts(
@@ -107,9 +84,8 @@ def parts(
 
     Each gives at most a page, in the order of the primary key. What is not behind an index in that order is read key by
     key, such as a tenant's newest of each endpoint by the index ended_endpoint; or, for the words of an error, day by
-    day. Sets how this transaction plans.
+    day. They are to run within `limits.limited`, which sets how they are planned.
     """
-    connection.execute(_SETTINGS)
     direction, beyond = ("", ">") if oldest_first else ("DESC", "<")
     page = f"AND (CAST(:past AS uuid) IS NULL OR d.id {beyond} :past) ORDER BY d.id {direction} LIMIT :limit"
     paged: dict[str, Any] = {"limit": limit, "past": past}

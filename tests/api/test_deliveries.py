@@ -13,7 +13,7 @@ from dispatcher.clock import SYSTEM
 from dispatcher.ids import DEFAULT_TENANT, format_id, parse_id, uuid7
 from dispatcher.model.delivery import RetryAt, Stop
 from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
-from dispatcher.store import search, trail
+from dispatcher.store import limits, search, trail
 from tests.api.conftest import other_tenant
 from tests.support import walk
 
@@ -212,7 +212,7 @@ async def test_the_oldest_come_first_where_that_is_asked_for(api: httpx.AsyncCli
 async def test_a_search_that_takes_too_long_says_what_to_narrow(
     api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "_SETTINGS", text("SELECT set_config('statement_timeout', '1ms', true)"))
+    monkeypatch.setattr(limits, "SEARCH_S", 0.001)
     monkeypatch.setattr(search, "COLUMNS", f"{search.COLUMNS}, pg_sleep(1)")
     await register(api)
     sent = await api.post("/v1/events", json={"type": "payment.completed", "payload": 1})

@@ -21,7 +21,7 @@ from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.model.delivery import FAILED, LIVE, DeliveryState, Released
 from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
 from dispatcher.retry import schedule
-from dispatcher.store import log
+from dispatcher.store import limits, log
 from dispatcher.store import search as store
 from dispatcher.store.log import Filter, LoggedDelivery
 from tests.support import walk
@@ -209,7 +209,7 @@ def test_a_delivery_that_ends_in_mid_search_is_found_once(engine: Engine) -> Non
 
 
 def test_a_search_that_takes_too_long_says_what_to_narrow(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_SETTINGS", text("SELECT set_config('statement_timeout', '1ms', true)"))
+    monkeypatch.setattr(limits, "SEARCH_S", 0.001)
     monkeypatch.setattr(store, "COLUMNS", f"{log.COLUMNS}, pg_sleep(1)")
     with engine.connect() as connection:
         walk.add_endpoint(connection)
