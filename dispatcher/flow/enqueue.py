@@ -154,11 +154,13 @@ def enqueue(
         with connection.begin_nested():  # a conflict must not leave behind keys of events that do not exist
             batch.accept(checked)
     except IntegrityError as error:
-        own = [_own_id(event) for event in events if event.id is not None]
-        if not own:
+        places = [place for place, event in enumerate(events) if event.id is not None]
+        if not places:
             raise
-        named = own[0] if len(own) == 1 else f"one of {own[0]} … {own[-1]}"
-        raise IdempotencyConflict(f"{named} is the id of another event") from error
+        found = _own_id(events[places[0]])
+        if len(places) > 1:
+            raise _unusable("", f"{found} … {_own_id(events[places[-1]])}, one of which cannot be used") from error
+        raise _unusable(batch.pointer(places[0]), found) from error
     return batch.accepted()
 
 
@@ -191,7 +193,7 @@ def _accept_each(batch: _Batch, checked: Sequence[_Checked]) -> None:
     except IntegrityError:
         if len(checked) == 1:
             (item,) = checked
-            batch.answers[item.place] = IdempotencyConflict(f"{_own_id(item.event)} is the id of another event")
+            batch.answers[item.place] = _unusable(batch.pointer(item.place), _own_id(item.event))
             return
         middle = len(checked) // 2
         _accept_each(batch, checked[:middle])
@@ -238,7 +240,7 @@ class _Batch:
         checked: list[_Checked] = []
         for place, event in enumerate(events):
             try:
-                checked.append(_check(event, place, self._pointer(place), self._at))
+                checked.append(_check(event, place, self.pointer(place), self._at))
             except InvalidInput as error:
                 self._refuse(place, error)
         return checked
@@ -322,7 +324,7 @@ class _Batch:
         recipients: Mapping[tuple[UUID, str], list[store.Recipient] | None],
         schemas: Mapping[str, str],
     ) -> bool:
-        event, pointer = item.event, self._pointer(item.place)
+        event, pointer = item.event, self.pointer(item.place)
         try:
             if recipients[event.tenant_id, event.type] is None:
                 tenant = format_id("ten", event.tenant_id)
@@ -349,7 +351,7 @@ class _Batch:
         found: dict[int, targets.Route] = {}
         for item in checked:
             assert item.event.target is not None
-            tenant_id, pointer = item.event.tenant_id, f"{self._pointer(item.place)}/target"
+            tenant_id, pointer = item.event.tenant_id, f"{self.pointer(item.place)}/target"
             try:
                 found[item.place] = targets.route(
                     item.event.target, tenant_id, published.get(tenant_id), pointer=pointer
@@ -374,7 +376,8 @@ class _Batch:
         takers = {place for owner, place in places.items() if owner not in lost}
         return self._without_repeats(checked, first, takers=takers)
 
-    def _pointer(self, place: int) -> str:
+    def pointer(self, place: int) -> str:
+        """Where an event stands among the others."""
         return f"/{place}" if self._several else ""
 
 
@@ -389,6 +392,11 @@ def _chunks(checked: Sequence[_Checked]) -> Iterator[list[_Checked]]:
         chunk.append(item)
         size += len(item.payload)
     yield chunk
+
+
+def _unusable(pointer: str, found: str) -> InvalidInput:
+    """How every id is refused that cannot be an event's, one that another event has too: nobody is told whose."""
+    return InvalidInput(f"{pointer}/id", found, "evt_ and a UUIDv7 within a day of now, made for one event")
 
 
 def _own_id(event: Event) -> str:
@@ -413,7 +421,7 @@ def _check(event: Event, place: int, pointer: str, at: datetime) -> _Checked:
         raise InvalidInput(f"{pointer}/idempotency_key", "an id and an idempotency key", "one of the two")
     day = timedelta(days=1)  # compared as ids: the years of a UUIDv7 go beyond a datetime's
     if event.id.version != 7 or not first_id(at - day) <= event.id < first_id(at + day):
-        raise InvalidInput(f"{pointer}/id", format_id("evt", event.id), "evt_ and a UUIDv7 within a day of now")
+        raise _unusable(pointer, _own_id(event))
     return _Checked(place, event, payload, event.id, format_id("evt", event.id), body_hash(event, payload))
 
 

@@ -32,7 +32,7 @@ async def test_good_events_are_accepted_and_bad_ones_say_why(api: httpx.AsyncCli
         4: ({"colour": 1}, "INVALID_INPUT", "/colour"),
         6: ({"tenant_id": format_id("ten", uuid7())}, "INVALID_INPUT", "/tenant_id"),
         7: ({"idempotency_key": "k", "payload": 2}, "IDEMPOTENCY_CONFLICT", None),
-        8: ({"id": taken}, "IDEMPOTENCY_CONFLICT", None),
+        8: ({"id": taken}, "INVALID_INPUT", "/id"),
         10: ({"target": {"url": "http://a.example.com"}}, "INVALID_INPUT", "/target/url"),
         11: ({"object_id": "\ud800"}, "INVALID_INPUT", "/object_id"),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from sqlalchemy import Engine, create_engine, text
 
 from dispatcher.api.app import make_app
 from dispatcher.cli.in_process import Bridge
+from dispatcher.clock import SYSTEM
 from dispatcher.config import Settings
-from dispatcher.ids import parse_id, uuid7
+from dispatcher.ids import format_id, parse_id, uuid7
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.model.access import Scope
 from tests.api.callers import bearer
@@ -475,3 +477,24 @@ def test_without_a_valid_key_nobody_is_let_in(world: World, one: Operation) -> N
         else:
             assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHORIZED"), key
     assert world.snapshot(world.own) == before
+
+
+def test_an_event_id_of_another_tenant_is_refused_as_any_id_that_cannot_be_used(world: World) -> None:
+    event = {"type": "payment.completed", "payload": 1}
+    theirs, own = (world.other.make("event_id"), world.own.make("event_id"))
+    chosen = format_id("evt", uuid7())
+    world.other.made("POST", "/v1/events", json=event | {"id": chosen})
+    old = format_id("evt", uuid7(SYSTEM.now() - timedelta(days=2)))
+    said = set()
+    for id_ in (theirs, chosen, own, old):
+        before = world.snapshot(world.other)
+        single = world.own.ask("POST", "/v1/events", json=event | {"id": id_})
+        batch = world.own.ask("POST", "/v1/events/batch", json={"events": [event | {"id": id_}]})
+        assert (single.status_code, single.json()["code"]) == (422, "INVALID_INPUT")
+        assert world.snapshot(world.other) == before
+        said.add((alike(single, id_), alike(batch, id_)))
+    assert len(said) == 1, "whose it is, or that it is too old, is not told"
+    mine = event | {"id": format_id("evt", uuid7())}
+    assert [world.own.made("POST", "/v1/events", json=mine)["duplicate"] for _ in range(2)] == [False, True]
+    again = world.own.ask("POST", "/v1/events", json=mine | {"payload": 2})
+    assert again.json()["code"] == "IDEMPOTENCY_CONFLICT", "of the tenant's own events all is told"

@@ -170,7 +170,7 @@ def test_an_own_id_is_remembered_for_as_long_as_it_is_accepted(engine: Engine) -
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_an_id_that_another_event_has_is_a_conflict_and_no_broken_transaction(engine: Engine, several: bool) -> None:
+def test_an_id_that_another_event_has_is_refused_and_no_broken_transaction(engine: Engine, several: bool) -> None:
     with engine.connect() as connection:
         other_tenant = add_tenant(connection)
         (made,) = enqueue(connection, [event(None)])  # its id was ours to choose
@@ -180,9 +180,10 @@ def test_an_id_that_another_event_has_is_a_conflict_and_no_broken_transaction(en
         theirs = event(None, id=mine, tenant_id=other_tenant)
         for clash in (taken, theirs):
             batch = [clash, event(None, id=uuid7())] if several else [clash]
-            named = f"one of evt_{clash.id}" if several else f"evt_{clash.id} is the id of another event"
-            with pytest.raises(IdempotencyConflict, match=named):
+            named = f"evt_{clash.id} … evt_{batch[-1].id}, one of which" if several else f"evt_{clash.id};"
+            with pytest.raises(InvalidInput, match=named) as refused:
                 enqueue(connection, batch)
+            assert refused.value.pointer == "/id"
         assert count(connection, "events") == 2
         assert count(connection, "idempotency") == 1
 
