@@ -355,8 +355,11 @@ def choice(asked: Chosen, caller: Caller, tenant_id: str | None, *, kind: Kind) 
         ignored.add("tenant_id")  # which is theirs anyway
     if kind == "cancellation":
         ignored.add("status")  # which has one value only, that of all that can be cancelled
+    if asked.attempts_min == 0:
+        ignored.add("attempts_min")  # which leaves nothing out; attempts_max=0 does
     chosen = filter_of(asked, caller, tenant_id)
-    return chosen if any(value for name, value in asked if name not in ignored) else None
+    given = {name: value for name, value in asked if name not in ignored}
+    return None if all(value is None or value is False for value in given.values()) else chosen
 
 
 def check_same(

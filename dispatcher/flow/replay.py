@@ -628,7 +628,7 @@ def _accept(
 
 def to_dict(chosen: Filter) -> dict[str, Any]:
     """What matters of a filter, as JSON has it."""
-    given = {field.name: value for field in fields(Filter) if (value := getattr(chosen, field.name))}
+    given = {one.name: value for one in fields(Filter) if (value := getattr(chosen, one.name)) != one.default}
     plain: dict[str, Any] = orjson.loads(to_json(given))
     return plain
 

@@ -104,6 +104,7 @@ async def test_a_choice_can_be_replayed_without_a_preview(api: httpx.AsyncClient
     [
         ({}, "/", "preview_token, or at least one condition"),
         ({"rate_per_second": 5, "include_delivered": True}, "/", "at least one condition"),
+        ({"undelivered": False, "attempts_min": 0}, "/", "at least one condition"),
         ({"preview_token": "k1.a.b"}, "/preview_token", "prv_ and a UUID"),
         ({"status": "waiting"}, "/status", "exhausted"),
         ({"status": "failed,"}, "/status", "exhausted"),
@@ -144,6 +145,18 @@ async def test_a_token_counts_for_its_tenant_for_an_hour(migrated_database_url: 
         time.pass_(3600)
         late = await client.post(URL, json={"preview_token": token}, headers=bearer(key))
         assert "older than an hour" in late.json()["detail"]
+
+
+async def test_a_condition_that_is_zero_is_one(api: httpx.AsyncClient, engine: Engine, failed: str) -> None:
+    preview = await previewed(api, endpoint_id=failed, attempts_max=0)
+    assert preview["count"] == 0
+    for asked in ({"preview_token": preview["preview_token"]}, {"attempts_max": 0}):
+        replay_ = await started(api, **asked)
+        assert (replay_["total"], replay_["filter"]["attempts_max"]) == (0, 0)
+    while step(engine):
+        pass
+    made = (await api.get("/v1/deliveries", params={"status": "waiting"})).json()["data"]
+    assert made == [], "no delivery has ended without an attempt"
 
 
 async def test_a_token_starts_one_replay_and_a_second_start_is_told_which(api: httpx.AsyncClient, failed: str) -> None:
