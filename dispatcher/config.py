@@ -7,6 +7,7 @@ the reason for its default, and a test compares the two.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -17,11 +18,12 @@ from urllib.parse import urlsplit
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from dispatcher.datafile import nearest_name
 from dispatcher.errors import ConfigurationError, Problem
 from dispatcher.retry.duration import format_duration, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 PREFIX: Final = "DISPATCHER_"
 
@@ -213,13 +215,16 @@ class Shown:
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
-    """The settings. Raises ConfigurationError with every problem at once; an unknown DISPATCHER_ variable is one."""
+    """The settings. Raises ConfigurationError with every problem at once; an unknown DISPATCHER_ variable is one.
+
+    What Kubernetes sets for a Service whose name starts with `dispatcher` is passed over: see `is_service_link`.
+    """
     problems: list[Problem] = []
     values: dict[str, Any] = {}
     known = {PREFIX + setting.name.upper(): setting for setting in fields(Settings)}
     for variable, setting in known.items():
         raw = environ.get(variable, "")
-        if raw == "":
+        if raw == "" or is_service_link(variable, raw):
             continue
         try:
             values[setting.name] = setting.metadata["parse"](raw)
@@ -227,9 +232,12 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             found = "***" if setting.metadata["secret"] else repr(raw)
             problems.append(Problem(variable, "", found, str(error)))
     problems += [
-        Problem(variable, "", "a setting that does not exist", ", ".join(sorted(known)))
+        _unknown(variable, [*known, *_OTHERS])
         for variable in sorted(environ)
-        if variable.startswith(PREFIX) and variable not in known and variable not in _OTHERS
+        if variable.startswith(PREFIX)
+        and variable not in known
+        and variable not in _OTHERS
+        and not is_service_link(variable, environ[variable])
     ]
     metadata = values.get("retention_metadata", Settings.__dataclass_fields__["retention_metadata"].default)
     problems += [
@@ -249,6 +257,35 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     if problems:
         raise ConfigurationError(problems)
     return Settings(**values)
+
+
+def _unknown(variable: str, known: Iterable[str]) -> Problem:
+    """The problem of a variable that is not a setting. Its value is not shown: it may be a misspelt secret's."""
+    # Without the prefix, which would make every name look like every other.
+    near = nearest_name(variable.removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known])
+    hint = f"did you mean {PREFIX}{near}?" if near else "docs/configuration.md lists them"
+    return Problem(variable, "", "a setting that does not exist", "", hint=hint)
+
+
+_SERVICE_LINK: Final = re.compile(
+    r"""DISPATCHER(_[A-Z0-9_]+)?_
+        (SERVICE_HOST | SERVICE_PORT(_[A-Z0-9_]+)? | PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)""",
+    re.VERBOSE | re.ASCII,
+)
+_SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
+
+
+def is_service_link(variable: str, value: str) -> bool:
+    """Whether Kubernetes sets this variable for a Service named `dispatcher` or `dispatcher-…`, in every pod beside it.
+
+    A name that ends in `_PORT` may be a setting: only a value such as tcp://10.0.0.1:8420 tells.
+
+    >>> is_service_link("DISPATCHER_API_SERVICE_HOST", "10.0.0.1"), is_service_link("DISPATCHER_PORT", "8420")
+    (True, False)
+    """
+    if _SERVICE_LINK.fullmatch(variable):
+        return True
+    return variable.endswith("_PORT") and _SERVICE_URL.match(value) is not None
 
 
 _OTHERS: Final = frozenset({"DISPATCHER_API_URL", "DISPATCHER_API_KEY", "DISPATCHER_SUPERVISOR_PID", COMMAND_LINE_KEY})
@@ -277,7 +314,8 @@ def show(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Sh
         text = shown(value)
         if setting.metadata["secret"] and value is not None:
             text = "***"
-        default = setting.default is MISSING or not environ.get(variable)
+        raw = environ.get(variable, "")
+        default = setting.default is MISSING or not raw or is_service_link(variable, raw)
         found.append(Shown(variable, text, "default" if default else "environment", setting.metadata["about"]))
     return found
 

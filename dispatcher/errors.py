@@ -34,7 +34,8 @@ class Problem:
     """One thing wrong with a setting or a data file.
 
     `where` is a file's path, or the name of a setting; `line` counts from 1, None where there is none;
-    `field` is the dotted name inside the file.
+    `field` is the dotted name inside the file. `hint` is the likeliest intention, or where to read on; an unknown name
+    has a hint rather than a list of everything that is `allowed`.
     """
 
     where: str
@@ -42,11 +43,14 @@ class Problem:
     found: str
     allowed: str
     line: int | None = None
+    hint: str = ""
 
     def __str__(self) -> str:
         place = self.where if self.line is None else f"{self.where}:{self.line}"
         field = f" {self.field}:" if self.field else ""
-        return f"{place}:{field} found {self.found}; allowed: {self.allowed}"
+        allowed = f"; allowed: {self.allowed}" if self.allowed else ""
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{place}:{field} found {self.found}{allowed}{hint}"
 
 
 class ConfigurationError(DispatcherError):

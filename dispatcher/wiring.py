@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from dispatcher import __version__
+from dispatcher.datafile import nearest_name
 from dispatcher.egress import AddressPolicy, PinnedTransport
 from dispatcher.egress.url import ANY_HOST
 from dispatcher.errors import ConfigurationError, Problem, Unavailable
@@ -126,9 +127,10 @@ def profiles(settings: Settings) -> Profiles:
     known = Known(schedules=tuple(catalog(settings)), schemes=SCHEMES)
     loaded = load_profiles(shipped_profiles_dir(), *own, known=known)
     if settings.default_profile not in loaded:
-        names = ", ".join(loaded)
-        problem = Problem("DISPATCHER_DEFAULT_PROFILE", "", repr(settings.default_profile), f"a profile: {names}")
-        raise ConfigurationError([problem])
+        near = nearest_name(settings.default_profile, loaded)
+        hint = f"did you mean {near}?" if near else "`dispatcher profiles list` lists them"
+        found = f"a profile that does not exist, {settings.default_profile!r}"
+        raise ConfigurationError([Problem("DISPATCHER_DEFAULT_PROFILE", "", found, "", hint=hint)])
     return loaded
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from ipaddress import ip_network
 
 import pytest
@@ -51,7 +52,72 @@ def test_every_error_is_reported_at_once_and_no_secret_with_it() -> None:
         config.load(bad)
     assert {problem.where for problem in caught.value.problems} == set(bad)
     assert "secret-word" not in str(caught.value)
-    assert all("allowed: " in line for line in str(caught.value).splitlines())
+    assert len(str(caught.value).splitlines()) == len(bad)
+    assert all("; allowed: " in str(one) or "lists them" in str(one) for one in caught.value.problems)
+
+
+def said(environ: dict[str, str]) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(environ)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("DISPATCHER_PROT", "did you mean DISPATCHER_PORT?"),
+        ("DISPATCHER_SECRET_KEY", "did you mean DISPATCHER_SECRET_KEYS?"),
+        ("DISPATCHER_DATABASE", "did you mean DISPATCHER_DATABASE_URL?"),
+        ("DISPATCHER_API_KEYS", "did you mean DISPATCHER_API_KEY?"),
+        ("DISPATCHER_COLOUR", "docs/configuration.md lists them"),
+        ("DISPATCHER_", "docs/configuration.md lists them"),
+    ],
+)
+def test_an_unknown_setting_is_one_line_with_the_nearest_name(variable: str, hint: str) -> None:
+    line = said({variable: "secret-word"})
+    assert line == f"{variable}: found a setting that does not exist; {hint}"
+
+
+def service_links(name: str) -> dict[str, str]:
+    """What the kubelet sets in each pod for a Service of this name with a TCP port 8420 named http and a UDP one."""
+    prefix = name.upper().replace("-", "_")
+    links = {
+        f"{prefix}_SERVICE_HOST": "10.0.0.1",
+        f"{prefix}_SERVICE_PORT": "8420",
+        f"{prefix}_SERVICE_PORT_HTTP": "8420",
+        f"{prefix}_PORT": "tcp://10.0.0.1:8420",
+    }
+    for protocol in ("tcp", "udp", "sctp"):
+        port = f"{prefix}_PORT_8420_{protocol.upper()}"
+        links |= {
+            port: f"{protocol}://10.0.0.1:8420",
+            f"{port}_PROTO": protocol,
+            f"{port}_PORT": "8420",
+            f"{port}_ADDR": "10.0.0.1",
+        }
+    return links
+
+
+@pytest.mark.parametrize(
+    "name", ["dispatcher", "dispatcher-api", "dispatcher-api-url", "dispatcher-probe", "dispatcher-2-port"]
+)
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_setting(name: str) -> None:
+    links = service_links(name)
+    assert config.load(links) == config.load({})
+    assert config.load(links | {"DISPATCHER_HOST": "0.0.0.0"}).port == 8420
+    shown = {one.variable: one for one in config.show(config.load(links), links)}
+    assert (shown["DISPATCHER_PORT"].value, shown["DISPATCHER_PORT"].source) == ("8420", "default")
+
+
+def test_what_only_looks_like_a_service_link_is_refused() -> None:
+    assert "a whole number" in said({"DISPATCHER_PORT": "http://10.0.0.1:8420"})
+    assert "does not exist" in said({"DISPATCHER_API_PORT": "8420"})
+    assert "does not exist" in said({"DISPATCHER_SERVICE": "10.0.0.1"})
+
+
+def test_no_setting_has_a_name_that_kubernetes_could_set() -> None:
+    for setting in fields(config.Settings):
+        assert not config.is_service_link(config.PREFIX + setting.name.upper(), "8420"), setting.name
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "BROKER_URL"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
-from dispatcher.datafile.reading import MAX_FILE_BYTES, LintWarning, Reading, all_problems, nearest
+from dispatcher.datafile.reading import MAX_FILE_BYTES, LintWarning, Reading, all_problems, nearest_name
 from dispatcher.errors import ConfigurationError, NotFound, Problem
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
@@ -58,8 +58,9 @@ def unknown(noun: str, name: str, known: Collection[str]) -> NotFound:
     >>> str(unknown("schedule", "standrad", ["exponential", "standard"]))
     "no schedule 'standrad'; did you mean standard?"
     """
-    near = nearest(name, known).strip(" ()")
-    return NotFound(f"no {noun} {name[:80]!r}; {near or 'there are: ' + (', '.join(known) or 'none')}")
+    near = nearest_name(name, known)
+    hint = f"did you mean {near}?" if near else f"there are: {', '.join(known) or 'none'}"
+    return NotFound(f"no {noun} {name[:80]!r}; {hint}")
 
 
 @dataclass(frozen=True, slots=True)

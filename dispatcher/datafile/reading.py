@@ -47,9 +47,9 @@ class Reading:
     warnings: list[LintWarning] = field(default_factory=list)
     lines: dict[str, int] = field(default_factory=dict)
 
-    def refuse(self, field: str, found: str, allowed: str, *, line: int | None = None) -> None:
+    def refuse(self, field: str, found: str, allowed: str, *, line: int | None = None, hint: str = "") -> None:
         """Note a problem; the line is the field's own, else its array's or its table's, unless given."""
-        self.problems.append(Problem(self.where, field, found, allowed, line or self._line_of(field)))
+        self.problems.append(Problem(self.where, field, found, allowed, line or self._line_of(field), hint))
 
     def doubt(self, field: str, text: str) -> None:
         """Note a warning."""
@@ -101,19 +101,27 @@ def parse(reading: Reading, name: str, content: bytes, *, fields: Collection[str
 
 
 def refuse_unknown(
-    reading: Reading, found: Iterable[str], allowed: Collection[str], *, table: str = "", elsewhere: Iterable[str] = ()
+    reading: Reading,
+    found: Iterable[str],
+    allowed: Collection[str],
+    *,
+    document: str,
+    table: str = "",
+    elsewhere: Iterable[str] = (),
 ) -> None:
     """Refuse each key of `found` that is not among `allowed`, all of `table` (empty: of the file itself).
 
-    `elsewhere` are dotted names of other tables: a key that belongs there is answered with its place.
+    The nearest name is the hint; where none is near, `document`, which lists the fields. `elsewhere` are dotted names
+    of other tables: a key that belongs there is answered with its place.
     """
     prefix = f"{table}." if table else ""
     for key in found:
         if key not in allowed:
             places = [name for name in elsewhere if name.rpartition(".")[2] == key]
-            hint = f" (did you mean {places[0]}?)" if places else nearest(key, allowed)
+            near = places[0] if places else nearest_name(key, allowed)
+            hint = f"did you mean {near}?" if near else f"{document} lists the fields"
             line = reading.lines.get(prefix + key)
-            reading.refuse(prefix + shown_key(key), "an unknown field", ", ".join(allowed) + hint, line=line)
+            reading.refuse(prefix + shown_key(key), "an unknown field", "", line=line, hint=hint)
 
 
 def text_of(reading: Reading, key: str, value: object, *, limit: int = MAX_TEXT_CHARACTERS) -> str:
@@ -138,8 +146,14 @@ def nearest(found: object, allowed: Iterable[str], *, cutoff: float = 0.6) -> st
     >>> nearest("standrad", ["standard", "exponential"])
     ' (did you mean standard?)'
     """
+    near = nearest_name(found, allowed, cutoff=cutoff)
+    return f" (did you mean {near}?)" if near else ""
+
+
+def nearest_name(found: object, allowed: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """The likeliest of `allowed`; empty where none is near."""
     near = get_close_matches(found, list(allowed), n=1, cutoff=cutoff) if isinstance(found, str) else []
-    return f" (did you mean {near[0]}?)" if near else ""
+    return near[0] if near else ""
 
 
 def shown(value: object) -> str:

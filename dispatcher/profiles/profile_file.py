@@ -50,6 +50,7 @@ _OURS: Final = frozenset(
 )
 """Headers that frame, describe or authorise a request: none of them can carry a signature."""
 
+_DOCUMENT: Final = "docs/profiles.md"
 _HASTY_S: Final = 5.0
 _PASSING: Final = frozenset({408, 425, 429, *range(500, 600)})
 """Statuses that receivers answer with in a bad minute, not for ever."""
@@ -146,12 +147,12 @@ def _read_fields(reading: Reading, document: dict[str, Any]) -> dict[str, Any]:
     """The good values by attribute: those of the file, else the defaults. Refused ones are left out."""
     given: dict[str, object] = {}
     top = [name for name in FIELDS if "." not in name]
-    refuse_unknown(reading, document, [*top, *_TABLES], elsewhere=FIELDS)
+    refuse_unknown(reading, document, [*top, *_TABLES], document=_DOCUMENT, elsewhere=FIELDS)
     given |= {key: value for key, value in document.items() if key in top}
     for table, keys in _TABLES.items():
         match document.get(table, {}):
             case dict() as content:
-                refuse_unknown(reading, content, keys, table=table, elsewhere=FIELDS)
+                refuse_unknown(reading, content, keys, document=_DOCUMENT, table=table, elsewhere=FIELDS)
                 given |= {f"{table}.{key}": value for key, value in content.items() if key in keys}
             case other:
                 reading.refuse(table, shown(other), f"a table, [{table}], with the fields {', '.join(keys)}")

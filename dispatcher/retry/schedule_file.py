@@ -42,7 +42,7 @@ def read_into(reading: Reading, name: str, content: bytes) -> None:
 
 
 def _read_fields(reading: Reading, name: str, document: dict[str, Any]) -> None:
-    refuse_unknown(reading, document, FIELDS)
+    refuse_unknown(reading, document, FIELDS, document="docs/retries.md")
     description = text_of(reading, "description", document.get("description", ""))
     source = text_of(reading, "source", document.get("source", ""))
     relative_to = _relative_to(reading, document.get("relative_to", "previous_failure"))
