@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 They are read back from the server and stand in the result."""
 
-KEY = "bench-operators-key"
+KEY = f"dsk_{secrets.token_urlsafe(32)}"
 
 _LOGGED = 'exec "$@" >>"$0" 2>&1'
 

@@ -20,7 +20,9 @@ from sqlalchemy.exc import ArgumentError
 
 from dispatcher.datafile import nearest_name
 from dispatcher.errors import ConfigurationError, Problem
+from dispatcher.model.access import EXAMPLE_KEY
 from dispatcher.retry.duration import format_duration, parse_duration
+from dispatcher.signing.secrets import Keyring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +31,25 @@ PREFIX: Final = "DISPATCHER_"
 
 COMMAND_LINE_KEY: Final = "DISPATCHER_COMMAND_LINE_KEY"
 """Told by `up` to the API that it starts: the key of this machine's command line, new at each start."""
+
+MIN_KEY_CHARACTERS: Final = 32
+"""Of an operator's key. 32 hexadecimal digits are 128 bits: nobody guesses them."""
+
+MAX_KEY_CHARACTERS: Final = 512
+
+MAKE_KEY: Final = """python3 -c "import secrets; print('dsk_' + secrets.token_urlsafe(32))\""""
+"""The command that makes an operator's key."""
+
+PUBLISHED: Final = frozenset({"change-me", EXAMPLE_KEY})
+"""Secrets that stand, or once stood, in this repository: everybody knows them, however long they are."""
+
+
+class _Refused(ValueError):
+    """A value that cannot be shown, with what may be said of it."""
+
+    def __init__(self, found: str, allowed: str) -> None:
+        super().__init__(allowed)
+        self.found = found
 
 
 def _text(value: str) -> str:
@@ -43,7 +64,27 @@ def database_url(value: str) -> str:
         raise ValueError("a URL such as postgresql://user:password@host/database") from error
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise ValueError("a URL such as postgresql://user:password@host/database")
+    if url.password in PUBLISHED:
+        raise _Refused("the password of the example, which everybody knows", "a password of your own")
     return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def _keyring(value: str) -> str:
+    """The text of a keyring. Raises ConfigurationError with everything that is wrong in it."""
+    Keyring.parse(value)
+    return value
+
+
+def _operator_key(value: str) -> str:
+    """A key that nobody guesses, and that a header can carry."""
+    allowed = f"{MIN_KEY_CHARACTERS} to {MAX_KEY_CHARACTERS} visible ASCII characters, random ones: {MAKE_KEY}"
+    if value in PUBLISHED:
+        raise _Refused("a key that is published with the source code", allowed)
+    if re.fullmatch("[!-~]*", value) is None:
+        raise _Refused("a key with a space, a control character or another character than ASCII", allowed)
+    if not MIN_KEY_CHARACTERS <= len(value) <= MAX_KEY_CHARACTERS:
+        raise _Refused(f"a key of {len(value)} characters", allowed)
+    return value
 
 
 _BROKERS: Final = ("redis://", "rediss://", "redis+socket://", "amqp://", "amqps://", "pyamqp://")
@@ -182,7 +223,7 @@ class Settings:
     default_profile: str = _setting(_text, "the profile of an endpoint that names none", "default")
     egress_addresses: tuple[str, ...] = _setting(_addresses, "what we send from, for receivers' allow lists", ())
     secret_keys: str | None = _setting(
-        _text,
+        _keyring,
         "keyring that seals secrets: id:base64 of 32 bytes, the active one first, separated by commas",
         secret=True,
     )
@@ -190,7 +231,9 @@ class Settings:
         _networks, "networks that may be dialled although not public, by http and with a port too", ()
     )
     egress_proxy: str | None = _setting(_text, "a proxy for everything that is sent", secret=True)
-    bootstrap_key: str | None = _setting(_text, "an operator's API key, made at the start if absent", secret=True)
+    bootstrap_key: str | None = _setting(
+        _operator_key, "an operator's API key, made at the start if absent", secret=True
+    )
     retention_payloads: timedelta = _setting(
         _kept(timedelta(days=8)), "how long events keep their payloads", timedelta(days=30)
     )
@@ -228,9 +271,13 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             continue
         try:
             values[setting.name] = setting.metadata["parse"](raw)
+        except _Refused as error:
+            problems.append(Problem(variable, "", error.found, str(error)))
         except ValueError as error:
             found = "***" if setting.metadata["secret"] else repr(raw)
             problems.append(Problem(variable, "", found, str(error)))
+        except ConfigurationError as error:
+            problems += error.problems
     problems += [
         _unknown(variable, [*known, *_OTHERS])
         for variable in sorted(environ)

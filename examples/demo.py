@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 HERE: Final = Path(__file__).parent
 EVENTS: Final = HERE / "payments.jsonl"
-KEY: Final = "demo-key"
+KEY: Final = f"dsk_{secrets.token_urlsafe(32)}"
 LIMIT_S: Final = 55.0
 """The demo gives up after that, rather than keep anybody waiting."""
 

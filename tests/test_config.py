@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from dataclasses import fields
 from ipaddress import ip_network
+from pathlib import Path
+from secrets import token_hex, token_urlsafe
 
 import pytest
 
 from dispatcher import config
 from dispatcher.errors import ConfigurationError
+from dispatcher.model.access import EXAMPLE_KEY
+
+ROOT = Path(__file__).resolve().parents[1]
 
 GOOD = {
     "DISPATCHER_DATABASE_URL": "postgres://user:secret-word@db.example.com:5433/app?sslmode=require",
@@ -118,6 +126,63 @@ def test_what_only_looks_like_a_service_link_is_refused() -> None:
 def test_no_setting_has_a_name_that_kubernetes_could_set() -> None:
     for setting in fields(config.Settings):
         assert not config.is_service_link(config.PREFIX + setting.name.upper(), "8420"), setting.name
+
+
+def test_a_long_random_operators_key_is_accepted() -> None:
+    for key in (f"dsk_{token_urlsafe(32)}", token_hex(16), "!~" * 256):
+        assert config.load({"DISPATCHER_BOOTSTRAP_KEY": key}).bootstrap_key == key
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        ("change-me", "a key that is published with the source code"),
+        (EXAMPLE_KEY, "a key that is published with the source code"),
+        ("x" * 31, "a key of 31 characters"),
+        ("x" * 513, "a key of 513 characters"),
+        ("secret word" * 4, "a key with a space"),
+        ("secret-word" * 4 + "\n", "a key with a space"),
+        ("secret-wörd" * 4, "a key with a space"),
+    ],
+)
+def test_a_weak_operators_key_is_refused_with_the_command_that_makes_one(key: str, found: str) -> None:
+    line = said({"DISPATCHER_BOOTSTRAP_KEY": key})
+    assert line.startswith(f"DISPATCHER_BOOTSTRAP_KEY: found {found}")
+    assert line.endswith(config.MAKE_KEY)
+    assert key == "change-me" or key not in line
+    command = config.MAKE_KEY.removeprefix('python3 -c "').removesuffix('"')
+    printed = subprocess.run([sys.executable, "-c", command], check=True, capture_output=True, text=True).stdout
+    assert config.load({"DISPATCHER_BOOTSTRAP_KEY": printed.strip()})
+
+
+def test_a_password_or_a_keyring_of_the_example_is_refused_and_not_repeated() -> None:
+    line = said({"DISPATCHER_DATABASE_URL": "postgresql://dispatcher:change-me@postgres:5432/dispatcher"})
+    assert line.startswith("DISPATCHER_DATABASE_URL: found the password of the example")
+    assert "DISPATCHER_SECRET_KEYS: entry 1: found no colon" in said({"DISPATCHER_SECRET_KEYS": "change-me"})
+
+
+SHIPPED = ("bench", "dispatcher", "docs", "examples", "scripts", "workers")
+ASSIGNED = re.compile(r"""DISPATCHER_(BOOTSTRAP_KEY|SECRET_KEYS)["']?\s*[:=]\s*["']?([^\s"'$(]++)(?![(])""")
+
+
+def test_no_secret_that_stands_in_this_repository_is_accepted() -> None:
+    paths = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".env"]
+    paths += [path for name in SHIPPED for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    tried = {("BOOTSTRAP_KEY", key) for key in config.PUBLISHED}
+    for path in paths:
+        text = path.read_text(errors="replace")
+        tried |= set(ASSIGNED.findall(text))
+        tried |= {("BOOTSTRAP_KEY", key) for key in re.findall(r"\bdsk_[A-Za-z0-9_-]{28,}", text)}
+        tried |= {("SECRET_KEYS", key) for key in re.findall(r"\b\w+:[A-Za-z0-9+/]{43}=", text)}
+    assert ("BOOTSTRAP_KEY", EXAMPLE_KEY) in tried
+    accepted = []
+    for name, value in tried:
+        try:
+            config.load({f"DISPATCHER_{name}": value})
+        except ConfigurationError:
+            continue
+        accepted.append((name, value))
+    assert not accepted
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "BROKER_URL"])

@@ -23,7 +23,7 @@ from dispatcher.api.context import (
 )
 from dispatcher.flow import keys as flow
 from dispatcher.ids import parse_id
-from dispatcher.model.access import NAME, Scope
+from dispatcher.model.access import EXAMPLE_KEY, NAME, Scope
 from dispatcher.store import tenants as store
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 _TENANT: Final = "ten_00000000-0000-7000-8000-000000000001"
-_KEY: Final = "dsk_VGhpcyBpcyBubyBrZXksIGJ1dCBhbiBleGFtcGxlIDo"
 _SIGNING_SECRET: Final = "hmsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="  # noqa: S105 - an example
 
 _Scope = Annotated[Scope, Field(strict=False)]  # JSON has no enums
@@ -85,7 +84,7 @@ class Key(BaseModel):
 class CreatedKey(Key):
     """With what is told once; a repeat under the same Idempotency-Key does not have it."""
 
-    key: str = Field(default_factory=str, description="For `Authorization: Bearer`.", examples=[_KEY])
+    key: str = Field(default_factory=str, description="For `Authorization: Bearer`.", examples=[EXAMPLE_KEY])
     signing_secret: str = Field(
         default_factory=str, description="For requests signed by HMAC.", examples=[_SIGNING_SECRET]
     )

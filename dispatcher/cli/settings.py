@@ -10,14 +10,9 @@ import click
 from dispatcher import config as config_
 from dispatcher import wiring
 from dispatcher.cli.output import output_option, print_json, print_table
-from dispatcher.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dispatcher.cli.output import Output
-    from dispatcher.config import Settings
-    from dispatcher.errors import Problem
 
 
 @click.group()
@@ -41,16 +36,5 @@ def show(output: Output) -> None:
 @config.command()
 def check() -> None:
     """Exit 0 if the settings and data files are right; else print every error at once."""
-    settings = config_.load()
-    problems: list[Problem] = []
-    checks: list[Callable[[Settings], object]] = [wiring.catalog]
-    if settings.secret_keys is not None:
-        checks.append(wiring.keyring)
-    for one in checks:
-        try:
-            one(settings)
-        except ConfigurationError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigurationError(problems)
+    wiring.profiles(config_.load())  # which reads the schedules too
     click.echo("the settings and the data files are right")

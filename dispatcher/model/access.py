@@ -21,3 +21,7 @@ NAME: Final = r"^[^\x00-\x1f\x7f-\x9f]+$"
 
 ALL: Final = frozenset({Scope.ADMIN})
 """What an operator's key has that names no scopes."""
+
+
+EXAMPLE_KEY: Final = "dsk_VGhpcyBpcyBubyBrZXksIGJ1dCBhbiBleGFtcGxlIDo"
+"""The API key that examples show. It is public, so it is never accepted as a key."""

@@ -38,7 +38,7 @@ from tests.support.merchant import Merchant, Received, merchant
 from tests.support.system import REPOSITORY, System, until
 from tests.support.tls import Authority
 
-OPERATOR = "operator-of-the-five-systems"
+OPERATOR = "operator-of-the-five-systems-in-this-test"
 SENDERS = "192.0.2.10, 192.0.2.0/28"
 LADDER_S = [0, 5, 300, 1800, 7200, 18000, 36000, 36000]
 EXPONENTIAL_S = [0, 120, 240, 480, 960, 1920, 3840]
