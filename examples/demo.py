@@ -38,6 +38,7 @@ from rich.text import Text
 from sqlalchemy import create_engine, text
 
 from dispatcher import config, wiring
+from dispatcher.cli import plain
 from dispatcher.errors import DispatcherError
 from dispatcher.local import Stack
 from examples.verdict import MEANING, Verdict, judge
@@ -387,6 +388,7 @@ class Interruption:
 @click.option("--events", type=click.IntRange(1), help="Send only so many events, evenly spread over the file.")
 def main(events: int | None) -> None:
     """Run the demo; the last line is RESULT and JSON."""
+    plain.set_up()
     interruption = Interruption()
     verdict: Verdict | None = None
     failure: str | None = None

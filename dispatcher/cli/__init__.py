@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 from sqlalchemy.exc import DBAPIError
@@ -15,6 +16,7 @@ from dispatcher.cli import (
     endpoints,
     events,
     export,
+    plain,
     processes,
     replay,
     settings,
@@ -37,7 +39,14 @@ from dispatcher.cli.trigger import trigger
 from dispatcher.errors import DispatcherError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Root(click.Group):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command. Here, not in `main` below, so that help texts and usage errors are covered too."""
+        plain.set_up()
+        return super().main(*args, **kwargs)
+
+
+@click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
     """Dispatcher: a durable webhook sender for payment platforms.

@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from dispatcher.cli import plain
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -114,7 +116,7 @@ def print_line(text: str, *, style: str = "") -> None:
 
 def print_json(value: object) -> None:
     """Print `value` as JSON: instants as RFC 3339 in UTC, durations in seconds, ids and paths as text."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    text = json.dumps(value, indent=2, ensure_ascii=not plain.has_every_character(sys.stdout), default=_plain)
     # json escapes C0 only. Outside strings these characters cannot stand, so the text stays the same JSON.
     sys.stdout.write(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 

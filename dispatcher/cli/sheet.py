@@ -11,6 +11,8 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Final, Literal
 
+from dispatcher.cli.plain import escaped
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import TextIO
@@ -98,7 +100,10 @@ class _Line:
 def write(
     found: Iterable[Delivery], form: Format, to: TextIO, *, each: Callable[[Delivery], object] | None = None
 ) -> int:
-    """Writes the lines as the deliveries come; `each` is told every one. Returns how many there were."""
+    """Writes the lines as the deliveries come; `each` is told every one. Returns how many there were.
+
+    What the encoding of `to` lacks is escaped. A mark for it could begin a formula.
+    """
     count = 0
 
     def told() -> Iterator[Delivery]:
@@ -109,5 +114,5 @@ def write(
                 each(one)
             yield one
 
-    to.writelines(lines(told(), form))
+    to.writelines(escaped(line, to) for line in lines(told(), form))
     return count
