@@ -2,32 +2,107 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import shlex
+import stat
 from pathlib import Path
 from typing import IO
+
+from dispatcher.errors import Unavailable
 
 # A log that grew beyond this is kept once, under ".1", when its server starts again.
 LOG_BYTES = 10 * 1024 * 1024
 
 
 def read_secret(path: Path) -> str | None:
-    """Return what the file holds without the closing newline; None when there is no such file."""
+    """Return what the file holds without the closing newline; None when there is no such file.
+
+    Raises Unavailable, naming the command that mends it, where others than its owner can get at the file or its folder.
+    """
     try:
-        return path.read_text().rstrip("\n")
+        folder = open_private(path.parent)
     except FileNotFoundError:
         return None
+    try:
+        # Not blocking: to open a pipe waits for its writer.
+        descriptor = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be read: {_why(error)}. Only a file of your own is read.") from error
+    finally:
+        os.close(folder)
+    try:
+        found = os.fstat(descriptor)  # of what was opened: a path could name another file by now
+        if not stat.S_ISREG(found.st_mode):
+            raise Unavailable(f"{path} is not a file, but a secret is kept there: remove it.")
+        _check(path, found, "A secret is in the file", 0o077, "600")
+    except Unavailable:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor) as file:
+        return file.read().rstrip("\n")
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a 0600 file so that a reader finds the old text or the new one, never a part, even after a crash."""
-    building = path.with_name(f"{path.name}.new")
-    building.unlink(missing_ok=True)
-    descriptor = os.open(building, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(f"{text}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    building.replace(path)
+    """Write a 0600 file so that a reader finds the old text or the new one, never a part, even after a crash.
+
+    Raises Unavailable where others than its owner can get at the folder.
+    """
+    building = f"{path.name}.new"
+    folder = open_private(path.parent)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(building, dir_fd=folder)
+        descriptor = os.open(building, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{text}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(building, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def open_private(folder: Path) -> int:
+    """Return a descriptor of a folder of ours that nobody else can list or write; whoever calls closes it.
+
+    Others may pass through: as root the servers run under another account, whose files lie inside. Raises Unavailable,
+    naming the command that mends it, where others can do more, and FileNotFoundError.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise Unavailable(
+            f"The data directory {folder} is another user's: run this as that user, or set DISPATCHER_DATA_DIR."
+        ) from error
+    try:
+        _check(folder, os.fstat(descriptor), "Secrets are in the folder", 0o066, "go-rw")
+    except Unavailable:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check(path: Path, found: os.stat_result, what: str, forbidden: int, right: str) -> None:
+    """Raises Unavailable where the file or folder is another user's, or its mode has one of the `forbidden` bits."""
+    ours, quoted = os.geteuid(), shlex.quote(str(path))
+    if found.st_uid != ours:
+        raise Unavailable(
+            f"{what} {path}, which belongs to user {found.st_uid}, and this is user {ours}: run this as that user, "
+            f"or `chown {ours} {quoted}` if it is yours."
+        )
+    if stat.S_IMODE(found.st_mode) & forbidden:
+        raise Unavailable(
+            f"{what} {path}, which is open to other users (mode {stat.S_IMODE(found.st_mode):04o}): "
+            f"run `chmod {right} {quoted}`."
+        )
+
+
+def _why(error: OSError) -> str:
+    return "it is a symbolic link" if error.errno == errno.ELOOP else str(error.strerror)
 
 
 def open_log(path: Path) -> IO[bytes]:

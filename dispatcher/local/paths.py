@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dispatcher.errors import Unavailable
+from dispatcher.local.files import open_private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,12 +49,14 @@ def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
 def make_data_dir(path: Path) -> Path:
     """Create the data directory, 0700, parents included, and return its absolute path.
 
-    Raises Unavailable, naming DISPATCHER_DATA_DIR, when it cannot be created or written.
+    Raises Unavailable, naming DISPATCHER_DATA_DIR, when it cannot be created or written, and, naming the command that
+    mends it, when it is there and open to others.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - a link in the path is kept
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
+        os.close(open_private(path))
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:

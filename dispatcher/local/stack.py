@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from dispatcher.config import COMMAND_LINE_KEY
-from dispatcher.errors import Unavailable
 from dispatcher.local import processes
 from dispatcher.local.accounts import server_account
 from dispatcher.local.child import Program, print_line
@@ -49,14 +48,9 @@ class Running:
 def find_running(data_dir: Path) -> Running | None:
     """Return the system that runs on this data directory now, for commands beside it; None without one.
 
-    Raises Unavailable where the data directory is another user's.
+    Raises Unavailable where the data directory is another user's, or open to others.
     """
-    try:
-        text = read_secret(data_dir / "running")
-    except PermissionError as error:
-        raise Unavailable(
-            f"The data directory {data_dir} is another user's: run this as that user, or set DISPATCHER_DATA_DIR."
-        ) from error
+    text = read_secret(data_dir / "running")
     if text is None:
         return None
     running = Running(**json.loads(text))

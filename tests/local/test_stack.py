@@ -78,10 +78,10 @@ def test_it_runs_servers_migrations_and_programs_and_restarts_a_killed_server(da
 
 
 def test_a_data_directory_of_another_user_is_one_sentence(data_dir: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(path: Path) -> str:
+    def refuse(path: Path, *_: object) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("dispatcher.local.stack.read_secret", refuse)
+    monkeypatch.setattr("dispatcher.local.files.os.open", refuse)
     with pytest.raises(Unavailable, match="another user's"):
         find_running(data_dir)
 

@@ -14,6 +14,7 @@ import pytest
 from dispatcher.errors import Unavailable
 from dispatcher.local import processes
 from dispatcher.local.child import Program
+from dispatcher.local.files import write_secret
 from dispatcher.local.lock import DataDirLock
 from dispatcher.local.supervisor import Supervisor, stop_leftovers
 
@@ -207,7 +208,7 @@ def test_what_a_killed_supervisor_and_its_killed_guard_left_is_stopped_by_the_ne
 
 def test_a_listed_number_that_is_somebody_elses_by_now_is_left_alone(tmp_path: Path):
     with subprocess.Popen(["sleep", "60"]) as bystander:
-        (tmp_path / "record").write_text(f'[[{bystander.pid}, "another start", "sleep 60"]]')
+        write_secret(tmp_path / "record", f'[[{bystander.pid}, "another start", "sleep 60"]]')
         assert stop_leftovers(tmp_path / "record") == 0
         assert bystander.poll() is None
         bystander.kill()
