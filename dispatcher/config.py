@@ -110,9 +110,14 @@ def _directory(value: str) -> Path:
     return path
 
 
+_DIGITS: Final = 20
+"""No number of a setting has more."""
+
+
 def _number(low: int, high: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
-        if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
+        # int() raises for thousands of digits, unless the interpreter was told otherwise.
+        if not value.isascii() or not value.isdigit() or len(value) > _DIGITS or not low <= int(value) <= high:
             raise ValueError(f"a whole number from {low} to {high}")
         return int(value)
 

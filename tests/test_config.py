@@ -185,6 +185,12 @@ def test_no_secret_that_stands_in_this_repository_is_accepted() -> None:
     assert not accepted
 
 
+def test_a_number_of_thousands_of_digits_is_refused_as_any_other() -> None:
+    assert said({"DISPATCHER_WORKERS": "9" * 5000}).endswith("allowed: a whole number from 1 to 256")
+    assert said({"DISPATCHER_WORKER_TERM_S": "9" * 5000}).endswith("allowed: seconds, from 1 to 600")
+    assert "allowed: a duration such as 30d" in said({"DISPATCHER_RETENTION_PAYLOADS": "9" * 5000 + "d"})
+
+
 @pytest.mark.parametrize("name", ["DATABASE_URL", "BROKER_URL"])
 def test_a_port_that_is_no_number_is_refused_with_what_is_allowed(name: str) -> None:
     scheme = "postgresql" if name == "DATABASE_URL" else "redis"

@@ -27,6 +27,7 @@ from dispatcher.errors import (
     Unauthorized,
     Unavailable,
 )
+from dispatcher.model import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -86,6 +87,9 @@ MAX_FAULTS: Final = 100
 WITH_BODY: Final = frozenset({"PATCH", "POST", "PUT"})
 """The methods whose requests have bodies that we read."""
 
+
+STRICT_JSON: Final = "JSON in UTF-8, its numbers within a double"
+"""What a body has to be."""
 
 _SECRET_FIELDS: Final = frozenset({"auth", "headers", "password", "secret", "secrets"})
 """Whose values no answer repeats."""
@@ -248,8 +252,10 @@ def _refused(request: Request, error: HTTPException) -> Response:
     headers = dict(error.headers) if error.headers else {}
     detail = str(error.detail)
     match error.status_code:
-        case 400:  # FastAPI's, of a body that `json` cannot read, for other reasons than its syntax
-            return _faulty(request, InvalidInput.code, [_fault("/", "no JSON", "JSON in UTF-8, not nested too deeply")])
+        case 400 if isinstance(error.__cause__, RecursionError):  # FastAPI's, of a body that `json` cannot read
+            return _faulty(request, InvalidInput.code, faults(json_text.too_deep("/", json_text.MAX_REQUEST_DEPTH)))
+        case 400:  # the same, of an integer of thousands of digits, or of bytes that are not UTF-8
+            return _faulty(request, InvalidInput.code, [_fault("/", "no JSON", STRICT_JSON)])
         case 404:
             detail = "there is no such path"
         case 405:

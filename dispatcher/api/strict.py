@@ -11,8 +11,9 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 
 from dispatcher.api.gate import INGEST_PATHS
-from dispatcher.api.problems import WITH_BODY
+from dispatcher.api.problems import STRICT_JSON, WITH_BODY
 from dispatcher.errors import InvalidInput
+from dispatcher.model import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from fastapi.dependencies.models import Dependant
     from fastapi.routing import APIRoute
 
-ANSWER_DEPTH: Final = 32
-"""How many levels an answer may have around a value that came in a request."""
 
 MAX_PARAMETERS: Final = 100
 """In one query. More are refused before they are parsed."""
@@ -39,25 +38,20 @@ _known: dict[Callable[..., Any], tuple[str, ...]] = {}
 async def strict(request: Request) -> None:
     """Passes a body that is read in one way only, and can be stored and answered. Raises InvalidInput.
 
-    Python's own reader, which FastAPI has used before this, also takes NaN, infinite numbers and lone surrogates.
+    Python's own reader, which FastAPI has used before this, also takes NaN, infinite numbers and lone surrogates. What
+    it does not take, for its depth or for the digits of an integer, `dispatcher.api.problems` answers as this does.
     Routes that accept events read their bodies themselves.
     """
     if request.method not in WITH_BODY or request.url.path in INGEST_PATHS or not (text := await request.body()):
         return
+    if json_text.is_deeper(text, json_text.MAX_REQUEST_DEPTH):
+        raise json_text.too_deep("/", json_text.MAX_REQUEST_DEPTH)
     try:
         body = orjson.loads(text)
-        orjson.dumps(_inside(body))
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
-        raise InvalidInput("/", f"no JSON ({error})", "JSON in UTF-8, not nested too deeply") from error
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("/", f"no JSON ({error})", STRICT_JSON) from error
     if b"\\u0000" in text and (pointer := _find_nul(body)) is not None:
         raise InvalidInput(pointer, "the character NUL", "Unicode text without it")
-
-
-def _inside(value: Any) -> Any:
-    """The value as deep inside of an answer as any of ours has it: orjson writes fewer levels than it reads."""
-    for _ in range(ANSWER_DEPTH):
-        value = [value]
-    return value
 
 
 def _find_nul(body: Any) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+from dispatcher.model import json_text
 from dispatcher.signing import SCHEMES, Scheme, VerificationError
 
 if TYPE_CHECKING:
@@ -162,9 +163,11 @@ def _variants(body: bytes) -> Iterator[tuple[str, bytes]]:
     yield "with \\r\\n for \\n", body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     yield "without the byte order mark before it", body.removeprefix(_BOM)
     yield "without the white space around it", body.strip()
+    if json_text.is_deeper(body, json_text.MAX_REQUEST_DEPTH):
+        return
     try:
         value = json.loads(body)
-    except (ValueError, RecursionError):
+    except ValueError:
         return
     for change, write in _WRITERS:
         text = write(value)

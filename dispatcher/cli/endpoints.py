@@ -23,6 +23,7 @@ from dispatcher.cli.output import (
     progress_bar,
 )
 from dispatcher.ids import format_id
+from dispatcher.model import json_text
 from dispatcher.retry import parse_duration
 
 if TYPE_CHECKING:
@@ -90,10 +91,8 @@ def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
         if name in chosen:
             chosen[name] = list(chosen[name])
     if "metadata" in chosen:
-        try:
-            chosen["metadata"] = orjson.loads(chosen["metadata"])
-        except orjson.JSONDecodeError as error:
-            raise click.BadParameter(f"found no JSON ({error})", param_hint="--metadata") from error
+        text = chosen["metadata"].encode(errors="surrogateescape")  # as it was typed
+        chosen["metadata"] = json_text.read(text, "--metadata")
     if "headers" in chosen:
         chosen["headers"] = dict(_header(text) for text in chosen["headers"])
     file = chosen.pop("password_file", None)

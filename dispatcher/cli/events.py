@@ -27,6 +27,7 @@ from dispatcher.cli.output import (
 from dispatcher.client import ForeignAnswer, TooMany, Unavailable, Unreachable
 from dispatcher.flow.parse import parse_event, read_line, read_object
 from dispatcher.ids import format_id, uuid7
+from dispatcher.model import json_text
 from dispatcher.model.event import METHODS, Mode, validate
 
 if TYPE_CHECKING:
@@ -120,11 +121,8 @@ def _one(
     source: BinaryIO, event_type: str, object_id: str | None, url: str | None, method: str | None
 ) -> dict[str, Any]:
     """The event whose payload SOURCE is."""
-    try:
-        payload = source.read().strip(b" \t\r\n")
-        orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise click.UsageError(f"SOURCE: found no JSON ({error}); allowed: any JSON value") from error
+    payload = source.read().strip(b" \t\r\n")
+    json_text.check(payload, "SOURCE")
     values: dict[str, Any] = {"type": event_type, "payload": payload, "object_id": object_id}
     if url is not None:
         values["target"] = {"url": url, "method": method}

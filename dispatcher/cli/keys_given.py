@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from dispatcher.errors import InvalidInput
+from dispatcher.model import json_text
 from dispatcher.signing import loaded_keys, parse_secret
 from dispatcher.signing.platform_keys import import_pem
 from dispatcher.signing.standard_webhooks_v1a import PRIVATE_PREFIX, PUBLIC_PREFIX, parse_whpk, parse_whsk
@@ -84,7 +84,7 @@ def public_keys(given: str) -> list[bytes]:
 def jwks_keys(file: Path) -> list[bytes]:
     """The SubjectPublicKeyInfo of every key of a JWKS (RFC 7517). Raises InvalidInput naming the first bad one."""
     try:
-        keys = json.loads(_read(file))["keys"]
+        keys = json_text.read(_read(file), "--jwks")["keys"]
         found = [_from_jwk(one, f"--jwks: /keys/{n}") for n, one in enumerate(keys)]
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput("--jwks", f"no JWKS in {file}", 'a JSON object {"keys": […]}') from error

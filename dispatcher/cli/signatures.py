@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from datetime import datetime
@@ -16,7 +15,9 @@ from dispatcher.cli.arguments import Since
 from dispatcher.cli.diagnosis import Signed, age, fault_of
 from dispatcher.cli.output import output_option, print_json, print_line, visible
 from dispatcher.clock import SYSTEM
+from dispatcher.errors import InvalidInput
 from dispatcher.ids import format_id, uuid7
+from dispatcher.model import json_text
 from dispatcher.signing import SCHEMES
 from dispatcher.signing.scheme import TOLERANCE_S
 
@@ -222,8 +223,8 @@ def _read_headers(content: bytes) -> tuple[dict[str, str], str | None]:
     """The headers in a file, and the hash of the body that was sent where the delivery log is what the file holds."""
     text = content.decode("utf-8-sig", errors="replace")
     try:
-        value: Any = json.loads(text)
-    except ValueError:
+        value: Any = json_text.read(text.encode(), "--headers-file", depth=json_text.MAX_REQUEST_DEPTH)
+    except InvalidInput:
         # The request's first line, as browsers and curl copy it, is no header.
         return _lines(tuple(line for line in text.splitlines() if line.strip() and not _REQUEST.match(line))), None
     sent_sha256 = None

@@ -24,7 +24,7 @@ MAX_PAYLOAD_BYTES: Final = 1024 * 1024
 
 def write(values: Mapping[str, Any], *, pointer: str = "") -> bytes:
     """An object. Raises InvalidInput for a value that JSON does not have."""
-    return json_text.write(dict(values), pointer)
+    return json_text.write(dict(values), pointer, depth=json_text.MAX_REQUEST_DEPTH)
 
 
 def given(values: Mapping[str, Any], *, keep: str = "") -> dict[str, Any]:
@@ -44,7 +44,7 @@ def write_event(event: Mapping[str, Any], *, pointer: str = "") -> bytes:
     if isinstance(payload := event["payload"], bytes):
         _check_text(payload, f"{pointer}/payload")
         values["payload"] = orjson.Fragment(payload)
-    return json_text.write(values, pointer)
+    return json_text.write(values, pointer, depth=json_text.MAX_REQUEST_DEPTH)
 
 
 def batches(items: Iterable[bytes], *, name: str) -> Iterator[bytes]:

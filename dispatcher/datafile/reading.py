@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
-from dispatcher.datafile.toml_lines import locate
+from dispatcher.datafile.toml_lines import MAX_DEPTH, MAX_DIGITS, beyond_limits, locate
 from dispatcher.errors import Problem
 
 if TYPE_CHECKING:
@@ -89,10 +89,14 @@ def parse(reading: Reading, name: str, content: bytes, *, fields: Collection[str
     if not text.strip():
         reading.refuse("", "an empty file", f"a TOML file with the fields {', '.join(fields)}")
         return None
+    if beyond := beyond_limits(text):
+        found, at = beyond
+        allowed = f"at most {MAX_DEPTH} levels and {MAX_DIGITS} digits"
+        reading.refuse(_field_on(text, at, fields), found, allowed, line=at)
+        return None
     try:
         document = tomllib.loads(text)
-    # ValueError: an integer of thousands of digits, a day 32. RecursionError: arrays within arrays within …
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:  # also for a day 32
         message, line = _syntax_error(error, text)
         reading.refuse(_field_on(text, line, fields), message, "TOML 1.0", line=line)
         return None
@@ -181,8 +185,6 @@ def all_problems(readings: Iterable[Reading]) -> Iterator[Problem]:
 
 def _syntax_error(error: Exception, text: str) -> tuple[str, int | None]:
     """What tomllib says, and at which line. Python 3.11 to 3.13 give the line only at the message's end."""
-    if isinstance(error, RecursionError):
-        return "arrays or tables nested too deeply", None
     message = str(error)
     if message.endswith(" (at end of document)"):
         return message.removesuffix(" (at end of document)"), text.rstrip().count("\n") + 1

@@ -1,4 +1,4 @@
-"""Where each value of a TOML document stands, which tomllib does not tell."""
+"""Where each value of a TOML document stands, which tomllib does not tell; and what it might not read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import tomllib
 from typing import Final
 
-# One token of a *valid* document: tomllib has judged it before. A multi-line string may end in up to five quotes,
+# One token of a *valid* document; of another one, up to its fault. A multi-line string may end in up to five quotes,
 # of which the last three close it (TOML 1.0, String).
 _TOKEN: Final = re.compile(
     r'''
@@ -16,9 +16,39 @@ _TOKEN: Final = re.compile(
     | (?P<punctuation> [\[\]{}=,] )
     | (?P<space> [ \t\r]+ )
     | (?P<bare> [^\s"'\#\[\]{}=,]+ )
+    | (?P<unclosed> ["'] .* )
     ''',
     re.VERBOSE | re.DOTALL,
 )
+
+
+MAX_DEPTH: Final = 16
+"""How deep arrays and inline tables may nest. No data file needs more than three."""
+
+MAX_DIGITS: Final = 300
+"""Of a number. Python reads integers of 4,300 digits, unless it was told otherwise."""
+
+
+def beyond_limits(text: str) -> tuple[str, int] | None:
+    r"""What in the text a parser might not read on every interpreter, and its line, from 1; None if there is nothing.
+
+    >>> beyond_limits("a = [1]\nb = " + "[" * 17)
+    ('arrays or tables nested too deeply', 2)
+    """
+    depth = 0
+    line = 1
+    for token in _TOKEN.finditer(text):
+        found = token.group()
+        if found in ("[", "{"):
+            depth += 1
+        elif found in ("]", "}"):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            return "arrays or tables nested too deeply", line
+        if token.lastgroup == "bare" and sum(map(str.isdigit, found)) > MAX_DIGITS:
+            return f"a number of more than {MAX_DIGITS} digits", line
+        line += found.count("\n")
+    return None
 
 
 def locate(text: str) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 from datetime import datetime
 from json import JSONDecoder
 from typing import TYPE_CHECKING, Any, Final
@@ -12,10 +11,11 @@ import orjson
 
 from dispatcher.errors import InvalidInput
 from dispatcher.ids import DEFAULT_TENANT, parse_id
+from dispatcher.model import json_text
 from dispatcher.model.event import Event, Mode, Target, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from uuid import UUID
 
 FIELDS: Final = (
@@ -42,16 +42,16 @@ def read_object(text: bytes) -> object:
     """The JSON value; of an object, the member `payload` as the bytes that it was written in.
 
     A payload is sent as it came: a number of more digits than a float has would be another one otherwise. Raises
-    orjson.JSONDecodeError, a ValueError.
+    orjson.JSONDecodeError, a ValueError, and InvalidInput for what nests too deeply for any parser.
 
     >>> read_object(b'{"type": "a", "payload": {"amount": 12345678901234567890.10}}')
     {'type': 'a', 'payload': b'{"amount": 12345678901234567890.10}'}
     """
-    values = orjson.loads(text)
+    values, kind = _parse(text, around=1)
     if isinstance(values, dict) and "payload" in values:
-        with _depth():
-            written = text.decode()
-            values["payload"], _ = _payload(written, written.index("{"))
+        written = text.decode()
+        payload, _ = _payload(written, written.index("{"))
+        values["payload"] = kind(payload)
     return values
 
 
@@ -63,7 +63,7 @@ def read_batch(text: bytes) -> list[object]:
     >>> read_batch(b'{"events": [{"payload": 1.10}, 2]}')
     [{'payload': b'1.10'}, 2]
     """
-    values = orjson.loads(text)
+    values, kind = _parse(text, around=3)
     if not isinstance(values, dict):
         raise InvalidInput("/", type(values).__name__, 'an object such as {"events": […]}')
     for name in values:
@@ -75,21 +75,21 @@ def read_batch(text: bytes) -> list[object]:
         raise InvalidInput("/events", found, f"a list of 1 to {MAX_BATCH} events")
     if not 1 <= len(events) <= MAX_BATCH:
         raise InvalidInput("/events", f"{len(events)} events", f"1 to {MAX_BATCH}")
-    with _depth():
-        written = text.decode()
-        _, at = _SCAN(written, _skip(written, written.index("{") + 1))
-        at = _skip(written, _skip(written, at) + 1)
-        for n, event in enumerate(events):
-            if written[at] != ("," if n else "["):
-                raise _twice()
-            at = _skip(written, at + 1)
-            if written[at] == "]":
-                raise _twice()
-            if isinstance(event, dict) and "payload" in event and written[at] == "{":
-                event["payload"], at = _payload(written, at)
-            else:
-                _, at = _SCAN(written, at)
-            at = _skip(written, at)
+    written = text.decode()
+    _, at = _SCAN(written, _skip(written, written.index("{") + 1))
+    at = _skip(written, _skip(written, at) + 1)
+    for n, event in enumerate(events):
+        if written[at] != ("," if n else "["):
+            raise _twice()
+        at = _skip(written, at + 1)
+        if written[at] == "]":
+            raise _twice()
+        if isinstance(event, dict) and "payload" in event and written[at] == "{":
+            payload, at = _payload(written, at)
+            event["payload"] = kind(payload)
+        else:
+            _, at = _SCAN(written, at)
+        at = _skip(written, at)
     if written[at] != "]" or written[_skip(written, at + 1)] != "}":
         raise _twice()
     return events
@@ -100,13 +100,17 @@ def _twice() -> InvalidInput:
     return InvalidInput("/events", "the field twice", "the field once")
 
 
-@contextmanager
-def _depth() -> Iterator[None]:
-    """What is nested too deeply (beyond some 900, a little less than orjson's own limit) as orjson says it."""
-    try:
-        yield
-    except RecursionError as error:
-        raise orjson.JSONDecodeError("nested too deeply", "", 0) from error
+def _parse(text: bytes, *, around: int) -> tuple[Any, type[bytes]]:
+    """The value, and the type of its payloads, which are `around` levels inside: checked already, or to be checked.
+
+    Which payload it is that nests too deeply, `validate` finds out. What would overflow the readers here is refused.
+    """
+    kind: type[bytes] = json_text.CheckedText
+    if json_text.is_deeper(text, json_text.MAX_DEPTH + around):
+        if json_text.is_deeper(text, json_text.MAX_PARSED_DEPTH):
+            raise json_text.too_deep("/", json_text.MAX_REQUEST_DEPTH)
+        kind = bytes
+    return orjson.loads(text), kind
 
 
 def _payload(text: str, at: int) -> tuple[bytes, int]:
@@ -168,6 +172,8 @@ def read_line(line: bytes, number: int) -> dict[str, Any]:
         values = read_object(line)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"line {number}", f"no JSON ({error})", "one JSON object a line") from error
+    except InvalidInput as error:
+        raise InvalidInput(f"line {number}", error.found, error.allowed) from error
     event = parse_event(values, pointer=f"line {number}: ")
     validate(event, pointer=f"line {number}: ")  # again when it is accepted, but there the line is not known
     assert isinstance(values, dict)

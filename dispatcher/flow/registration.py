@@ -14,6 +14,7 @@ import orjson
 from dispatcher.egress import parse_url
 from dispatcher.errors import InvalidInput
 from dispatcher.flow.rules import url_policy
+from dispatcher.model import json_text
 from dispatcher.model.endpoint import validate_event_types
 from dispatcher.signing import SCHEMES
 
@@ -98,6 +99,8 @@ def metadata(asked: Mapping[str, Any] | None) -> dict[str, Any]:
         raise InvalidInput("/metadata", str(error), allowed) from error
     if b"\\u0000" in stored:
         raise InvalidInput("/metadata", "the character NUL", allowed)
+    if json_text.is_deeper(stored, json_text.MAX_DEPTH):
+        raise json_text.too_deep("/metadata")
     if len(stored) > METADATA_BYTES:
         raise InvalidInput("/metadata", f"{len(stored)} bytes", f"at most {METADATA_BYTES} bytes")
     if orjson.loads(stored) != (asked or {}):

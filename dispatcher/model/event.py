@@ -143,7 +143,8 @@ def _is_aware(instant: datetime) -> bool:
 
 def _payload_bytes(payload: Any, pointer: str) -> bytes:
     if isinstance(payload, bytes):
-        if len(payload) <= MAX_PAYLOAD_BYTES:  # the caller says so of longer ones; do not parse them first
+        # Of longer ones the caller says so; they are not parsed first.
+        if len(payload) <= MAX_PAYLOAD_BYTES and not isinstance(payload, json_text.CheckedText):
             json_text.check(payload, pointer)
         return payload
     return json_text.write(payload, pointer)

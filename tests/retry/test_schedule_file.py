@@ -102,7 +102,9 @@ BROKEN = {
     "jitter infinite": Broken(changed("0.5", "1e999"), 8, "jitter", "inf", "a number from 0 to 1"),
     "jitter a boolean": Broken(changed("0.5", "true"), 8, "jitter", "true", "a number from 0 to 1"),
     "jitter text": Broken(changed("0.5", '"10%"'), 8, "jitter", "'10%'", "a number from 0 to 1"),
-    "an integer of thousands of digits": Broken(changed("0.5", "9" * 5_000), None, "", "Exceeds the limit", "TOML 1.0"),
+    "an integer of hundreds of digits": Broken(changed("0.5", "9" * 301), 8, "jitter", "300 digits", "300 digits"),
+    "an integer of thousands of digits": Broken(changed("0.5", "9" * 5_000), 8, "jitter", "300 digits", "300 digits"),
+    "an integer within that": Broken(changed("0.5", "9" * 300), 8, "jitter", "a huge number", "a number from 0 to 1"),
     "relative to nothing known": Broken(
         changed("previous_failure", "first"), 3, "relative_to", "'first'", "(did you mean first_attempt?)"
     ),
@@ -128,7 +130,14 @@ BROKEN = {
     "empty": Broken("", None, "", "an empty file", "description, source, relative_to, waits, jitter"),
     "blank": Broken("\n \n", None, "", "an empty file", "a TOML file"),
     "too big": Broken(GOOD + b"#" * 65_536, None, "", "a file of more than 65,536 bytes", "at most 65,536 bytes"),
-    "nested without end": Broken("waits = " + "[" * 60_000, None, "", "nested too deeply", "TOML 1.0"),
+    "nested without end": Broken("waits = " + "[" * 60_000, 1, "waits", "nested too deeply", "at most 16 levels"),
+    "nested deeply": Broken(f"\nwaits = {'[' * 17}{']' * 17}", 2, "waits", "nested too deeply", "at most 16 levels"),
+    "tables nested deeply": Broken("a = " + "{a=" * 17 + "1" + "}" * 17, 1, "", "nested too deeply", "at most 16"),
+    "nested as deeply as may be": Broken(
+        changed("0.5", "[" * 16 + "]" * 16), 8, "jitter", "an array", "a number from 0 to 1"
+    ),
+    "brackets in strings": Broken(changed("0.5", f"'{'[' * 99}'"), 8, "jitter", "'[[[", "a number from 0 to 1"),
+    "a string without an end": Broken('a = "' + '\\"' * 30_000, 1, "", "", "TOML 1.0"),
 }
 
 
