@@ -23,6 +23,7 @@ from dispatcher.cli import (
     tail,
     verbs,
 )
+from dispatcher.cli.arguments import suggest_choices
 from dispatcher.cli.erase import erase
 from dispatcher.cli.find import find
 from dispatcher.cli.keys import keys
@@ -96,6 +97,7 @@ cli.add_command(verify)
 cli.add_command(trigger)
 cli.add_command(listen)
 verbs.install(cli)
+suggest_choices(cli)
 
 
 def main() -> None:

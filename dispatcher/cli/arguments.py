@@ -10,6 +10,7 @@ from uuid import UUID
 import click
 
 from dispatcher.clock import SYSTEM
+from dispatcher.datafile import nearest
 from dispatcher.errors import InvalidInput
 from dispatcher.ids import parse_id
 from dispatcher.retry import parse_duration
@@ -33,6 +34,23 @@ class Id(click.ParamType[UUID]):
             return parse_id(self.prefix, value)
         except InvalidInput as error:
             self.fail(f"found {error.found}; allowed: {error.allowed}", param, ctx)
+
+
+class Choice(click.Choice[Any]):
+    """One of several words; another one is answered with the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """What click says, and the word that was likely meant."""
+        return super().get_invalid_choice_message(value, ctx) + nearest(str(value), map(str, self.choices))
+
+
+def suggest_choices(command: click.Command) -> None:
+    """Give each choice of the command, and of those below it, the nearest word: click has that for names only."""
+    for parameter in command.params:
+        if type(parameter.type) is click.Choice:
+            parameter.type = Choice(parameter.type.choices, case_sensitive=parameter.type.case_sensitive)
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        suggest_choices(below)
 
 
 class Since(click.ParamType[datetime]):
