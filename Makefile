@@ -3,6 +3,9 @@ PYTHON = .venv/bin/python
 ARGS =
 ONLY =
 
+# Tests, demo and benchmarks start many processes: without bytecode each of them would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test up bench crash attack lint clean
 .DEFAULT_GOAL := help
 
@@ -24,7 +27,7 @@ demo: setup
 	@$(PYTHON) -m examples.demo $(ARGS)
 
 test: setup
-	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 up: setup
 	@$(PYTHON) -m dispatcher up $(ARGS)

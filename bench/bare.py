@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import multiprocessing
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -15,6 +14,7 @@ from typing import Any
 import aiohttp
 import uvloop
 
+from bench import processes
 from dispatcher.clock import SYSTEM
 from dispatcher.egress import AddressPolicy, PinnedTransport, UrlPolicy, build_request, parse_url, send
 from dispatcher.wiring import USER_AGENT
@@ -89,7 +89,7 @@ def cpu_us_per_post(
 
     `client` is aiohttp or transport; `authority` the file of who signed the receiver's certificate.
     """
-    context = multiprocessing.get_context("spawn")
+    context = processes.context()
     ours, theirs = context.Pipe()
     process = context.Process(target=_run, args=(theirs, client, url, body, posts, authority), daemon=True)
     process.start()

@@ -7,7 +7,6 @@ and of an answer it reads the status and where it ends.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from uuid import UUID
 import orjson
 import uvloop
 
+from bench import processes
 from bench.generator import payload
 from dispatcher.ids import format_id
 
@@ -144,7 +144,7 @@ class Callers:
     """The callers' process. Tenants take turns: event n is of tenant n modulo their number."""
 
     def __init__(self, port: int, key: str, tenants: Sequence[UUID], *, payload_bytes: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = processes.context()
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=_run, args=(theirs, port, key, tenants, payload_bytes), daemon=True, name="bench-callers"

@@ -7,7 +7,6 @@ stalls does not hide its stall by stalling the load too (coordinated omission).
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import orjson
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
+from bench import processes
 from dispatcher import Event, Wakeup, emit_many
 
 BATCH = 500
@@ -117,7 +117,7 @@ class Generator:
     """The generator's process. Tenants take turns: event n goes to tenant n modulo their number."""
 
     def __init__(self, database_url: str, broker_url: str, tenants: Sequence[UUID], *, payload_bytes: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = processes.context()
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, database_url, broker_url, tenants, payload_bytes)
         self._process = context.Process(target=_run, args=arguments, daemon=True, name="bench-generator")

@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import json
 import logging
-import multiprocessing
 import os
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from celery import Celery
 from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from bench import processes
 from bench.generator import payload
 from dispatcher.ids import format_id, uuid7
 
@@ -140,7 +140,7 @@ class Producer:
     """A process of its own that sends a task for each event. A context manager."""
 
     def __init__(self, broker_url: str, targets: Sequence[tuple[str, str]], *, payload_bytes: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = processes.context()
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, broker_url, targets, payload_bytes)
         self._process = context.Process(target=_produce, args=arguments, daemon=True, name="bench-naive-producer")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import multiprocessing
 import os
 import resource
 import ssl
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import uvloop
+
+from bench import processes
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok"
 CLOSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
@@ -163,7 +164,7 @@ class Receiver:
         self._certificate = certificate
 
     def __enter__(self) -> Self:
-        context = multiprocessing.get_context("spawn")
+        context = processes.context()
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, self._certificate)
         self._process = context.Process(target=_serve, args=arguments, daemon=True, name="bench-receiver")

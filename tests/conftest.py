@@ -21,6 +21,40 @@ from dispatcher.wiring import PLANS
 from tests.support import walk
 from tests.support.servers import drop_database, fresh_database, start_postgres
 
+LONGEST_FIRST = (
+    "crash/test_processes.py",
+    "api/test_openapi.py",
+    "bench/test_workloads.py",
+    "crash/test_servers.py",
+    "scenarios/test_demo.py",
+    "api/test_bad_input.py",
+    "scenarios/test_systems.py",
+    "api/test_isolation.py",
+    "crash/test_supervisor.py",
+    "client/test_typing.py",
+    "signing/test_a_new_scheme.py",
+    "local/test_stack.py",
+    "local/test_postgres.py",
+    "flow/test_evidence.py",
+    "flow/test_emit_sqlalchemy20.py",
+)
+"""Files that take more than some seconds, those that wait beside those that compute.
+
+A file is one worker's, so a long one that began last would run alone while the other cores have nothing left to do.
+"""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for a process or a due time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8) + 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: n for n, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 @pytest.fixture(scope="session")
 def servers_data_dir() -> Iterator[Path]:

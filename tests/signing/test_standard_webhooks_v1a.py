@@ -14,13 +14,14 @@ from dispatcher.errors import InvalidInput
 from dispatcher.signing import SCHEMES, Secret, VerificationError, generate_secret, platform_keys, sign_all
 from dispatcher.signing.standard_webhooks_v1a import parse_whpk, parse_whsk, write_whpk, write_whsk
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "standard_webhooks_v1a.json").read_text())
+VECTORS_DIR = Path(__file__).parents[1] / "vectors"
+VECTORS = json.loads((VECTORS_DIR / "standard_webhooks_v1a.json").read_text())
 
 scheme = SCHEMES["standard_webhooks_v1a"]
 
 AT = 1_614_265_330
 KEY = platform_keys.generate_key("ed25519")
-RSA = platform_keys.generate_key("rsa")
+RSA = platform_keys.import_pem((VECTORS_DIR / "rfc9500_rsa_2048.pem").read_bytes())
 SEED = b"planted-canary-of-32-bytes-aaaaa"
 SEED_TEXT = base64.b64encode(SEED).decode()
 
