@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).parent
 EVENTS: Final = HERE / "payments.jsonl"
 KEY: Final = f"dsk_{secrets.token_urlsafe(32)}"
-LIMIT_S: Final = 55.0
-"""The demo gives up after that, rather than keep anybody waiting."""
+LIMIT_S: Final = 55
+"""The demo gives up after that, rather than keep anybody waiting; `--limit` says otherwise."""
 
 MERCHANTS: Final[dict[str, tuple[list[str] | None, str]]] = {
     "healthy": (None, "accepts everything"),
@@ -67,8 +67,9 @@ console = Console(highlight=False)
 class Demo:
     """One run, from an empty data directory to the verdict. `cleanup` ends and removes whatever is left."""
 
-    def __init__(self, folder: Path, cleanup: ExitStack) -> None:
+    def __init__(self, folder: Path, cleanup: ExitStack, *, limit_s: float = LIMIT_S) -> None:
         self.folder = folder
+        self.limit_s = limit_s
         self.cleanup = cleanup
         self.log_file = cleanup.enter_context((folder / "demo.log").open("a", encoding="utf-8"))
         logging.basicConfig(stream=self.log_file, level=logging.INFO, force=True)
@@ -205,9 +206,9 @@ class Demo:
                     console.print(one_line(counts, now_s), soft_wrap=True)
                 if finished:
                     return
-                if now_s > LIMIT_S:
+                if now_s > self.limit_s:
                     open_ = sum(map(unfinished, counts.values()))
-                    raise DispatcherError(f"{open_} deliveries have not ended after {LIMIT_S:.0f} s")
+                    raise DispatcherError(f"{open_} deliveries have not ended after {self.limit_s:.0f} s")
                 time.sleep(0.15)
 
     def count(self) -> dict[str, Counter[str]]:
@@ -386,7 +387,15 @@ class Interruption:
 
 @click.command()
 @click.option("--events", type=click.IntRange(1), help="Send only so many events, evenly spread over the file.")
-def main(events: int | None) -> None:
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="SECONDS",
+    default=LIMIT_S,
+    show_default=True,
+    help="Give up after so long: a slow machine needs more.",
+)
+def main(events: int | None, limit: int) -> None:
     """Run the demo; the last line is RESULT and JSON."""
     plain.set_up()
     interruption = Interruption()
@@ -399,7 +408,7 @@ def main(events: int | None) -> None:
         folder.chmod(0o755)  # as root, the servers run under another account
         kept = folder.with_suffix(".log")
         try:
-            verdict = Demo(folder, cleanup).run(events)
+            verdict = Demo(folder, cleanup, limit_s=limit).run(events)
             failure = None if verdict.exit_code == 0 else "the verdict is not what it should be"
         except Interrupted:
             interrupted = True

@@ -9,27 +9,29 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, text
 
 from dispatcher.local.accounts import server_account
 from dispatcher.local.guard import Guard
 from dispatcher.local.paths import remove_data_dir
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.local.redis import EmbeddedRedis
+from dispatcher.store import search
 from dispatcher.wiring import PLANS
 from tests.support import walk
 from tests.support.servers import drop_database, fresh_database, start_postgres
 
 LONGEST_FIRST = (
-    "crash/test_processes.py",
+    "crash/test_no_worker_taken.py",
     "api/test_openapi.py",
     "bench/test_workloads.py",
-    "crash/test_servers.py",
     "scenarios/test_demo.py",
     "api/test_bad_input.py",
     "scenarios/test_systems.py",
     "api/test_isolation.py",
+    "crash/test_processes.py",
     "crash/test_supervisor.py",
     "client/test_typing.py",
     "signing/test_a_new_scheme.py",
@@ -44,6 +46,7 @@ A file is one worker's, so a long one that began last would run alone while the 
 """
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: many tests wait for a process or a due time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -54,6 +57,22 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {Path(__file__).parent / name: n for n, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+# How long an example or a search takes is the machine's affair: a busy one fails no test for it.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_searches() -> Iterator[None]:
+    """A search may take five minutes, not five seconds."""
+    limits = search._SETTINGS.text
+    assert f"'{search.LONGEST_S}s'" in limits
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_SETTINGS", text(limits.replace(f"'{search.LONGEST_S}s'", "'300s'")))
+        patch.setattr(search, "LONGEST_S", 300)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -25,12 +25,12 @@ from dispatcher.ids import format_id, uuid7
 from dispatcher.model.event import BodyForm, StoredEvent
 from dispatcher.model.event import body as body_of
 from dispatcher.signing import SCHEMES, Secret, public_keys
+from tests.support.patience import PATIENCE_S
 
 DOCUMENT = Path(__file__).parents[1] / "docs/receivers.md"
 FILES = re.findall(
     r"^### (.+)\n(?:(?!^###? ).*\n)*?```(?:python|javascript)\n((?:.*\n)*?)```", DOCUMENT.read_text(), re.MULTILINE
 )
-PATIENCE_S = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from dispatcher.api.app import make_app
+from dispatcher.clock import SYSTEM, Clock
 from dispatcher.config import Settings
 from dispatcher.egress import AddressPolicy, PinnedTransport
 from tests.api.callers import bearer, make_tenant
@@ -29,6 +30,7 @@ async def serving(
     *,
     private: bool = False,
     profile: str = "default",
+    clock: Clock = SYSTEM,
     **changes: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """An operator's client of an application that sends over `transport`; of one profile, `changes` are made.
@@ -51,6 +53,7 @@ async def serving(
         app.state.context = replace(
             context,
             transport=transport,
+            clock=clock,
             profiles=profiles,
             register=replace(context.register, profiles=profiles),
         )

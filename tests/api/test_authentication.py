@@ -19,7 +19,7 @@ from dispatcher.store import idempotency, tenants
 from tests.api.callers import AT, Time, bearer, make_key, serving, signature_headers
 from tests.api.conftest import OPERATOR
 from tests.support import walk
-from tests.support.served import eventually
+from tests.support.patience import eventually
 
 EVENT = {"type": "payment.completed", "payload": {"amount": 1000}}
 LISTED = "/v1/endpoints?limit=1"

@@ -32,7 +32,7 @@ Sign = Callable[..., dict[str, str]]
 
 
 def run(*command: str, environ: Mapping[str, str] | None = None) -> str:
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

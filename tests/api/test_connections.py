@@ -12,8 +12,8 @@ import pytest
 from fastapi import FastAPI, Request, Response
 
 from dispatcher.api.connections import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, REASONS
-from tests.support.served import PATIENCE_S, Served, served
-from tests.support.system import until
+from tests.support.patience import PATIENCE_S, until
+from tests.support.served import Served, served
 
 SHORT_S = 0.2
 
@@ -151,7 +151,7 @@ def test_no_refusal_is_mixed_into_an_earlier_answer() -> None:
         caller.send(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
         assert entered.wait(PATIENCE_S)
         caller.send(b"\x00 junk\r\n\r\n")
-        until(lambda: api.lobby.closed["malformed"], PATIENCE_S, "the junk is seen")
+        until(lambda: api.lobby.closed["malformed"], "the junk is seen")
         let_go.set()
         status, headers, body = caller.answer()
         assert (status, json.loads(body)) == (200, {"status": "slow"})
@@ -219,7 +219,7 @@ def test_nothing_of_a_body_is_read_that_nobody_asked_for(api: Served) -> None:
         assert headers.get("content-length") == "2"
         caller.send(*[b"b" * 65536] * 8)  # it is dropped: the answer above was not lost to a reset
         assert caller.is_closed()
-    until(lambda: api.lobby.held_bytes == 0, PATIENCE_S, "nothing is held")
+    until(lambda: api.lobby.held_bytes == 0, "nothing is held")
 
 
 def test_unfinished_bodies_share_a_bound() -> None:
@@ -227,15 +227,15 @@ def test_unfinished_bodies_share_a_bound() -> None:
         head = b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 700000\r\n\r\n"
         with api.connect() as first, api.connect() as second, api.connect() as third:
             first.send(head, b"b" * 600_000)
-            until(lambda: api.lobby.held_bytes == 600_000, PATIENCE_S, "the first body is held")
+            until(lambda: api.lobby.held_bytes == 600_000, "the first body is held")
             second.send(head, b"b" * 600_000)
             status, headers, body = first.answer()
             assert (status, problem(body)["code"]) == (503, "UNAVAILABLE"), "the one that began first makes room"
             assert headers["retry-after"] == "1"
-            until(lambda: api.lobby.held_bytes == 600_000, PATIENCE_S, "the second body is held")
+            until(lambda: api.lobby.held_bytes == 600_000, "the second body is held")
             assert json.loads(second.send(b"b" * 100_000).answer()[2]) == {"length": 700_000}
             assert third.send(GET, b"\r\n").answer()[0] == 200
-        until(lambda: api.lobby.held_bytes == 0, PATIENCE_S, "nothing is held")
+        until(lambda: api.lobby.held_bytes == 0, "nothing is held")
 
 
 # Time
@@ -301,7 +301,7 @@ def test_work_that_takes_longer_than_every_limit_is_waited_for() -> None:
 def test_who_does_not_take_an_answer_is_closed(hasty: Served) -> None:
     with hasty.connect() as caller:
         caller.send(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
-        until(lambda: hasty.lobby.closed["write_timeout"], PATIENCE_S, "it is closed")
+        until(lambda: hasty.lobby.closed["write_timeout"], "it is closed")
         assert not hasty.lobby.open
 
 
@@ -344,7 +344,7 @@ def test_many_half_sent_requests_leave_room_for_whole_ones() -> None:
         assert len(api.lobby.open) <= 20
         for one in silent:
             one.close()
-        until(lambda: not api.lobby.open, PATIENCE_S, "all have left")
+        until(lambda: not api.lobby.open, "all have left")
         assert not api.lobby.unheard
         assert not api.lobby.sending
         assert not api.lobby.lingering

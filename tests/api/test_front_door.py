@@ -28,8 +28,8 @@ from dispatcher.ids import uuid7
 from dispatcher.store import tenants
 from tests.api.callers import bearer, signature_headers
 from tests.support import walk
-from tests.support.served import PATIENCE_S, Served, served
-from tests.support.system import until
+from tests.support.patience import PATIENCE_S, until
+from tests.support.served import Served, served
 
 OPERATOR = "operator-key-of-the-front-door-tests-0001"
 T = TypeVar("T")
@@ -147,8 +147,8 @@ def test_a_client_that_leaves_in_mid_body_is_no_error(
         before = sum(api.app.state.context.traffic.answers.values())
         with api.connect() as caller:
             caller.send(head(path, 100_000, headers), b"{")
-            until(lambda: api.lobby.sending, PATIENCE_S, "its body is awaited")
-        until(lambda: not api.lobby.sending, PATIENCE_S, "it has left")
+            until(lambda: api.lobby.sending, "its body is awaited")
+        until(lambda: not api.lobby.sending, "it has left")
         assert client.get("/healthz").status_code == 200
         assert sum(api.app.state.context.traffic.answers.values()) == before + 1, path
     assert not [record for record in caplog.records if record.levelname == "ERROR"]

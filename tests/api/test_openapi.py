@@ -301,7 +301,6 @@ MANY: Final = {"POST /v1/events/batch", "POST /v1/endpoints/import"}
 """Which answer for each item of theirs: the request is accepted, and a bad item is named as failed."""
 
 
-@pytest.mark.timeout(300)  # some 35 s of one core, which others may be using too
 def test_the_application_does_what_the_document_says(migrated_database_url: str) -> None:
     app = make_app(Settings(database_url=migrated_database_url, secret_keys=walk.KEYS.reveal(), bootstrap_key=OPERATOR))
     try:

@@ -22,14 +22,13 @@ import psutil
 
 from tests.attack import attacks
 from tests.support import walk
-from tests.support.system import until
+from tests.support.patience import PATIENCE_S, until
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = "operator-key-of-the-attacked-api-000001"
 EVENTS_PER_S = 50
 CALLERS = 5
 PROBE_S = 0.1
-START_S = 100.0
 MEMORY_MB = 512
 """What the process may hold more under attack than without: all unfinished bodies together, 256 MiB, as much for what
 the allocator keeps of them, and 20 kB for each of 4,096 connections."""
@@ -99,12 +98,12 @@ class Api:
         }
         process = subprocess.Popen([sys.executable, "-m", "dispatcher", "api"], env=env, cwd=REPOSITORY)
         try:
-            until(self._answers, START_S, "the API answers")
+            until(self._answers, "the API answers")
             yield psutil.Process(process.pid)
             assert process.poll() is None, "the API's process has ended"
         finally:
             process.terminate()
-            process.wait(START_S)
+            process.wait(PATIENCE_S)
 
     def _answers(self) -> bool:
         try:
@@ -123,7 +122,7 @@ def attack(api: Api, process: psutil.Process, name: str, seconds: float) -> Seen
         asyncio.run(_be_healthy(api, seconds, seen))
         seen.cpu_share = (_cpu_s(process) - cpu_s) / (time.monotonic() - began_s)
         seen.memory_mb = process.memory_info().rss / 1e6
-        seen.tried = attacking.get(seconds + START_S)
+        seen.tried = attacking.get(seconds + PATIENCE_S)
     return seen
 
 
@@ -142,7 +141,7 @@ async def _be_healthy(api: Api, seconds: float, seen: Seen) -> None:
     until_s = time.monotonic() + seconds
     event = {"type": "payment.completed", "payload": {"amount": 1000, "text": "x" * 900}}
     headers = {"authorization": f"Bearer {KEY}"}
-    timeout = aiohttp.ClientTimeout(START_S)
+    timeout = aiohttp.ClientTimeout(PATIENCE_S)
 
     async def send(session: aiohttp.ClientSession) -> None:
         wait_s = CALLERS / EVENTS_PER_S
@@ -168,7 +167,7 @@ async def _be_healthy(api: Api, seconds: float, seen: Seen) -> None:
             try:
                 reader, writer = await asyncio.open_connection(*api.address)
                 writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-                answer = await asyncio.wait_for(reader.read(), START_S)
+                answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
                 writer.close()
                 await writer.wait_closed()
                 if answer.startswith(b"HTTP/1.1 200"):

@@ -27,6 +27,7 @@ from dispatcher.store import health, partitions, workers
 from dispatcher.wakeup import CHANNEL
 from tests.cli.test_commands import Run
 from tests.support import walk
+from tests.support.patience import PATIENCE_S
 
 OTHER_KEYS = Keyring({"k1": b"o" * 32}).reveal()
 
@@ -70,7 +71,7 @@ def test_a_sound_system_passes(sound: Engine, settings: Settings, monkeypatch: p
     assert settings.broker_url is not None
     with redis.Redis.from_url(settings.broker_url).pubsub() as listening:
         listening.subscribe(CHANNEL)
-        listening.get_message(timeout=5)
+        listening.get_message(timeout=PATIENCE_S)
         found = examined(settings)
     assert {name: one for name, one in found.items() if one.verdict not in {"ok", "skipped"}} == {}
     assert {name for name, one in found.items() if one.verdict == "skipped"} == {"DNS", "disk", "event types"}

@@ -7,7 +7,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from tests.support.system import System, until
+from tests.support.patience import until
+from tests.support.system import System
 from workers.app import QUEUE, make_app
 from workers.tasks import DELIVER
 
@@ -22,8 +23,16 @@ def kill_worker(system: System, rng: random.Random) -> None:
 def pause_worker(system: System, rng: random.Random) -> None:
     """Stopped for longer than its term, as by a machine that swaps: it wakes up with claims that are others' now."""
     name = rng.choice(system.busy_workers())
+    pid = system.stack.supervisor.children[name].pid
     system.kill(name, signal.SIGSTOP)
-    time.sleep(system.term_s + 2)
+    until(
+        lambda: system.rows(
+            """SELECT FROM dispatcher.workers w WHERE pid = :pid HAVING count(*) FILTER (WHERE heartbeat_until > now()
+               OR EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.claimed_by = w.id)) = 0""",
+            pid=pid,
+        ),
+        "its claims are others'",
+    )
     system.kill(name, signal.SIGCONT)
 
 
@@ -38,7 +47,7 @@ def flush_redis(system: System, rng: random.Random) -> None:
 def kill_redis(system: System, rng: random.Random) -> None:
     """Gone with all its bells; the supervisor starts an empty one."""
     system.kill("redis")
-    until(lambda: system.stack.supervisor.children["redis"].pid is not None, 30, "redis runs again")
+    until(lambda: system.stack.supervisor.children["redis"].pid is not None, "redis runs again")
 
 
 def hang_redis(system: System, rng: random.Random) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tests.crash import faults
 from tests.crash.faults import Fault, spread
 from tests.support.ledger import Ledger
-from tests.support.system import DRAIN_S, Load, System, Verdict, judge
+from tests.support.system import Load, System, Verdict, judge
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,5 @@ def run(
     with Load(system, count=count, seconds=over_s) as load:
         spread(system, rng, list(scenario.faults), over_s=over_s)
     began = time.monotonic()
-    load.drain(DRAIN_S)
+    load.drain()
     return Run(scenario, judge(system, ledger, load), time.monotonic() - began, load.repeated)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.ledger import Ledger
-from tests.support.system import Load, UpSystem, judge, standard_paths, until
+from tests.support.patience import until
+from tests.support.system import Load, UpSystem, judge, standard_paths
 
 pytestmark = pytest.mark.crash
 
@@ -22,7 +23,7 @@ def system() -> Iterator[UpSystem]:
 def test_a_killed_system_goes_on_where_it_was(system: UpSystem, ledger: Ledger) -> None:
     system.register(ledger, standard_paths())
     with Load(system, seconds=2.5) as load:
-        until(lambda: ledger.count() > 500, 30, "it is busy")
+        until(lambda: ledger.count() > 500, "it is busy")
         system.kill_supervisor()
         time.sleep(0.3)
         system.start()

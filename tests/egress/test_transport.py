@@ -24,17 +24,18 @@ from dispatcher.egress.transport import BODY_BYTES_KEY, DEADLINE_KEY
 from dispatcher.egress.url import ANY_HOST
 from dispatcher.model.outcome import BodyEnd, Outcome, OutcomeClass, Phase
 from tests.egress.conftest import LOOPBACK
+from tests.support.patience import eventually
 from tests.support.receivers import (
     FIN,
     HANG,
     OK,
     RST,
+    Drip,
     Flood,
     LedgerReceiver,
     Names,
     RawReceiver,
     dead_port,
-    pause,
     play,
     play_each,
 )
@@ -50,7 +51,7 @@ async def post(
     headers: list[tuple[bytes, bytes]] | None = None,
     body: bytes = BODY,
     method: str = "POST",
-    deadline_s: float = 1.0,
+    deadline_s: float = 60.0,
     **settings: Any,
 ) -> Outcome:
     request = build_request(parse_url(url, ANY_HOST), headers or [(b"webhook-id", b"evt_1")], body, method)
@@ -163,7 +164,7 @@ async def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_before_a_
     async with RawReceiver(play(OK, FIN)) as receiver:
         for _ in range(3):
             assert (await post(transport, receiver.url)).ok
-            await asyncio.sleep(0.03)
+            await eventually(lambda: not transport.pool.idle_count)
     assert (len(receiver.requests), receiver.connections) == (3, 3)
 
 
@@ -199,7 +200,7 @@ async def test_an_origin_that_breaks_its_keep_alive_gets_one_request_per_connect
 
 
 async def test_a_second_request_waits_for_no_connection_in_use(transport: PinnedTransport) -> None:
-    async with LedgerReceiver(answer=lambda _: (0.05, OK)) as receiver:
+    async with LedgerReceiver(answer=lambda _: (0.3, OK)) as receiver:
         outcomes = await asyncio.gather(*(post(transport, receiver.url) for _ in range(10)))
         assert all(outcome.ok for outcome in outcomes)
         assert receiver.most_at_once == 10
@@ -209,7 +210,7 @@ async def test_a_second_request_waits_for_no_connection_in_use(transport: Pinned
 async def test_the_pool_is_bounded() -> None:
     pool = Pool(max_connections=3, max_idle=2, max_idle_per_origin=1)
     transport = PinnedTransport(addresses=AddressPolicy(LOOPBACK), resolver=Names(), pool=pool)
-    async with LedgerReceiver(answer=lambda _: (0.05, OK)) as receiver:
+    async with LedgerReceiver(answer=lambda _: (0.3, OK)) as receiver:
         urls = [f"http://{name}.example:{receiver.port}/" for name in "abcd"]
         outcomes = await asyncio.gather(*(post(transport, url) for url in urls))
         assert [outcome.kind for outcome in outcomes].count(OutcomeClass.INTERNAL) == 1
@@ -219,8 +220,7 @@ async def test_the_pool_is_bounded() -> None:
         assert pool.idle_count <= 2
         for url in urls:  # idle ones make room
             assert (await post(transport, url)).ok
-        await asyncio.sleep(0.01)
-        assert pool.open_count <= 3
+        await eventually(lambda: pool.open_count <= 3)
     await transport.aclose()
     assert (await post(transport, urls[0])).kind is OutcomeClass.INTERNAL
 
@@ -230,41 +230,41 @@ async def test_idle_connections_are_closed_in_time() -> None:
     async with LedgerReceiver() as receiver:
         assert (await post(transport, receiver.url)).ok
         assert transport.pool.open_count == 1
-        await asyncio.sleep(0.15)
-        assert transport.pool.open_count == 0
+        await eventually(lambda: transport.pool.open_count == 0)
     await transport.aclose()
 
 
 async def test_a_cancelled_request_closes_its_connection_and_raises(transport: PinnedTransport) -> None:
     async with RawReceiver(play(HANG)) as receiver:
         task = asyncio.create_task(post(transport, receiver.url))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: receiver.requests)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.sleep(0.01)
-        assert transport.pool.open_count == 0
+        await eventually(lambda: transport.pool.open_count == 0)
 
 
 # Time.
 
 
 async def test_one_deadline_covers_the_whole_attempt(transport: PinnedTransport) -> None:
-    async with RawReceiver(play(b"HTTP/1.1 200 OK\r\n", pause(0.15), b"X: 1\r\n", pause(0.15), b"\r\n", HANG)) as r:
-        outcome = await post(transport, r.url, deadline_s=0.2)
+    """A deadline for each read would never end what sends something in each."""
+    drip = Drip(b"X: 1\r\n", 0.01, forever=True)
+    async with RawReceiver(play(b"HTTP/1.1 200 OK\r\n", drip)) as receiver:
+        outcome = await post(transport, receiver.url, deadline_s=0.2)
     assert outcome.kind is OutcomeClass.DEADLINE
-    assert not outcome.known
-    assert 190 <= outcome.duration_ms < 350
+    assert outcome.duration_ms >= 190
 
 
 async def test_a_kept_connections_timer_serves_the_next_request(transport: PinnedTransport) -> None:
     async with RawReceiver(play_each([OK], [OK], [HANG])) as receiver:
-        assert (await post(transport, receiver.url, deadline_s=0.2)).ok
+        assert (await post(transport, receiver.url, deadline_s=2)).ok
         await asyncio.sleep(0.1)
-        assert (await post(transport, receiver.url, deadline_s=5)).ok
+        assert (await post(transport, receiver.url, deadline_s=3_600)).ok
+        # With the timer of the second request this would take an hour.
         outcome = await post(transport, receiver.url, deadline_s=0.2)
         assert outcome.kind is OutcomeClass.DEADLINE
-        assert 190 <= outcome.duration_ms < 350
+        assert outcome.duration_ms >= 190
         assert receiver.connections == 1
 
 
@@ -273,7 +273,6 @@ async def test_a_slow_look_up_ends_in_time() -> None:
     transport = PinnedTransport(addresses=AddressPolicy(LOOPBACK), resolver=names, dns_timeout_s=0.05)
     outcome = await post(transport, "http://shop.example.com/")
     assert (outcome.kind, outcome.phase, outcome.known) == (OutcomeClass.DNS, Phase.DNS, True)
-    assert outcome.duration_ms < 200
     await transport.aclose()
 
 
@@ -300,7 +299,7 @@ async def test_a_connection_that_nobody_accepts_ends_in_time() -> None:
         outcome = await post(transport, f"http://shop.example.com:{port}/")
     assert (outcome.kind, outcome.phase, outcome.known) == (OutcomeClass.CONNECT, Phase.CONNECT, True)
     assert outcome.peer_ip == "127.0.0.1"
-    assert 90 <= outcome.duration_ms < 250
+    assert outcome.duration_ms >= 90
     await transport.aclose()
 
 

@@ -21,9 +21,10 @@ from dispatcher.flow.enqueue import enqueue
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.store import events, partitions
 from tests.support import producers, walk
+from tests.support.patience import PATIENCE_S
 from tests.support.producers import producer_engine, shared_database, wipe
 
-NO_WAITING = "-c lock_timeout=1000 -c deadlock_timeout=20"
+NO_WAITING = "-c lock_timeout=60000 -c deadlock_timeout=20"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def migrated_database_url(shared: str) -> str:
 
 @pytest.fixture
 def impatient(migrated_database_url: str) -> Iterator[Engine]:
-    """A producer's engine on which a wait of a second, or any deadlock, is an error."""
+    """A producer's engine on which a wait of a minute, or any deadlock, is an error."""
     engine = producer_engine(
         migrated_database_url, pool_size=20, isolation_level="READ COMMITTED", connect_args={"options": NO_WAITING}
     )
@@ -132,10 +133,10 @@ def test_many_threads_on_the_same_endpoints_lose_nothing_and_never_deadlock(impa
         claiming = pool.submit(claim)
         produced = [pool.submit(produce, seed) for seed in range(6)]
         try:
-            assert sum(one.result(60) for one in produced) == expected
+            assert sum(one.result(PATIENCE_S) for one in produced) == expected
         finally:
             emitting.set()
-        assert claiming.result(60) == expected
+        assert claiming.result(PATIENCE_S) == expected
     assert walk.broken_promises(impatient) == []
 
 
@@ -147,11 +148,11 @@ def together(*works: Callable[[], list[Accepted]]) -> list[list[Accepted]]:
     barrier = threading.Barrier(len(works))
 
     def start(work: Callable[[], list[Accepted]]) -> list[Accepted]:
-        barrier.wait(10)
+        barrier.wait(PATIENCE_S)
         return work()
 
     with ThreadPoolExecutor(len(works)) as pool:
-        return [done.result(30) for done in [pool.submit(start, work) for work in works]]
+        return [done.result(PATIENCE_S) for done in [pool.submit(start, work) for work in works]]
 
 
 def test_batches_with_the_same_keys_in_opposite_orders_wait_and_never_deadlock(impatient: Engine) -> None:
@@ -174,7 +175,7 @@ def test_the_second_user_of_a_key_waits_for_the_first_ones_end(engine: Engine, e
         waiting = pool.submit(enqueue, second, keyed("k"))
         walk.wait_until_blocked(engine)
         getattr(first, ends)()
-        (theirs,) = waiting.result(10)
+        (theirs,) = waiting.result(PATIENCE_S)
         second.commit()
         assert theirs.duplicate == (ends == "commit")
         assert (theirs.id == mine.id) == (ends == "commit")
@@ -188,7 +189,7 @@ def test_the_second_user_of_a_key_with_another_body_conflicts_after_the_wait(eng
         walk.wait_until_blocked(engine)
         first.commit()
         with pytest.raises(IdempotencyConflict):
-            waiting.result(10)
+            waiting.result(PATIENCE_S)
         enqueue(second, keyed("k"))
         second.commit()
         assert producers.count(second, "events") == 1
@@ -212,7 +213,7 @@ def test_single_emits_of_the_same_keys_in_opposite_orders_end_in_one_error_and_n
     def produce(*keys: str) -> list[Accepted]:
         with impatient.begin() as connection:
             (first,) = enqueue(connection, keyed(keys[0]))
-            both.wait(10)
+            both.wait(PATIENCE_S)
             (second,) = enqueue(connection, keyed(keys[1]))
         return [first, second]
 

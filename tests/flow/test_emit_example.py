@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 from dispatcher.local.redis import EmbeddedRedis
 from dispatcher.wakeup import CHANNEL
 from tests.support import walk
+from tests.support.patience import PATIENCE_S
 from tests.support.producers import count, hears
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def test_the_producer_commits_an_order_with_its_event_and_wakes_the_scheduler(
         walk.add_endpoint(connection, event_types=("payment.*",))
     with redis.Redis.from_url(redis_server.url) as client, client.pubsub() as subscription:
         subscription.subscribe(CHANNEL)
-        assert subscription.get_message(timeout=5) is not None  # subscribed
+        assert subscription.get_message(timeout=PATIENCE_S) is not None  # subscribed
         url = engine.url.render_as_string(hide_password=False)
         ended = subprocess.run(
             [sys.executable, "-W", "error", "examples/producer.py"],
@@ -35,7 +36,6 @@ def test_the_producer_commits_an_order_with_its_event_and_wakes_the_scheduler(
             | {"DISPATCHER_DATABASE_URL": url, "DISPATCHER_BROKER_URL": redis_server.url, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=60,
             check=False,
         )
         assert ended.returncode == 0, ended.stderr

@@ -13,6 +13,7 @@ from celery import Celery
 
 from dispatcher.local import processes
 from dispatcher.local.redis import EmbeddedRedis
+from tests.support.patience import PATIENCE_S
 
 
 def answers(url: str) -> bool:
@@ -98,7 +99,7 @@ def test_celery_publishes_and_consumes_through_it(redis_server: EmbeddedRedis, t
         subprocess.Popen(argv, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as worker,
     ):
         app.send_task("ring", ignore_result=True)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while not (tmp_path / "rung").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         worker.kill()

@@ -20,6 +20,7 @@ from dispatcher.local.child import Program
 from dispatcher.local.paths import remove_data_dir
 from dispatcher.local.secret_keys import secret_keys
 from dispatcher.local.stack import Stack, find_running, standard_programs
+from tests.support.patience import PATIENCE_S
 from tests.support.servers import FAST_SETTINGS
 
 SITE = next(path for path in sys.path if path.endswith("site-packages"))
@@ -59,7 +60,7 @@ def test_it_runs_servers_migrations_and_programs_and_restarts_a_killed_server(da
 
         url = stack.database_url
         pids = {name: stack.supervisor.kill(name) for name in ("postgres", "redis")}
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + PATIENCE_S
         while any(stack.supervisor.restarts(name) == 0 for name in pids):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -104,7 +105,7 @@ def start_stack(data_dir: Path) -> tuple[subprocess.Popen[str], list[int]]:
 
 
 def all_gone(pids: list[int]) -> bool:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE_S
     while any(processes.identify(pid) is not None for pid in pids):
         if time.monotonic() > deadline:
             return False
@@ -118,7 +119,7 @@ def test_a_second_one_is_refused_and_a_killed_one_leaves_nothing_that_stops_the_
         assert len(pids) == 3
         second, nothing = start_stack(data_dir)
         with second:
-            assert (second.wait(10), nothing) == (1, [])
+            assert (second.wait(), nothing) == (1, [])
             assert second.stderr is not None
             assert f"in use by process {first.pid}" in second.stderr.read()
         assert not any(processes.identify(pid) is None for pid in pids)
@@ -133,7 +134,7 @@ def test_a_second_one_is_refused_and_a_killed_one_leaves_nothing_that_stops_the_
     with third:
         assert len(more) == 3
         third.terminate()
-        assert third.wait(15) == 0
+        assert third.wait() == 0
     assert all_gone([*pids, *more])
 
 

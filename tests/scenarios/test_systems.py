@@ -35,7 +35,8 @@ from standardwebhooks import Webhook
 from dispatcher.ids import parse_id
 from dispatcher.local.stack import answers
 from tests.support.merchant import Merchant, Received, merchant
-from tests.support.system import REPOSITORY, System, until
+from tests.support.patience import PATIENCE_S, until
+from tests.support.system import REPOSITORY, System
 from tests.support.tls import Authority
 
 OPERATOR = "operator-of-the-five-systems-in-this-test"
@@ -82,7 +83,7 @@ class Platform:
 
     def until(self, event: dict[str, Any], **wanted: Any) -> dict[str, Any]:
         """The event's one delivery, once it is as wanted."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             found = self.delivery(event)
             if all(found[name] == value for name, value in wanted.items()):
@@ -137,7 +138,7 @@ def platform() -> Iterator[Platform]:
             httpx.Client(
                 base_url=f"http://127.0.0.1:{system.stack.port}",
                 headers={"authorization": f"Bearer {OPERATOR}"},
-                timeout=30,
+                timeout=PATIENCE_S,
             ) as client,
         ):
             yield Platform(system, client, secure, plain)
@@ -318,7 +319,7 @@ def test_gateway(platform: Platform) -> None:
 
     # The password is never shown again, nor is the header that carries it.
     delivery = next(one for one in platform.deliveries(opened) if one["endpoint_id"] == registered["id"])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not (attempts := platform.attempts(delivery)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -330,7 +331,7 @@ def test_gateway(platform: Platform) -> None:
     platform.plain.answers[path] = [500, 200]
     event = platform.event(portfolio, "chargeback.lost")
     mine = [one for one in platform.deliveries(event) if one["url"].endswith(path)]
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while (found := platform.call("GET", f"/v1/deliveries/{mine[0]['id']}", 200))["status"] != "delivered":
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
@@ -359,7 +360,7 @@ def hmac_client(platform: Platform, key: dict[str, Any]) -> Any:
             str(platform.client.base_url).rstrip("/") + path,
             content=content,
             headers=headers | ({"content-type": "application/json"} if content else {}),
-            timeout=30,
+            timeout=PATIENCE_S,
         )
 
     return call
@@ -500,4 +501,4 @@ def test_a_command_finds_the_running_api_and_is_named_in_the_audit_log(platform:
         (entry,) = platform.call("GET", "/v1/audit_log", 200, params={"object": made["id"]})["data"]
         assert entry["actor"] == f"cli:{getpass.getuser()}"
         platform.system.kill("api")
-        until(lambda: answers("127.0.0.1", platform.system.stack.port, "/readyz"), 60, "the API answers again")
+        until(lambda: answers("127.0.0.1", platform.system.stack.port, "/readyz"), "the API answers again")

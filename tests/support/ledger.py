@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Self
 from urllib.request import Request, urlopen
 
+from tests.support.patience import PATIENCE_S
+
 NEVER_S = 3600.0
 
 
@@ -50,16 +52,16 @@ class Ledger:
 
     def know(self, secrets: Mapping[str, str]) -> None:
         """Have the signatures of these paths checked with these secrets (`whsec_…`)."""
-        with urlopen(Request(f"{self.url}/_secrets", json.dumps(dict(secrets)).encode()), timeout=30):
+        with urlopen(Request(f"{self.url}/_secrets", json.dumps(dict(secrets)).encode()), timeout=PATIENCE_S):
             pass
 
     def posts(self, since: int = 0) -> list[Post]:
         """Everything received after the first `since` POSTs."""
-        with urlopen(f"{self.url}/_ledger/{since}", timeout=60) as answer:
+        with urlopen(f"{self.url}/_ledger/{since}", timeout=PATIENCE_S) as answer:
             return [Post(*row) for row in json.load(answer)]
 
     def count(self) -> int:
-        with urlopen(f"{self.url}/_count", timeout=30) as answer:
+        with urlopen(f"{self.url}/_count", timeout=PATIENCE_S) as answer:
             return int(answer.read())
 
     def close(self) -> None:
@@ -67,7 +69,7 @@ class Ledger:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait()
         self._process.stdout.close()
 
     def __enter__(self) -> Self:

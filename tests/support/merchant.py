@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.support.patience import PATIENCE_S
+
 
 @dataclass(frozen=True)
 class Received:
@@ -38,7 +40,7 @@ class Merchant:
         """What came to a path, pings included."""
         return [one for one in self.requests if urlsplit(one.target).path == path]
 
-    def wait(self, path: str, count: int = 1, timeout_s: float = 20.0) -> list[Received]:
+    def wait(self, path: str, count: int = 1, timeout_s: float = PATIENCE_S) -> list[Received]:
         """What came to a path, once it is so many."""
         deadline = time.monotonic() + timeout_s
         with self.changed:
@@ -91,4 +93,4 @@ def merchant(context: ssl.SSLContext | None = None) -> Iterator[Merchant]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -15,16 +14,7 @@ from fastapi import FastAPI
 from dispatcher.api.connections import Limits, Lobby
 from dispatcher.api.serve import listen, server
 from dispatcher.config import Settings
-from tests.support.system import until
-
-PATIENCE_S = 100.0
-
-
-async def eventually(holds: Callable[[], object]) -> None:
-    """Lets the event loop run until it holds."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():  # noqa: ASYNC110 - what is waited for is in the database
-            await asyncio.sleep(0.005)
+from tests.support.patience import PATIENCE_S, until
 
 
 class Served:
@@ -39,7 +29,7 @@ class Served:
         self._server = server(app, lobby)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True)
         self._thread.start()
-        until(lambda: self._server.started or not self._thread.is_alive(), PATIENCE_S, "the server has started")
+        until(lambda: self._server.started or not self._thread.is_alive(), "the server has started")
         assert self._server.started
 
     def stop(self) -> None:

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,12 +33,10 @@ from dispatcher.local.secret_keys import secret_keys
 from dispatcher.model.event import Event
 from dispatcher.wakeup import Wakeup
 from tests.support.ledger import Ledger, Post
+from tests.support.patience import PATIENCE_S, until
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEDULE = ("crash", 'description = "Short."\nwaits = ["0s", "500ms", "500ms", "1s"]\n')
-DRAIN_S = 75.0
-"""How long after the last fault everything must have ended."""
-
 # On the wire nothing happened, and the log knows it.
 NOT_SENT = frozenset({"dns", "connect", "blocked_address", "invalid_config", "tls_cert", "tls_protocol"})
 
@@ -98,7 +96,7 @@ class System:
             self._reach(self.stack.database_url, self.stack.broker_url)
             expected = len(self.names("worker"))
             alive = "SELECT count(*) FROM dispatcher.workers WHERE heartbeat_until > now()"
-            until(lambda: self.rows(alive)[0][0] >= expected, 30, "the workers live")
+            until(lambda: self.rows(alive)[0][0] >= expected, "the workers live")
         except BaseException:
             self.stack.stop()
             raise
@@ -142,10 +140,10 @@ class System:
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Signals a process once it runs and, for SIGKILL, waits until it is gone; the supervisor restarts it."""
         child = self.stack.supervisor.children[name]
-        until(lambda: child.pid is not None, 15, f"{name} runs")
+        until(lambda: child.pid is not None, f"{name} runs")
         killed = self.stack.supervisor.kill(name, number)
         if number == signal.SIGKILL:
-            until(lambda: child.pid != killed, 15, f"{name} is gone")
+            until(lambda: child.pid != killed, f"{name} is gone")
 
     def busy_workers(self, patience_s: float = 2.0) -> list[str]:
         """The workers that hold deliveries right now; those with a heartbeat where none gets any in that time."""
@@ -153,7 +151,7 @@ class System:
         while not (found := self._workers("EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.claimed_by = w.id)")):
             if time.monotonic() > deadline and (found := self._workers("true")):
                 break
-            assert time.monotonic() < deadline + 30, "no worker lives"
+            assert time.monotonic() < deadline + PATIENCE_S, "no worker lives"
             time.sleep(0.02)
         return found
 
@@ -167,7 +165,7 @@ class System:
 
     def flush_redis(self) -> None:
         with self.redis() as client:
-            until(lambda: _answers(client), 15, "Redis answers")
+            until(lambda: _answers(client), "Redis answers")
             client.flushall()
 
     def restart_postgres(self) -> None:
@@ -180,7 +178,7 @@ class System:
 
     def rows(self, sql: str, **values: Any) -> list[Any]:
         """Of one statement, tried again while the database is away."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 with self.engine.connect() as connection:
@@ -229,7 +227,7 @@ class UpSystem(System):
         ready = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(self._process, ready))
         self._reader.start()
-        if not ready.wait(60) or (running := find_running(self.data_dir)) is None:
+        if not ready.wait(PATIENCE_S) or (running := find_running(self.data_dir)) is None:
             self._process.kill()
             raise AssertionError("\n".join(self.lines))
         self._reach(running.database_url, running.broker_url)
@@ -252,17 +250,8 @@ class UpSystem(System):
     def stop(self) -> None:
         self.engine.dispose()
         self._process.terminate()
-        self._process.wait(60)
+        self._process.wait()
         self._reader.join()
-
-
-def until(holds: Callable[[], object], patience_s: float, what: str) -> float:
-    """Waits until it holds; returns how many seconds that took."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began < patience_s, f"waited {patience_s:g} s in vain until {what}"
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 KINDS = ["ok"] * 14 + ["fail-1", "fail-1", "fail-2", "slow-150", "slow-150", "down"]
@@ -334,7 +323,7 @@ class Load:
 
     def _emit(self, events: list[Event]) -> None:
         """Until the commit is confirmed: the ids make a repetition safe."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 with self.system.engine.begin() as connection:
@@ -353,9 +342,9 @@ class Load:
             "SELECT count(*) FROM dispatcher.deliveries WHERE event_id >= :first", first=self._first
         )[0][0]
 
-    def drain(self, patience_s: float = DRAIN_S) -> float:
+    def drain(self) -> float:
         """Waits until every delivery of this load has ended; seconds since the call."""
-        return until(lambda: self.open_deliveries() == 0, patience_s, "everything has ended")
+        return until(lambda: self.open_deliveries() == 0, "everything has ended")
 
 
 @dataclass(frozen=True)
@@ -417,17 +406,18 @@ def judge(system: System, ledger: Ledger, load: Load) -> Verdict:
         )
     }
     attempts = system.rows(
-        """SELECT a.delivery_id, a.outcome, a.outcome_known, a.decision FROM dispatcher.attempts a
+        """SELECT a.delivery_id, a.outcome, a.outcome_known, coalesce(a.was_lost, false) FROM dispatcher.attempts a
            JOIN dispatcher.ended_deliveries d ON d.id = a.delivery_id WHERE d.event_id >= :first""",
         first=first,
     )
     known: Counter[tuple[str, str]] = Counter()
     unknown: Counter[tuple[str, str]] = Counter()
     admitted: Counter[tuple[str, str]] = Counter()
-    for delivery_id, outcome, is_known, decision in attempts:
+    for delivery_id, outcome, is_known, was_lost in attempts:
         pair = deliveries[delivery_id][:2]
-        # A lost worker that was only late has told its outcome since; the decision is still the rescue's.
-        admitted[pair] += not is_known or decision == "not charged, again in 0 s"
+        # A lost worker that was only late has told its outcome since. The decision may be its own too: it ends a
+        # delivery that waits after the rescue, unless the next claim is just being made.
+        admitted[pair] += not is_known or was_lost
         if not is_known:
             unknown[pair] += 1
         elif outcome not in NOT_SENT:

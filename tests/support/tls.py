@@ -163,4 +163,4 @@ def blocking_tls_server(context: ssl.SSLContext) -> Iterator[int]:
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
-            thread.join(5)
+            thread.join()

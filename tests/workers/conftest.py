@@ -16,10 +16,11 @@ from dispatcher.config import Settings
 from dispatcher.ids import uuid7
 from dispatcher.wiring import hot_engine
 from tests.support import walk
+from tests.support.patience import PATIENCE_S
 from workers.loop import WorkerLoop
 
 
-async def until(condition: Callable[[], object], *, within_s: float = 20.0) -> None:
+async def until(condition: Callable[[], object], *, within_s: float = PATIENCE_S) -> None:
     """Lets the loop run until the condition holds."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - what is waited for is in the database

@@ -20,6 +20,7 @@ from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.store import workers
 from dispatcher.store.log import Filter
 from tests.support import walk
+from tests.support.patience import PATIENCE_S
 from tests.workers.conftest import until
 from workers.scheduler import LEADER_TERM_S, Scheduler
 
@@ -274,7 +275,7 @@ async def test_partitions_that_cannot_be_made_hold_up_neither_rescue_nor_pruning
     monkeypatch.setattr("workers.scheduler.prune.prune", note)
     lost_claim(engine)
     keeping = asyncio.create_task(scheduler._keep_house())
-    await asyncio.wait_for(pruned.wait(), 10)
+    await asyncio.wait_for(pruned.wait(), PATIENCE_S)
     scheduler.stop()
     await keeping
     scheduler._stopping.clear()
