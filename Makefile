@@ -1,5 +1,8 @@
 # Everything is run as `python -m …`: the first line of a console script breaks where the checkout's path is long.
-PYTHON = .venv/bin/python
+# PYTHON is the interpreter to set up with, a name or a path, in an environment of its own beside .venv.
+PYTHON =
+VENV = .venv$(if $(PYTHON),-$(notdir $(PYTHON)))
+RUN = $(VENV)/bin/python
 ARGS =
 ONLY =
 
@@ -18,35 +21,38 @@ help:
 	@echo "make attack  what strangers do to the API    (ATTACK_SECONDS=n, ARGS=name)"
 	@echo "make lint    formatter, linter, types, import contracts"
 	@echo "make setup   only the environment in .venv   (the others do it themselves)"
-	@echo "make clean   removes .venv and caches"
+	@echo "make clean   removes the environments and caches"
+	@echo ""
+	@echo "PYTHON=python3.13 has any of them use that interpreter, set up in .venv-python3.13;"
+	@echo "without it, the newest that is found is used, set up in .venv"
 
 setup:
-	@sh scripts/setup.sh
+	@sh scripts/setup.sh $(PYTHON)
 
 demo: setup
-	@$(PYTHON) -m examples.demo $(ARGS)
+	@$(RUN) -m examples.demo $(ARGS)
 
 test: setup
-	@$(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 up: setup
-	@$(PYTHON) -m dispatcher up $(ARGS)
+	@$(RUN) -m dispatcher up $(ARGS)
 
 bench: setup
-	@$(PYTHON) -m bench $(ONLY) $(ARGS)
+	@$(RUN) -m bench $(ONLY) $(ARGS)
 
 crash: setup
-	@$(PYTHON) -m tests.crash $(ARGS)
+	@$(RUN) -m tests.crash $(ARGS)
 
 attack: setup
 	@$(PYTHON) -m tests.attack $(ARGS)
 
 lint: setup
-	@$(PYTHON) -m ruff format --check
-	@$(PYTHON) -m ruff check
-	@$(PYTHON) -m mypy
-	@$(PYTHON) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+	@$(RUN) -m ruff format --check
+	@$(RUN) -m ruff check
+	@$(RUN) -m mypy
+	@$(RUN) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ASIDE = ROOT / ".venv" / "sqlalchemy20"
+ASIDE = Path(sys.prefix) / "sqlalchemy20"
 
 PROGRAM = """
 import sys, pytest, sqlalchemy
@@ -19,7 +19,7 @@ sys.exit(pytest.main(["-q", "-p", "no:randomly", "-p", "no:xdist", "tests/flow/t
 """
 
 
-@pytest.mark.skipif(not ASIDE.is_dir(), reason="no SQLAlchemy 2.0 in .venv/sqlalchemy20: scripts/setup.sh installs it")
+@pytest.mark.skipif(not ASIDE.is_dir(), reason=f"no SQLAlchemy 2.0 in {ASIDE}: scripts/setup.sh installs it")
 def test_every_way_to_emit_works_on_sqlalchemy_2_0() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     ended = subprocess.run(
