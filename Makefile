@@ -45,7 +45,7 @@ crash: setup
 	@$(RUN) -m tests.crash $(ARGS)
 
 attack: setup
-	@$(PYTHON) -m tests.attack $(ARGS)
+	@$(RUN) -m tests.attack $(ARGS)
 
 lint: setup
 	@$(RUN) -m ruff format --check
