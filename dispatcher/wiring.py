@@ -79,20 +79,29 @@ def engine(settings: Settings) -> Engine:
     )
 
 
-def api_engine(settings: Settings, *, connections: int, pool_timeout_s: float = 5.0) -> AsyncEngine:
+API_POOL_S: Final = 5.0
+"""How long a request waits for a connection to the database."""
+
+API_STATEMENT_S: Final = 15.0
+"""How long a statement of the API may run: its caller is answered soon after (`dispatcher.api.context.STALLED_S`)."""
+
+
+def api_engine(settings: Settings, *, connections: int) -> AsyncEngine:
     """For the API: asynchronous, planned freely; so many requests at once reach the database, the others wait.
 
-    A request waits 5 s for a connection, and 5 s for a lock, such as an idempotency key that a producer's open
-    transaction holds; then it gets a 503 rather than keep its connection from others. No statement runs for longer
-    than 15 s: its caller is answered soon after (`dispatcher.api.context.STALLED_S`).
+    A request waits 5 s for a lock, such as an idempotency key that a producer's open transaction holds; then it gets a
+    503 rather than keep its connection from others.
     """
     return create_async_engine(
         _database_url(settings),
         hide_parameters=True,
         pool_size=connections,
         max_overflow=0,
-        pool_timeout=pool_timeout_s,
-        connect_args={"connect_timeout": 10, "options": "-c lock_timeout=5s -c statement_timeout=15s"},
+        pool_timeout=API_POOL_S,
+        connect_args={
+            "connect_timeout": 10,
+            "options": f"-c lock_timeout=5s -c statement_timeout={API_STATEMENT_S:g}s",
+        },
     )
 
 

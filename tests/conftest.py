@@ -11,16 +11,19 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine
 
+from dispatcher import wiring
+from dispatcher.api import context, key_lookup
 from dispatcher.local.accounts import server_account
 from dispatcher.local.guard import Guard
 from dispatcher.local.paths import remove_data_dir
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.local.redis import EmbeddedRedis
-from dispatcher.store import search
+from dispatcher.store import limits
 from dispatcher.wiring import PLANS
 from tests.support import walk
+from tests.support.patience import PATIENCE_S
 from tests.support.servers import drop_database, fresh_database, start_postgres
 
 LONGEST_FIRST = (
@@ -65,13 +68,19 @@ hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def patient_searches() -> Iterator[None]:
-    """A search may take five minutes, not five seconds."""
-    limits = search._SETTINGS.text
-    assert f"'{search.LONGEST_S}s'" in limits
+def patient_database() -> Iterator[None]:
+    """Searches and other statements of the API may take five minutes, not seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_SETTINGS", text(limits.replace(f"'{search.LONGEST_S}s'", "'300s'")))
-        patch.setattr(search, "LONGEST_S", 300)
+        for module, name in (
+            (limits, "SEARCH_S"),
+            (limits, "COUNT_S"),
+            (wiring, "API_POOL_S"),
+            (wiring, "API_STATEMENT_S"),
+            (context, "STALLED_S"),
+            (key_lookup, "ANSWERS_WITHIN_S"),
+        ):
+            assert getattr(module, name) < PATIENCE_S
+            patch.setattr(module, name, PATIENCE_S)
         yield
 
 

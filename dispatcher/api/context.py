@@ -88,16 +88,17 @@ class Context:
     command_line: CommandLine | None = None
 
     async def transaction(
-        self, work: Callable[[Connection], T], *, engine: AsyncEngine | None = None, within_s: float = STALLED_S
+        self, work: Callable[[Connection], T], *, engine: AsyncEngine | None = None, within_s: float | None = None
     ) -> T:
         """Runs `work` in one transaction: committed when this returns, rolled back when it raises.
 
-        Raises Unavailable where the database has not answered within so many seconds. Nothing can interrupt a
-        statement whose server stands still, so the transaction is left to end by itself, one way or the other.
+        Raises Unavailable where the database has not answered within `within_s`, by default STALLED_S. Nothing can
+        interrupt a statement whose server stands still, so the transaction is left to end by itself, one way or the
+        other.
         """
         running = asyncio.ensure_future(_transaction(engine or self.engine, work))
         try:
-            done, _ = await asyncio.wait({running}, timeout=within_s)
+            done, _ = await asyncio.wait({running}, timeout=STALLED_S if within_s is None else within_s)
         except asyncio.CancelledError:
             running.cancel()
             raise

@@ -7,7 +7,6 @@ import gzip
 import json
 from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -237,7 +236,7 @@ def test_a_pool_without_a_free_connection_is_503(
     migrated_database_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dispatcher.api.app.CONNECTIONS", 1)
-    monkeypatch.setattr(wiring, "api_engine", partial(wiring.api_engine, pool_timeout_s=0.1))
+    monkeypatch.setattr(wiring, "API_POOL_S", 0.1)
     with served(make_app(settings)) as api, httpx.Client(base_url=api.url, headers=bearer(OPERATOR)) as client:
         assert client.get("/v1/events").status_code == 200
         context: Context = api.app.state.context
@@ -259,9 +258,7 @@ def test_a_database_that_stands_still_is_503(
     api: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert client.get("/v1/events").status_code == 200
-    defaults = Context.transaction.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "within_s", 0.05)
+    monkeypatch.setattr(api_context, "STALLED_S", 0.05)
 
     async def still(engine: Any, work: Any) -> Any:
         await asyncio.sleep(PATIENCE_S)
