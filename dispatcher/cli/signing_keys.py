@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import click
 
 from dispatcher import wiring
-from dispatcher.api.public_keys import form
 from dispatcher.cli import target
 from dispatcher.cli.output import instant, output_option, print_fields, print_json, print_line, print_table
 from dispatcher.clock import SYSTEM
@@ -112,6 +111,8 @@ def state(key: SigningKey | Windows, now: datetime) -> str:
 
 
 def _form(key: SigningKey) -> dict[str, Any]:
+    from dispatcher.api.public_keys import form  # noqa: PLC0415 - the web framework is slow to import
+
     return form(key) | {"created_at": key.created_at, "state": state(key, SYSTEM.now())}
 
 
