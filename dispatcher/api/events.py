@@ -38,7 +38,7 @@ from dispatcher.api.problems import Fault, faults
 from dispatcher.errors import DispatcherError, InvalidInput, NotFound
 from dispatcher.flow.enqueue import Accepted, enqueue_each
 from dispatcher.flow.explain import Verdict, explain
-from dispatcher.flow.parse import MAX_BATCH, parse_event, read_batch, read_object
+from dispatcher.flow.parse import MAX_BATCH, parse_event, read_batch, read_event
 from dispatcher.ids import format_id, parse_id
 from dispatcher.model.access import Scope
 from dispatcher.model.delivery import DeliveryState
@@ -278,7 +278,7 @@ async def create(request: Request) -> Response:
     """Accepts an event. 202 means committed: it will be delivered, whatever dies."""
     who: Caller = await _may_write(request)
     tenant_id = who.tenant(request.query_params.get("tenant_id"))
-    values = _read(read_object, await request.body())
+    values = _read(read_event, await request.body())
     if (key := request.headers.get("idempotency-key")) is not None and isinstance(values, dict):
         if values.setdefault("idempotency_key", key) not in (key, None):
             raise InvalidInput("idempotency-key", "another key than in the body", "one of the two, or twice the same")

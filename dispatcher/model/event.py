@@ -143,8 +143,9 @@ def _is_aware(instant: datetime) -> bool:
 
 def _payload_bytes(payload: Any, pointer: str) -> bytes:
     if isinstance(payload, bytes):
-        # Of longer ones the caller says so; they are not parsed first.
-        if len(payload) <= MAX_PAYLOAD_BYTES and not isinstance(payload, json_text.CheckedText):
+        if isinstance(payload, json_text.CheckedText):
+            return bytes(payload)  # orjson takes no type derived from it
+        if len(payload) <= MAX_PAYLOAD_BYTES:  # the caller says so of longer ones; do not parse them first
             json_text.check(payload, pointer)
         return payload
     return json_text.write(payload, pointer)

@@ -59,9 +59,8 @@ def test_commands_print_plain_marks(encoding: str) -> None:
     found = run(encoding, "doctor")
     assert "x" in found.stdout.split()
     run(encoding, "config", "show")
-    run(encoding, "schedules", "list")
-    run(encoding, "schedules", "preview", "standard")
-    run(encoding, "profiles", "list", "--output", "json")
+    run(encoding, "schedules", "lint")
+    run(encoding, "profiles", "lint", "--output", "json")
     assert "No such command" in run(encoding, "\u2713 caf\u00e9").stderr
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.errors import InvalidInput
-from dispatcher.flow.parse import parse_event, read_batch, read_line, read_object
-from dispatcher.model.event import Target
+from dispatcher.flow.parse import parse_event, read_batch, read_event, read_line, read_object
+from dispatcher.model.event import Target, validate
+from dispatcher.model.json_text import CheckedText
 
 VALUES = st.recursive(
     st.none()
@@ -36,6 +37,20 @@ def test_the_payload_is_the_text_between_its_neighbours(values: dict[str, object
 
 def test_of_two_payloads_the_last_one_counts_as_for_every_parser() -> None:
     assert read_object(b'{"payload": 1, "pay\\u006coad": 2}') == {"payload": b"2"}
+
+
+def test_what_is_marked_as_checked_goes_no_further_than_the_check() -> None:
+    text = b'{"type": "a", "payload": {"amount": 0.10}}'
+    read = read_object(text)
+    assert isinstance(read, dict)
+    assert type(read["payload"]) is bytes
+    (of_batch,) = read_batch(b'{"events": [%b]}' % text)
+    for values in (read_event(text), of_batch):
+        assert isinstance(values, dict)
+        assert type(values["payload"]) is CheckedText
+        payload = validate(parse_event(values))
+        assert type(payload) is bytes
+        assert payload == read["payload"]
 
 
 @pytest.mark.parametrize("text", [b"[1]", b"5", b"{}", b'"payload"'])
