@@ -17,6 +17,7 @@ from dispatcher.errors import Unavailable
 from dispatcher.local import processes
 from dispatcher.local.accounts import server_account
 from dispatcher.local.child import Program
+from dispatcher.local.files import write_secret
 from dispatcher.local.paths import remove_data_dir
 from dispatcher.local.secret_keys import secret_keys
 from dispatcher.local.stack import Stack, find_running, standard_programs
@@ -90,6 +91,7 @@ def test_a_data_directory_of_another_user_is_one_sentence(data_dir: Path, monkey
 STACK = textwrap.dedent("""
     import pathlib, sys
     from dispatcher.local.child import Program
+from dispatcher.local.files import write_secret
     from dispatcher.local.stack import Stack
     toy = Program("toy", [sys.executable, "-S", "-c", "import time; time.sleep(600)"])
     stack = Stack(migrate=lambda url: None, data_dir=pathlib.Path(sys.argv[1]), programs=[toy])
@@ -191,9 +193,9 @@ def test_each_start_has_a_key_of_its_own(data_dir: Path):
 def test_a_record_of_a_version_before_it_has_no_key(data_dir: Path):
     ourselves = processes.identify(os.getpid())
     assert ourselves is not None
-    data_dir.mkdir(parents=True)
+    data_dir.mkdir(parents=True, mode=0o700)
     kept = {"pid": ourselves.pid, "started": ourselves.started, "url": "http://127.0.0.1:1"}
-    (data_dir / "running").write_text(json.dumps(kept | {"database_url": "a", "broker_url": "b"}))
+    write_secret(data_dir / "running", json.dumps(kept | {"database_url": "a", "broker_url": "b"}))
     running = find_running(data_dir)
     assert running is not None
     assert running.command_line_key == ""
@@ -231,6 +233,7 @@ def test_it_runs_for_an_ordinary_user_with_a_read_only_home(data_dir: Path):
     script = textwrap.dedent("""
         import os, pathlib, sys
         from dispatcher.local.child import Program
+from dispatcher.local.files import write_secret
         from dispatcher.local.paths import remove_data_dir
         from dispatcher.local.accounts import server_account
         from dispatcher.local.stack import Stack

@@ -32,7 +32,21 @@ class ApiServer:
         self._portal = self._stack.enter_context(start_blocking_portal())
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        config = uvicorn.Config(self._serve, log_config=None, access_log=False, lifespan="off", interface="asgi3")
+        config = uvicorn.Config(
+            self._serve,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            interface="asgi3",
+            timeout_graceful_shutdown=5,  # a client that a failed test left open is not waited for
+        )
+            self._serve,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            interface="asgi3",
+            timeout_graceful_shutdown=5,
+        )
         self._server = uvicorn.Server(config)
         self._served = self._portal.start_task_soon(self._server.serve, [self._listener])
         self._settings: Callable[[], Settings] | None = None
