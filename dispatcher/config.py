@@ -283,14 +283,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             problems.append(Problem(variable, "", found, str(error)))
         except ConfigurationError as error:
             problems += error.problems
-    problems += [
-        _unknown(variable, [*known, *_OTHERS])
-        for variable in sorted(environ)
-        if variable.startswith(PREFIX)
-        and variable not in known
-        and variable not in _OTHERS
-        and not is_service_link(variable, environ[variable])
-    ]
+    problems += unknown(environ)
     metadata = values.get("retention_metadata", Settings.__dataclass_fields__["retention_metadata"].default)
     problems += [
         Problem(
@@ -309,6 +302,16 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     if problems:
         raise ConfigurationError(problems)
     return Settings(**values)
+
+
+def unknown(environ: Mapping[str, str] = os.environ) -> list[Problem]:
+    """A problem for each DISPATCHER_ variable that is not a setting: a misspelt name is never ignored."""
+    known = [*(PREFIX + setting.name.upper() for setting in fields(Settings)), *_OTHERS]
+    return [
+        _unknown(variable, known)
+        for variable in sorted(environ)
+        if variable.startswith(PREFIX) and variable not in known and not is_service_link(variable, environ[variable])
+    ]
 
 
 def _unknown(variable: str, known: Iterable[str]) -> Problem:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from starlette.types import Scope
+
     from dispatcher.config import Settings
 
 _log = logging.getLogger(__name__)
@@ -45,8 +47,8 @@ MAX_HEADERS: Final = 100
 MAX_FRAMING_BYTES: Final = 64 * 1024
 """Of a chunked body's sizes, extensions and trailers; and FRAMING_PER_BYTE more for each byte of the body."""
 
-FRAMING_PER_BYTE: Final = 8
-"""A client that sends chunks of one byte needs five more for each: `1 CR LF x CR LF`."""
+FRAMING_PER_BYTE: Final = 16
+"""A client that sends chunks of one byte needs five more for each, `1 CR LF x CR LF`, or twelve with a padded size."""
 
 MAX_PIPELINED: Final = 16
 """Requests that one connection may send ahead of their answers."""
@@ -168,6 +170,17 @@ class Lobby:
         self._swept_s = now_s
         for connection in [one for one in self.open if one.deadline_s < now_s]:
             connection.expire()
+        self._bound_answers()
+
+    def _bound_answers(self) -> None:
+        """Closes the connections that hold most of their answers, while all hold more than bodies may."""
+        unsent = {one: one.unsent_bytes for one in self.open if one.flow.write_paused}
+        total = sum(unsent.values())
+        for connection in sorted(unsent, key=unsent.__getitem__, reverse=True):
+            if total <= self.limits.body_bytes:
+                break
+            total -= unsent[connection]
+            connection.drop("answers")
 
 
 REASONS: Final = {
@@ -178,6 +191,7 @@ REASONS: Final = {
     "idle_timeout": "it was idle between two requests",
     "write_timeout": "it did not take its answer",
     "bodies": "all unfinished bodies together held too much",
+    "answers": "all answers that were not taken together held too much, and its own the most",
     "malformed": "it did not speak HTTP as RFC 9112 has it",
 }
 """Why connections are closed, as `/metrics` counts them."""
@@ -231,6 +245,9 @@ class Connection(HttpToolsProtocol):
         self._raw_bytes = 0  # of everything after the head
         self._held_bytes = 0
         self._is_wanted = False
+        self._unsent_bytes = 0  # when the write deadline was set
+        self._framing: bytes | None = None  # of the body of a request that asks for an upgrade
+        self._is_repeated = False  # the parser reads a head again
 
     # What asyncio calls
 
@@ -257,10 +274,17 @@ class Connection(HttpToolsProtocol):
             start = end
         self._settle()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more. If its request is complete, it still gets its answer."""
+        if self.phase is Phase.ANSWER and not self.pipeline:
+            self.cycle.keep_alive = False
+            return True
+        return False
+
     def pause_writing(self) -> None:
-        """The client does not take its answer: it has as long as for a body."""
+        """The client does not take its answer: to take a part of it, it has as long as for a body."""
         super().pause_writing()
-        self.deadline_s = self.lobby.monotonic() + self.lobby.limits.body_s
+        self._expect_progress()
 
     def resume_writing(self) -> None:
         """The client takes its answer."""
@@ -274,13 +298,20 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self._is_repeated:
+            return
         self._part = _Part.HEAD
         self._requests += 1
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        """Keeps the target."""
+        if not self._is_repeated:
+            super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keeps a header; trailers are not kept."""
-        if self._part is not _Part.HEAD:
+        if self._part is not _Part.HEAD or self._is_repeated:
             return
         if len(self.headers) >= MAX_HEADERS:
             self._refuse_head(f"more than {MAX_HEADERS} headers")
@@ -289,6 +320,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Starts the application."""
+        if self._is_repeated:
+            return
         self._part = _Part.BODY
         self._body_bytes = self._raw_bytes = 0
         self._is_wanted = False
@@ -297,6 +330,7 @@ class Connection(HttpToolsProtocol):
                         f"allowed: {MAX_PIPELINED}", "malformed")  # fmt: skip
             raise _Refused
         self.scope["dispatcher.connection"] = self  # type: ignore[typeddict-unknown-key]
+        self._framing = self._framing_of_upgrade() if self.parser.should_upgrade() else None
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -307,6 +341,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete."""
+        if self._framing is not None:
+            return  # httptools takes what follows for another protocol: the body is still to come
         self._part = _Part.BETWEEN
         super().on_message_complete()
 
@@ -316,7 +352,7 @@ class Connection(HttpToolsProtocol):
         """Goes on with the next request, or closes where this one was answered before it was complete."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():  # once the client has taken the answer
-            self.deadline_s = self.lobby.monotonic() + self.lobby.limits.body_s
+            self._expect_progress()
         elif self.phase is Phase.BODY and self.cycle.response_complete:
             self._linger()
         elif self.pipeline:
@@ -326,14 +362,18 @@ class Connection(HttpToolsProtocol):
             self.flow.resume_reading()
             self._wait(*((Phase.HEAD, "head_s") if self._part is _Part.HEAD else (Phase.IDLE, "idle_s")))
             if self.flow.write_paused:  # what is left of the answer has not been taken
-                self.deadline_s = self.since_s + self.lobby.limits.body_s
+                self._expect_progress()
 
     # Phases
 
+    def is_incomplete(self, scope: Scope) -> bool:
+        """Whether the request of this scope, which is being answered, has not come as a whole."""
+        return self.phase is Phase.BODY and self.cycle.scope is scope
+
     @property
-    def is_incomplete(self) -> bool:
-        """Whether the request that is being answered has not come as a whole."""
-        return self.phase is Phase.BODY
+    def unsent_bytes(self) -> int:
+        """What the client has not taken of its answers."""
+        return self.transport.get_write_buffer_size()
 
     def keep_open(self) -> None:
         """Has uvicorn leave the connection open after an answer that says `connection: close`, so that it lingers."""
@@ -352,8 +392,16 @@ class Connection(HttpToolsProtocol):
             self.deadline_s = self.lobby.monotonic() + self._left_s
             self._left_s = None
 
+    def _expect_progress(self) -> None:
+        """Sets the deadline by which the client has taken some of its answer."""
+        self._unsent_bytes = self.unsent_bytes
+        self.deadline_s = self.lobby.monotonic() + self.lobby.limits.body_s
+
     def expire(self) -> None:
         """The deadline has passed: says so where the client can hear it, and closes."""
+        if self.phase is not Phase.LINGER and 0 < self.unsent_bytes < self._unsent_bytes:
+            self._expect_progress()
+            return
         match self.phase:
             case Phase.HEAD:
                 allowed = f"{self.lobby.limits.head_s:g} s"
@@ -439,9 +487,10 @@ class Connection(HttpToolsProtocol):
         """Parses at most MAX_HEAD_BYTES, and counts what is no body."""
         part, requests = self._part, self._requests
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # we speak HTTP/1.1 only: the request is answered as if it had not asked for more
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._go_on(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.refuse(400, "found something else than HTTP/1.1; allowed: RFC 9112", "malformed")
             return
@@ -457,6 +506,33 @@ class Connection(HttpToolsProtocol):
                 self._refuse_head(f"more than {MAX_HEAD_BYTES} bytes")
         else:
             self._head_bytes = 0
+
+    def _framing_of_upgrade(self) -> bytes | None:
+        """The headers that say where the body ends, of a request that asks for another protocol and has a body."""
+        lines = [
+            name + b": " + value + b"\r\n"
+            for name, value in self.headers
+            if (name == b"content-length" and value.strip(b"0")) or name == b"transfer-encoding"
+        ]
+        return b"".join(lines) or None
+
+    def _go_on(self, rest: bytes) -> None:
+        """Parses on in HTTP/1.1, the only protocol that we speak, after a request that asked for another one.
+
+        httptools ends there, and has not read the body: Java's client, which asks for `h2c`, would send none, and a
+        body would be taken for the next request. A new parser is brought to the same place by the headers that matter.
+        """
+        framing, self._framing = self._framing, None
+        self.parser = httptools.HttpRequestParser(self)
+        if framing is not None:
+            self._is_repeated = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
+            self._is_repeated = False
+        if rest:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._go_on(rest[upgrade.args[0] :])
 
     def _settle(self) -> None:
         """After what has come: the phase that the connection is in, and what its body holds."""

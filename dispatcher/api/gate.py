@@ -76,6 +76,7 @@ class Gate:
         is_head = scope["method"] == "HEAD"
         context: Context = scope["app"].state.context
         connection: Connection | None = scope.get("dispatcher.connection")
+        servers = scope
         began_s = self._monotonic()
 
         async def numbered(message: Message) -> None:
@@ -83,7 +84,7 @@ class Gate:
                 message["headers"].append((b"x-request-id", number.encode()))
                 if not body.is_abandoned:
                     context.traffic.count(scope, message["status"], self._monotonic() - began_s)
-                if connection is not None and connection.is_incomplete:
+                if connection is not None and connection.is_incomplete(servers):
                     message["headers"].append((b"connection", b"close"))
                     await send(message)
                     connection.keep_open()
@@ -106,7 +107,7 @@ class Gate:
             if not body.is_abandoned:
                 await self._refuse(scope, receive, numbered, error, remembered)
             return
-        if is_head:  # what can be got can be asked for without its content; the server keeps its own scope
+        if is_head:  # what can be got can be asked for without its content
             scope = {**scope, "method": "GET"}
         answered = numbered if remembered is None else self._rechecked(scope, receive, numbered, remembered)
         try:

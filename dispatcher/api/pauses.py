@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from dispatcher.api import forms
 from dispatcher.api.context import (
@@ -81,6 +81,13 @@ class Pause(BaseModel):
     created_at: datetime = Field(examples=["2026-03-02T09:00:00Z"])
 
 
+def _exactly(value: object) -> object:
+    """Only `true` and `false`: pydantic also takes `yes`, `on` and `1`, and this ends what holds everything."""
+    if value not in (True, False, "true", "false"):
+        raise ValueError("true or false")
+    return value
+
+
 @router.post("", status_code=201, response_model=Pause)
 async def create(asked: NewPause, context: ContextOf, caller: EndpointWriter, once: OnceOf) -> Response:
     """Holds deliveries. What is in flight is not called back."""
@@ -121,7 +128,7 @@ async def end(pause_id: str, context: ContextOf, caller: EndpointWriter) -> Resp
 async def end_scope(
     context: ContextOf,
     caller: EndpointWriter,
-    everything: Annotated[bool, Query(alias="all", description=_EVERYTHING)] = False,
+    everything: Annotated[bool, BeforeValidator(_exactly), Query(alias="all", description=_EVERYTHING)] = False,
     tenant_id: TenantId = None,
     endpoint_id: Annotated[str | None, Query(description="As the pause has it.")] = None,
     event_type: Annotated[EventType | None, Query(description="As the pause has it.", examples=["payment.*"])] = None,

@@ -44,6 +44,7 @@ async def strict(request: Request) -> None:
     """
     if request.method not in WITH_BODY or request.url.path in INGEST_PATHS or not (text := await request.body()):
         return
+    json_text.check_size(text)
     if json_text.is_deeper(text, json_text.MAX_REQUEST_DEPTH):
         raise json_text.too_deep("/", json_text.MAX_REQUEST_DEPTH)
     try:

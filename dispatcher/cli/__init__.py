@@ -107,6 +107,10 @@ def main() -> None:
     except DispatcherError as error:
         click.echo(f"dispatcher: {error}", err=True)
         sys.exit(2 if error.code in {"CONFIGURATION", "INVALID_INPUT"} else 1)
+    except UnicodeEncodeError as error:
+        found = ascii(error.object[error.start : error.end])[:80]
+        click.echo(f"dispatcher: found {found}, which is not Unicode text; allowed: UTF-8, see PYTHONUTF8=1", err=True)
+        sys.exit(2)
     except DBAPIError as error:
         click.echo(f"dispatcher: {wiring.unavailable(error)}", err=True)
         sys.exit(1)

@@ -73,6 +73,8 @@ def client() -> Iterator[Client]:
         with _direct(str(meta.get(VERB))) as local:
             yield local
         return
+    if problems := config.unknown():  # DISPATCHER_API_ULR would have the command work on this machine's system
+        raise ConfigurationError(problems)
     with _remote() if os.environ.get(API_URL) else _beside() as found:
         try:
             yield found

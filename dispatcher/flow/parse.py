@@ -66,11 +66,12 @@ def read_event(text: bytes) -> object:
 def read_batch(text: bytes) -> list[object]:
     """The events of `{"events": [{…}, …]}`, each as `read_event` would read it.
 
-    Raises orjson.JSONDecodeError for what is no JSON, InvalidInput for what is no such object or too long.
+    Raises orjson.JSONDecodeError for what is no JSON, InvalidInput for what is no such object or holds too much.
 
     >>> read_batch(b'{"events": [{"payload": 1.10}, 2]}')
     [{'payload': b'1.10'}, 2]
     """
+    json_text.check_size(text)
     values, kind = _parse(text, around=3)
     if not isinstance(values, dict):
         raise InvalidInput("/", type(values).__name__, 'an object such as {"events": […]}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from threading import Event
 from typing import Any
@@ -11,11 +12,22 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from dispatcher.api.connections import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, REASONS
+from dispatcher.api.connections import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, REASONS, Limits, Lobby
 from tests.support.patience import PATIENCE_S, until
 from tests.support.served import Served, served
 
 SHORT_S = 0.2
+LARGE = 64 * 1024 * 1024
+
+
+class Clock:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 def make_app(entered: Event | None = None, let_go: Event | None = None) -> FastAPI:
@@ -43,7 +55,7 @@ def make_app(entered: Event | None = None, let_go: Event | None = None) -> FastA
 
     @app.get("/large")
     async def large() -> Response:
-        return Response(b"x" * 64 * 1024 * 1024)
+        return Response(b"x" * LARGE)
 
     @app.get("/unread")
     async def unread() -> Response:
@@ -203,6 +215,62 @@ def test_a_body_is_waited_for_whatever_comes_between_its_parts(api: Served) -> N
             assert json.loads(caller.answer()[2]) == {"length": 1}
 
 
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize(
+    ("framing", "body", "length"),
+    [
+        (b"content-length: 36", b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n--", 36),
+        (b"transfer-encoding: chunked", b"5\r\nhello\r\n0\r\n\r\n", 5),
+        (b"content-length: 0", b"", 0),
+        (b"x-none: 1", b"", 0),
+    ],
+)
+def test_a_request_that_asks_for_another_protocol_is_answered_in_ours(
+    api: Served, framing: bytes, body: bytes, length: int, split: bool
+) -> None:
+    head = (
+        b"POST /length HTTP/1.1\r\nhost: x\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n"
+        b"http2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n" + framing + b"\r\n\r\n"
+    )
+    with api.connect() as caller:
+        if split:
+            caller.send(head)
+            with api.connect() as other:
+                assert other.send(GET, b"\r\n").answer()[0] == 200
+            caller.send(body)
+        else:
+            caller.send(head + body)
+        assert json.loads(caller.answer()[2]) == {"length": length}, "and no part of it is another request"
+        assert json.loads(caller.send(GET, b"\r\n").answer()[2]) == {"status": "ok"}
+
+
+def test_a_request_after_one_that_asks_for_another_protocol_is_answered(api: Served) -> None:
+    upgrade = GET + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    with api.connect() as caller:
+        caller.send(upgrade + upgrade + GET + b"\r\n")
+        assert [caller.answer()[0] for _ in range(3)] == [200] * 3
+
+
+def test_a_request_behind_another_one_may_come_in_parts(api: Served) -> None:
+    post = b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n"
+    with api.connect() as caller:
+        caller.send(GET + b"\r\n" + post + b"hello")
+        status, headers, _ = caller.answer()
+        assert (status, headers.get("connection")) == (200, None)
+        assert json.loads(caller.send(b"hello").answer()[2]) == {"length": 10}
+
+
+def test_a_client_that_sends_no_more_still_gets_its_answer() -> None:
+    entered, let_go = Event(), Event()
+    with served(make_app(entered, let_go)) as api, api.connect() as caller:
+        caller.send(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert entered.wait(PATIENCE_S)
+        caller.socket.shutdown(socket.SHUT_WR)
+        let_go.set()
+        status, headers, body = caller.answer()
+        assert (status, headers["connection"], json.loads(body)) == (200, "close", {"status": "slow"})
+
+
 def test_chunks_of_one_byte_are_taken(api: Served) -> None:
     with api.connect() as caller:
         caller.send(b"POST /length HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -303,6 +371,33 @@ def test_who_does_not_take_an_answer_is_closed(hasty: Served) -> None:
         caller.send(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
         until(lambda: hasty.lobby.closed["write_timeout"], "it is closed")
         assert not hasty.lobby.open
+
+
+def test_who_takes_an_answer_slowly_gets_all_of_it() -> None:
+    clock = Clock()
+    lobby = Lobby(Limits(body_s=30.0, idle_s=30.0), clock)
+    with served(make_app(), lobby=lobby) as api, api.connect() as caller:
+        caller.send(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+        taken = 0
+        while taken < LARGE:
+            part = caller.socket.recv(1024 * 1024)
+            assert part, f"cut after {taken} bytes"
+            taken += len(part)
+            if taken % 7 == 0:
+                clock.now_s += 29.0
+    assert api.lobby.closed["write_timeout"] == 0
+
+
+def test_answers_that_nobody_takes_share_a_bound() -> None:
+    with served(make_app(), api_max_unfinished_bytes=LARGE + LARGE // 2) as api:
+        with api.connect() as first, api.connect() as second:
+            first.send(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+            until(lambda: any(one.unsent_bytes > LARGE // 2 for one in tuple(api.lobby.open)), "one answer is held")
+            second.send(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+            until(lambda: api.lobby.closed["answers"], "one of the two is closed")
+            with api.connect() as other:
+                assert other.send(GET, b"\r\n").answer()[0] == 200
+        assert api.lobby.closed["answers"] == 1
 
 
 # Numbers

@@ -384,6 +384,20 @@ def test_a_command_goes_to_the_up_that_runs_here_in_the_name_of_who_types(
     assert "Bearer dsk_mine" in remote.keys
 
 
+@pytest.mark.parametrize("verb", of(Reach.API, Reach.DIRECT))
+def test_a_misspelt_variable_sends_no_command_to_the_system_of_this_machine(
+    run: Command, bare: Path, remote: Remote, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    note_running(bare, remote.url, database_url="postgresql+psycopg://here/x")
+    monkeypatch.setenv("DISPATCHER_API_ULR", "https://dispatcher.example.com")
+    remote.asked.clear()
+    ran = typed(run, verb)
+    assert ran.code == 2, ran
+    assert "DISPATCHER_API_ULR" in ran.err
+    assert "did you mean DISPATCHER_API_URL?" in ran.err
+    assert remote.asked == []
+
+
 def test_an_up_that_has_another_database_than_the_one_named_is_not_asked(
     run: Command, bare: Path, remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:

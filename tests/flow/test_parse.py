@@ -96,3 +96,20 @@ def test_a_target_is_read() -> None:
     event = parse_event({"type": "a", "payload": 1, "target": {"url": "https://a.example.com", "method": None}})
     assert event.target == Target("https://a.example.com")
     assert parse_event({"type": "a", "payload": 1, "target": None}).target is None
+
+
+@pytest.mark.parametrize(
+    ("payload", "found"),
+    [
+        (b"[" + b",".join([b"[" * 60 + b"]" * 60] * 4000) + b"]", "240004 objects and arrays"),
+        (b"[" + b",".join([b"0"] * 1_100_000) + b"]", "1100004 values"),
+    ],
+)
+def test_a_batch_that_would_hold_up_the_api_is_refused_before_it_is_read(payload: bytes, found: str) -> None:
+    with pytest.raises(InvalidInput, match=found):
+        read_batch(b'{"events": [{"type": "a", "payload": ' + payload + b"}]}")
+
+
+def test_brackets_and_commas_in_strings_are_no_values() -> None:
+    text = json.dumps({"events": [{"type": "a", "payload": '[{,"' * 500_000}]}).encode()
+    assert len(read_batch(text)) == 1

@@ -40,13 +40,6 @@ class ApiServer:
             interface="asgi3",
             timeout_graceful_shutdown=5,  # a client that a failed test left open is not waited for
         )
-            self._serve,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            interface="asgi3",
-            timeout_graceful_shutdown=5,
-        )
         self._server = uvicorn.Server(config)
         self._served = self._portal.start_task_soon(self._server.serve, [self._listener])
         self._settings: Callable[[], Settings] | None = None

@@ -42,9 +42,9 @@ class Served:
 
 
 @contextmanager
-def served(app: FastAPI, **limits: Any) -> Iterator[Served]:
+def served(app: FastAPI, lobby: Lobby | None = None, **limits: Any) -> Iterator[Served]:
     """Serves until the context ends; `limits` are settings, of an application that is not the API."""
-    lobby = getattr(app.state, "lobby", None) or Lobby(Limits.of(Settings(**limits)), time.monotonic)
+    lobby = lobby or getattr(app.state, "lobby", None) or Lobby(Limits.of(Settings(**limits)), time.monotonic)
     found = Served(app, lobby)
     try:
         yield found
