@@ -243,7 +243,7 @@ REFUSED: Final[dict[str, dict[str, str]]] = {
     "POST .*": {
         "idempotency-key": "one that was not used with another request, and that is printable",
     },
-    "POST /v1/keys": {
+    "POST /v1/(keys|endpoints)": {
         "/?tenant_id": "it must be there",
     },
     "POST /v1/tenants": {
