@@ -266,7 +266,7 @@ REFUSED: Final[dict[str, dict[str, str]]] = {
         "/url": "the profile says which",
         "/(profile|schedule)": "one of the installation's files",
         "/signature/[0-9]+": "the profile says which",
-        f"/({'|'.join(REGISTRATION_FIELDS)})": "the profile says which fields there are, and which types",
+        f"/({'|'.join(REGISTRATION_FIELDS)})(/[0-9]+)?": "the profile says which fields there are, and which types",
     },
     "POST /v1/schedules/simulate": {
         "/name": "it or waits, and one of the installation's",
