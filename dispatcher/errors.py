@@ -7,7 +7,7 @@
     ├── Forbidden            the key is valid, and may not do this
     ├── NotFound             no such object, or not the caller's
     ├── Conflict             the object exists, but its state or another object forbids the change
-    ├── IdempotencyConflict  an idempotency key was used before with another body
+    ├── IdempotencyConflict  an idempotency key was already used with a different body
     ├── TooMany              asked for too often; says when to come back
     └── Unavailable          a server that we need does not answer
 

@@ -393,7 +393,7 @@ class Once:
         if found is None:
             return None
         if found.request_sha256 != self.request_sha256:
-            raise IdempotencyConflict(f"the key {self.key!r} was used before with another request")
+            raise IdempotencyConflict(f"the key {self.key!r} was already used with a different request")
         headers = {"idempotency-replayed": "true"}
         return Response(found.body, found.status, headers=headers, media_type="application/json")
 

@@ -151,7 +151,7 @@ def _scope(
     for every tenant's by an operator's key that is not an admin's.
     """
     if everything != ((tenant_id, endpoint_id, event_type) == (None, None, None)):
-        found = "true beside a narrower scope" if everything else "nothing that says what the pause is of"
+        found = "true beside a narrower scope" if everything else "no scope"
         raise InvalidInput(
             "/all", found, "all=true for everything, or one or more of tenant_id, endpoint_id, event_type"
         )

@@ -457,7 +457,7 @@ def examine(
     answers = True
     for check in checks:
         if check.needs_database and not answers:
-            yield check.name, skipped("the database was not to be had")
+            yield check.name, skipped("skipped: the database is not available")
             continue
         found = _bounded(check, patient, deadline_s)
         if check.ask is database and found.verdict == "failed":

@@ -81,7 +81,7 @@ class TooLarge(ApiError):
 
 
 class Unprocessable(ApiError):
-    """422: a value cannot be accepted, or an idempotency key was used before with another body."""
+    """422: a value cannot be accepted, or an idempotency key was already used with a different body."""
 
 
 class TooMany(ApiError):

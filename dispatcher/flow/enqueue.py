@@ -314,7 +314,7 @@ class _Batch:
                 self.answers[item.place] = Accepted(known.event_id, duplicate=True)
             else:
                 pointer = f"event {item.place}: " if self._several else ""
-                error = IdempotencyConflict(f"{pointer}the key {item.key!r} was used before with another body")
+                error = IdempotencyConflict(f"{pointer}the key {item.key!r} was already used with a different body")
                 self._refuse(item.place, error)
         return new
 

@@ -49,7 +49,7 @@ def create(
             raise InvalidInput("/endpoint_id", "an endpoint of another tenant", "one of the tenant that is named")
     pause_id = uuid7(clock.now())
     if not store.add(connection, pause_id, scope, reason=reason, by=by):
-        raise Conflict("this is paused already", code="PAUSED_ALREADY")
+        raise Conflict("this scope is already paused", code="PAUSED_ALREADY")
     pause = store.find(connection, pause_id)
     assert pause is not None
     _note(connection, "created", pause, None, _facts(pause), by=by)

@@ -63,7 +63,7 @@ def take(connection: Connection, token: str, *, kind: Kind, own: UUID | None, no
     preview_id = parse_id("prv", token, pointer=POINTER)
     preview = store.lock(connection, preview_id)
     if preview is None or preview.tenant_id != own:
-        raise _refusal(f"{token!r}, which is no preview's")
+        raise _refusal("an unknown or expired preview_token")
     if preview.kind != kind:
         raise _refusal(f"the token of a preview of a {preview.kind}")
     if preview.replay_id is not None:
@@ -86,4 +86,4 @@ def is_same(previewed: Filter, chosen: Filter) -> bool:
 
 
 def _refusal(found: str) -> InvalidInput:
-    return InvalidInput(POINTER, found, "a preview_token of the same resource's preview, of the last hour")
+    return InvalidInput(POINTER, found, "one of the same resource, at most an hour old")

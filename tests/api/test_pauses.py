@@ -90,6 +90,7 @@ async def test_a_scope_is_paused_once_and_ended_once(api: httpx.AsyncClient) -> 
         assert (await api.post("/v1/pauses", json=scope)).status_code == 201
         again = await api.post("/v1/pauses", json=scope)
         assert (again.status_code, again.json()["code"]) == (409, "PAUSED_ALREADY")
+        assert again.json()["detail"] == "this scope is already paused"
         assert (await api.delete("/v1/pauses", params=scope)).status_code == 204
         assert (await api.delete("/v1/pauses", params=scope)).status_code == 404
     made = (await api.post("/v1/pauses", json={"all": True})).json()
@@ -114,7 +115,7 @@ async def test_a_scope_that_is_left_out_is_not_taken_for_everything(api: httpx.A
             assert answer.json()["errors"] == [
                 {
                     "pointer": "/all",
-                    "detail": "found nothing that says what the pause is of; allowed: all=true for everything, or one "
+                    "detail": "found no scope; allowed: all=true for everything, or one "
                     "or more of tenant_id, endpoint_id, event_type",
                 }
             ]

@@ -124,7 +124,7 @@ def test_a_payload_is_sent_with_its_type_and_key(run: Run) -> None:
     assert again == {"id": first["id"], "duplicate": True, "deliveries": None}
     other = run(*arguments, stdin='{"amount": 6}')
     assert other.code == 1
-    assert "used before with another body" in other.err
+    assert "already used with a different body" in other.err
 
 
 @pytest.mark.parametrize(

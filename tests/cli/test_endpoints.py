@@ -211,7 +211,7 @@ def test_what_is_paused_is_shown_and_unpaused_by_the_same_words(run: Command, en
         assert paused(run) == [expected]
         assert "audit" in run("pause", "--list").out
         again = run("pause", *scope, *sure)
-        assert (again.code, "paused already" in again.err) == (1, True)
+        assert (again.code, "already paused" in again.err) == (1, True)
         assert run("unpause", *scope).out == "unpaused\n"
         assert paused(run) == []
         assert run("unpause", *scope).code == 1

@@ -114,7 +114,7 @@ def test_a_batch_whose_answer_is_lost_can_be_sent_again_and_is_not_accepted_twic
     assert payloads(engine) == list(range(1500))
     other = run("events", "send", "--idempotency-key", key, stdin=lines(1499))
     assert other.code == 1
-    assert "used before with another request" in other.err
+    assert "already used with a different request" in other.err
     assert payloads(engine) == list(range(1500))
 
 

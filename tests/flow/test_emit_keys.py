@@ -89,7 +89,7 @@ def test_another_body_conflicts_and_changes_nothing(engine: Engine, other: Event
     with engine.connect() as connection:
         walk.add_endpoint(connection)
         enqueue(connection, [event()])
-        with pytest.raises(IdempotencyConflict, match="the key 'k' was used before with another body"):
+        with pytest.raises(IdempotencyConflict, match="the key 'k' was already used with a different body"):
             enqueue(connection, [other])
         with pytest.raises(IdempotencyConflict, match="event 2: the key 'k'"):
             enqueue(connection, [event("new"), event(None), other, event("newer")])
