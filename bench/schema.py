@@ -200,6 +200,30 @@ SHAPES = (
         "propertyNames, faults", lambda n: _each({"propertyNames": {"anyOf": [{"maxLength": 0}] * n}}), _same({"a": 1})
     ),
     Shape("one fault, all shown", lambda n: {"maxItems": n}, _same("x")),
+    Shape("root fault, nests shown", lambda n: {"maxItems": n}, _same(_nested([], lambda x: [x], 59))),
+    Shape("root fault, objects nested", lambda n: {"maxItems": n}, _same(_nested(1, lambda x: {"": x}, 50))),
+    Shape("root fault, empty arrays", lambda n: {"maxItems": n}, _same([])),
+    Shape("root fault, type", lambda _: {"type": "string"}, _same(_nested([], lambda x: [x], 20))),
+    Shape("root fault, fractions", lambda _: {"type": "string"}, _same(1.5)),
+    Shape("root fault, false", lambda n: {"allOf": [{}] * n + [False]}, _same([])),
+    Shape("root fault, not", lambda n: {"allOf": [{}] * n + [{"not": {}}]}, _same({"a": 1})),
+    Shape("root fault, oneOf false", lambda n: {"oneOf": [False] * n}, _same({"a": 1})),
+    Shape("root fault, anyOf false", lambda n: {"anyOf": [False] * n}, _same([])),
+    Shape("root fault, unevaluatedItems", lambda n: {"maxItems": n, "unevaluatedItems": False}, _same([])),
+    Shape(
+        "root fault, unevaluated nests", lambda _: {"unevaluatedItems": False}, _same(_nested([], lambda x: [x], 59))
+    ),
+    Shape(
+        "root fault, unevaluated minimum",
+        lambda n: {"allOf": [{}] * n, "unevaluatedItems": {"minimum": 5}},
+        _same(1),
+    ),
+    Shape("faults of items, oneOf false", lambda n: _each({"oneOf": [False] * n}), _same({"a": 1})),
+    Shape(
+        "nests, all judged",
+        lambda n: _nested({}, lambda s: {"maxItems": 9, "items": s}, n),
+        _same(_nested([], lambda x: [x], 59)),
+    ),
     Shape("enum, shown", lambda n: {"enum": [k + 0.5 for k in range(n)]}, _same(1)),
     Shape("chained references", _chain, _same(1)),
     Shape(

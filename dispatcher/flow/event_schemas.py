@@ -35,6 +35,9 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 MAX_STEPS: Final = 20_000_000
 """That judging one payload may take: less than 50 ms of CPU with everything around it, on a slow machine, too."""
 
+MAX_STEPS_WITH_ERROR: Final = 30_000_000
+"""That validating a payload and writing its first fault as text may take together."""
+
 ORDINARY: Final = Size(values=300, fractions=30, bytes=4096)
 """A schema must have room for payloads of this size."""
 
@@ -85,6 +88,9 @@ def check(schema: str, payload: bytes, pointer: str) -> int:
     except InvalidInput as error:
         found = f"an event of a type whose schema has no bound ({error})"
         raise InvalidInput(pointer, found, "events of this type once its schema has been replaced") from error
+    if (containers := schema_bounds.containers(payload)) > schema_bounds.MAX_CONTAINERS:
+        found = f"a payload of {containers:,} arrays and objects"
+        raise InvalidInput(pointer, found, f"at most {schema_bounds.MAX_CONTAINERS:,}, since its type has a schema")
     value = _parse(payload, pointer)
     size = schema_bounds.most(payload)
     if schema_bounds.judging(weight, size) > MAX_STEPS:
@@ -94,8 +100,14 @@ def check(schema: str, payload: bytes, pointer: str) -> int:
         raise InvalidInput(pointer, found, f"at most {MAX_STEPS:,} steps: a smaller payload or a simpler schema")
     if _is_met(validator, value, pointer):
         return steps
-    places = schema_bounds.explaining(weight, schema_bounds.measure(value, len(payload))) <= MAX_STEPS
-    raise _fault(validator if places else _without_alternatives(schema), value, pointer)
+    if schema_bounds.explaining(weight, size) > MAX_STEPS:
+        size = schema_bounds.measure(value, len(payload))
+    if schema_bounds.explaining(weight, size) <= (MAX_STEPS if weight.explaining else MAX_STEPS_WITH_ERROR):
+        raise _fault(validator, value, pointer)
+    if schema_bounds.explaining(weight._replace(explaining=0), size) <= MAX_STEPS_WITH_ERROR:
+        raise _fault(_without_alternatives(schema), value, pointer)
+    found = f"a payload that does not meet it; {size.values:,} values in {size.bytes:,} bytes are too many to say where"
+    raise InvalidInput(pointer, found, "what the schema of the type says")
 
 
 def _is_met(validator: Any, value: Any, pointer: str) -> bool:

@@ -345,6 +345,44 @@ def test_the_place_is_told_without_the_errors_of_all_branches_where_those_are_to
         assert found in refused.value.found
 
 
+NESTS = b"[" + b",".join([b"[" * 60 + b"]" * 60] * 400) + b"]"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string"},
+        False,
+        {"unevaluatedItems": False},
+        {"oneOf": [False]},
+        {"anyOf": [{"type": "null"}, {"const": 3}]},
+        {"contains": {"const": "a"}},
+        {"not": {}},
+    ],
+)
+def test_no_error_shows_a_value_that_would_take_long_to_write_as_text(schema: Any) -> None:
+    text = event_schemas.write_schema(schema)
+    for payload, size in ((orjson.dumps([1] * 100_000), "100,001 values in"), (NESTS[:-1] + b"," + NESTS[1:], "")):
+        with pytest.raises(InvalidInput) as refused:
+            event_schemas.check(text, payload, "/payload")
+        assert refused.value.pointer == "/payload"
+        assert (size or "48,001 arrays and objects") in refused.value.found
+        assert len(refused.value.found) < 200
+
+
+def test_the_errors_of_false_count_like_those_of_other_schemas() -> None:
+    assert weight(False).errors == weight({"type": "null"}).errors > weight(True).errors
+
+
+def test_a_payload_of_too_many_arrays_and_objects_is_refused_where_its_type_has_a_schema() -> None:
+    text = event_schemas.write_schema(True)
+    most = schema_bounds.MAX_CONTAINERS
+    event_schemas.check(text, orjson.dumps([[]] * (most - 1)), "/payload")
+    event_schemas.check(text, orjson.dumps(["[{", '"[{', '\\"[{'] * most), "/payload")
+    with pytest.raises(InvalidInput, match=r"30,001 arrays and objects; allowed: at most 30,000"):
+        event_schemas.check(text, orjson.dumps([{}, []] * (most // 2)), "/payload")
+
+
 def test_a_payload_that_is_nested_deeply_is_an_answer_and_no_crash() -> None:
     text = event_schemas.write_schema({"items": {"items": {"type": "array"}}, "uniqueItems": True})
     for levels in (20, 300, 1_000):
