@@ -355,6 +355,21 @@ SHAPES = (
         _random("aéaüaaa漢", 900),
     ),
     Shape(
+        "pattern, Unicode classes",
+        lambda n: _each({"not": {"anyOf": [{"pattern": rf"^(\p{{L}}|{k})+ (\p{{L}}|é)+$"} for k in range(n)]}}),
+        _random("éü漢字aЯ𝄞α ", 900),
+    ),
+    Shape(
+        "pattern, Unicode states",
+        lambda n: _each({"not": {"pattern": rf"(\p{{Greek}}|a)*a(\p{{Greek}}|a){{{n}}}[bc]"}}),
+        _random("aα" * 20 + "b", 900),
+    ),
+    Shape(
+        "pattern, Unicode repeated",
+        lambda n: _each({"not": {"pattern": rf"[\p{{Greek}}a]*a[\p{{Greek}}a]{{{n}}}$"}}),
+        _random("aα", 900),
+    ),
+    Shape(
         "pattern, groups",
         lambda n: _each({"not": {"anyOf": [{"pattern": rf"^(\d+-)*(\d{{{k + 2}}}-)*x"} for k in range(n)]}}),
         _random("0123456789-", 900),

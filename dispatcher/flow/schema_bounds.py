@@ -407,7 +407,10 @@ class _Weigher:
         if self._patterns > MAX_SUBSCHEMAS:
             found = f"patterns that count as more than {MAX_SUBSCHEMAS:,} sub-schemas"
             raise InvalidInput(pointer, found, f"at most {MAX_SUBSCHEMAS:,}: fewer patterns, or shorter ones")
-        return pattern_steps(pattern, self._pattern_bytes(pattern, pointer))
+        size = self._pattern_bytes(pattern, pointer)
+        if (plain := _UNICODE_CLASS.sub(r"\\w", pattern)) != pattern:
+            size = min(size, _UNICODE_CLASS_FACTOR * self._pattern_bytes(plain, pointer))
+        return pattern_steps(pattern, size)
 
     def _target(self, reference: Any, pointer: str, level: int) -> Weight:
         target = self._resolve(reference)
@@ -523,8 +526,15 @@ def _is_extreme(value: float) -> bool:
     return value != 0 and not _EXTREME[0] <= abs(value) <= _EXTREME[1]
 
 
+_UNICODE_CLASS: Final = re.compile(r"\\[pP](?:\{[\w=:!^-]+\}|[A-Z])")
+_UNICODE_CLASS_FACTOR: Final = 4
+"""How many states of a class such as \\p{L} may be active for one of \\w: a character has four bytes at most.
+
+Compiled it takes 64 KiB, but those are the many ranges of its letters, of which a text is in one at a time.
+"""
+
 _ATOM: Final = re.compile(
-    r"(?:\\[dwsDWS]|\\[^\w\s]|\[\^?(?:\\.|[^\]\\\[])+\]|[^\\\[\](){}.*+?|^$]|\.)"
+    r"(?:\\[dwsDWS]|\\[pP](?:\{[\w=:!^-]+\}|[A-Z])|\\[^\w\s]|\[\^?(?:\\.|[^\]\\\[])+\]|[^\\\[\](){}.*+?|^$]|\.)"
     r"(?P<times>\{(?P<least>\d{1,4})(?P<comma>,)?(?P<most>\d{1,4})?\}|[*+?])?"
 )
 

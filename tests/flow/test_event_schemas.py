@@ -143,6 +143,25 @@ def weight(schema: Any) -> schema_bounds.Weight:
     return event_schemas._judge(event_schemas.write_schema(schema))[1]
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^\p{L}+$",
+        r"^\p{Lu}\p{Ll}*$",
+        r"^\pL+$",
+        r"^\P{L}+$",
+        r"^\p{L}+( \p{L}+)*$",
+        r"^[\p{L}\p{M}' -]+$",
+        r"^\p{Script=Greek}+$",
+        r"^(\p{L}|\d)+$",
+    ],
+)
+def test_a_pattern_with_unicode_classes_has_room_for_an_ordinary_payload(pattern: str) -> None:
+    text = event_schemas.write_schema({"properties": {"name": {"type": "string", "pattern": pattern}}})
+    with pytest.raises(InvalidInput, match="does not match"):
+        event_schemas.check(text, orjson.dumps({"name": "a+1", "other": "x" * 4_000}), "/payload")
+
+
 def test_references_are_expanded_as_often_as_they_stand() -> None:
     """The root and what it refers to; a link is itself, two references and what each refers to."""
 
