@@ -9,9 +9,10 @@ computed before it starts. Only its `uniqueItems` is quadratic where hashes coll
 
 from __future__ import annotations
 
+import re
 from functools import cache, lru_cache
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
@@ -25,9 +26,6 @@ except ImportError as error:
     raise Unavailable(
         "event types with a schema need the validator: pip install 'dispatcher-webhooks[schemas]'"
     ) from error
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_SCHEMA_BYTES: Final = 64 * 1024
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -47,8 +45,16 @@ MAX_PATTERN_BYTES: Final = 256 * 1024
 MAX_ITEM_LEVELS: Final = 200
 """How deep items may be nested that `uniqueItems` compares."""
 
+_SMALL_PATTERN_BYTES: Final = 8 * 1024 * 1024
+"""Enough for every pattern without repetitions that has each Unicode class once."""
+
+_PATTERN_TOKEN: Final = re.compile(
+    r"(?P<refused>\(\?<?[=!]|\\[1-9]|\\k<)|\\.|\[\^?(?:\\.|[^\]\\])*\]|[^\\\[(]+|.", re.DOTALL
+)
+_REPETITION: Final = re.compile(r"\{(?P<least>\d{1,9})(?:,(?P<most>\d{1,9})?)?\}")
 _KEPT: Final = 256
 _SHOWN: Final = 80
+_PARSED: Final = "valid JSON, nested at most 1,024 levels deep"
 
 
 def write_schema(schema: Any, *, pointer: str = "/schema") -> str:
@@ -142,7 +148,7 @@ def _parse(payload: bytes, pointer: str) -> Any:
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput(pointer, str(error)[:200], "JSON that is nested less deeply") from error
+        raise InvalidInput(pointer, f"a payload that could not be parsed: {error}"[:200], _PARSED) from error
 
 
 @lru_cache(maxsize=_KEPT)
@@ -161,17 +167,19 @@ def _without_alternatives(schema: str) -> Any:
 
 
 def _compile(schema: Any, pointer: str) -> tuple[Any, Weight]:
-    if isinstance(schema, dict) and schema.get("$schema", DIALECT) != DIALECT:
+    if isinstance(schema, dict) and schema.get("$schema", DIALECT) not in (DIALECT, f"{DIALECT}#"):
         raise InvalidInput(f"{pointer}/$schema", repr(schema["$schema"])[:_SHOWN], DIALECT)
-    for where, name, value in _members(schema, pointer, "$id", "$schema"):
-        if isinstance(value, str) and where != pointer:
-            raise InvalidInput(f"{where}/{name}", repr(value)[:_SHOWN], f"a {name} at the root only")
     try:
         _meta_schema().validate(schema)
     except jsonschema_rs.ValidationError as error:
         raise _refused(error, pointer) from error
     except ValueError as error:
         raise InvalidInput(pointer, str(error)[:200], "a schema that is nested less deeply") from error
+    for where, node in schema_bounds.subschemas(schema, pointer):
+        for name in ("$id", "$schema"):
+            if name in node and where != pointer:
+                allowed = f"a {name} at the root of the schema only"
+                raise InvalidInput(f"{where}/{name}", repr(node[name])[:_SHOWN], allowed)
     weight = schema_bounds.weigh(schema, pointer, _pattern_bytes)
     if (steps := schema_bounds.judging(weight, ORDINARY)) > MAX_STEPS:
         size = f"a payload of {ORDINARY.values} values in {ORDINARY.bytes:,} bytes"
@@ -227,21 +235,40 @@ def _least_bytes(pattern: str) -> int | None:
 def _pattern_bytes(pattern: str, pointer: str) -> int:
     size = _least_bytes(pattern)
     if size is None:
-        allowed = "a regular expression without look-around and back-references, of at most 256 KiB when compiled"
-        raise InvalidInput(pointer, repr(pattern)[:_SHOWN], allowed)
+        raise InvalidInput(pointer, *_why_refused(pattern))
     return size
 
 
-def _members(schema: Any, pointer: str, *names: str) -> Iterator[tuple[str, str, Any]]:
-    """Every member with one of the names, anywhere in the schema: the place of its object, its name and value."""
-    ahead: list[tuple[str, Any]] = [(pointer, schema)]
-    while ahead:
-        where, value = ahead.pop()
-        if isinstance(value, dict):
-            yield from ((where, name, value[name]) for name in names if name in value)
-            ahead += [(f"{where}/{escape(name)}", one) for name, one in value.items() if isinstance(one, dict | list)]
-        elif isinstance(value, list):
-            ahead += [(f"{where}/{n}", one) for n, one in enumerate(value) if isinstance(one, dict | list)]
+def _why_refused(pattern: str) -> tuple[str, str]:
+    """What is wrong with a pattern that does not compile, and what is allowed instead."""
+    shown = repr(pattern)[:_SHOWN]
+    if any(token.group("refused") for token in _PATTERN_TOKEN.finditer(pattern)):
+        return (
+            f"look-around or a back-reference in the regular expression {shown}",
+            "a regular expression without look-around and back-references",
+        )
+    known: set[str] = set()
+
+    def once(unicode_class: re.Match[str]) -> str:
+        if unicode_class[0] in known:
+            return r"\w"
+        known.add(unicode_class[0])
+        return unicode_class[0]
+
+    small = schema_bounds.UNICODE_CLASS.sub(once, _REPETITION.sub(_without_repetition, pattern))
+    try:
+        _validator({"pattern": small}, pattern_bytes=_SMALL_PATTERN_BYTES)
+    except jsonschema_rs.ValidationError:
+        return f"a regular expression with invalid syntax: {shown}", "a regular expression with valid syntax"
+    return (
+        f"a regular expression that is too large when compiled: {shown}",
+        f"at most {MAX_PATTERN_BYTES // 1024} KiB: use smaller repetitions or fewer Unicode classes",
+    )
+
+
+def _without_repetition(repetition: re.Match[str]) -> str:
+    least, most = repetition["least"], repetition["most"]
+    return repetition[0] if most and int(most) < int(least) else "{1}"
 
 
 class _UniqueItems:

@@ -6,7 +6,7 @@ keyword can meet, and rounded up. `python -m bench schema` measures the worst sc
 
 - What is applied to the same value adds up: the branches of `allOf`, `anyOf` and `oneOf`, the target of a `$ref`.
 - What is applied to different values counts as the heaviest of them: a value is one property, or one item.
-- References are expanded. A schema that refers to itself has no size, and is refused.
+- References are expanded. A schema that refers to itself is refused: nothing bounds how often it is applied.
 - `unevaluatedProperties` and `unevaluatedItems` judge the branches beside them a second time, and those do the same
   with theirs: the work is exponential in how deep they are nested, and is counted so.
 """
@@ -236,7 +236,7 @@ class _Weigher:
         self._places: set[int] = set()
         self._anchors: dict[str, Any] = {}
         self._patterns = 0
-        for place, node in _subschemas(root, pointer):
+        for place, node in subschemas(root, pointer):
             self._places.add(id(node))
             if len(self._places) > MAX_SUBSCHEMAS:
                 raise InvalidInput(pointer, f"more than {MAX_SUBSCHEMAS:,} sub-schemas", f"at most {MAX_SUBSCHEMAS:,}")
@@ -255,10 +255,8 @@ class _Weigher:
         if known is not None:
             return known
         if id(node) in self._open:
-            found = "a reference to a schema that it is part of, so the schema has no size"
-            raise InvalidInput(
-                pointer, found, "a schema without recursion; repeat what is nested as often as it may be"
-            )
+            allowed = "references without recursion; write the nested levels out"
+            raise InvalidInput(pointer, "a recursive reference", allowed)
         self._open.add(id(node))
         try:
             weight = self._weigh(node, pointer, level)
@@ -408,7 +406,7 @@ class _Weigher:
             found = f"patterns that count as more than {MAX_SUBSCHEMAS:,} sub-schemas"
             raise InvalidInput(pointer, found, f"at most {MAX_SUBSCHEMAS:,}: fewer patterns, or shorter ones")
         size = self._pattern_bytes(pattern, pointer)
-        if (plain := _UNICODE_CLASS.sub(r"\\w", pattern)) != pattern:
+        if (plain := UNICODE_CLASS.sub(r"\\d", pattern)) != pattern:
             size = min(size, _UNICODE_CLASS_FACTOR * self._pattern_bytes(plain, pointer))
         return pattern_steps(pattern, size)
 
@@ -460,7 +458,7 @@ _ASSERTIONS: Final = frozenset(
 """Keywords that make an error of their own, beside those of `_STEPS`."""
 
 
-def _subschemas(root: dict[str, Any], pointer: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def subschemas(root: Any, pointer: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every sub-schema that is an object, and where it stands. Meets each once: JSON is a tree."""
     ahead: list[tuple[str, Any]] = [(pointer, root)]
     while ahead:
@@ -526,9 +524,9 @@ def _is_extreme(value: float) -> bool:
     return value != 0 and not _EXTREME[0] <= abs(value) <= _EXTREME[1]
 
 
-_UNICODE_CLASS: Final = re.compile(r"\\[pP](?:\{[\w=:!^-]+\}|[A-Z])")
-_UNICODE_CLASS_FACTOR: Final = 4
-"""How many states of a class such as \\p{L} may be active for one of \\w: a character has four bytes at most.
+UNICODE_CLASS: Final = re.compile(r"\\[pP](?:\{[\w=:!^-]+\}|[A-Z])")
+_UNICODE_CLASS_FACTOR: Final = 8
+"""How many states of a class such as \\p{L} may be active for one of \\d: a character has four bytes at most.
 
 Compiled it takes 64 KiB, but those are the many ranges of its letters, of which a text is in one at a time.
 """

@@ -154,12 +154,52 @@ def weight(schema: Any) -> schema_bounds.Weight:
         r"^[\p{L}\p{M}' -]+$",
         r"^\p{Script=Greek}+$",
         r"^(\p{L}|\d)+$",
+        r"^(\p{Any}{20}){3}x*$",
     ],
 )
 def test_a_pattern_with_unicode_classes_has_room_for_an_ordinary_payload(pattern: str) -> None:
     text = event_schemas.write_schema({"properties": {"name": {"type": "string", "pattern": pattern}}})
     with pytest.raises(InvalidInput, match="does not match"):
         event_schemas.check(text, orjson.dumps({"name": "a+1", "other": "x" * 4_000}), "/payload")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("a(?=b)", "look-around or a back-reference"),
+        ("(?<!a)b", "look-around or a back-reference"),
+        (r"(a)\1", "look-around or a back-reference"),
+        (r"(?<n>a)\k<n>", "look-around or a back-reference"),
+        ("[a", "invalid syntax"),
+        ("(", "invalid syntax"),
+        ("a{3,2}", "invalid syntax"),
+        (r"[(?=]\(?=\\(", "invalid syntax"),
+        (r"\p{Nonsense}", "invalid syntax"),
+        (r"\Z", "invalid syntax"),
+        ("((a{99}){99}){99}", "too large when compiled"),
+        (r"^\p{L}{1,200}$", "too large when compiled"),
+        (r"\p{L}" * 40, "too large when compiled"),
+        (r"\p{L}\p{M}\p{N}\p{P}\p{S}\p{Z}\p{C}\P{L}\P{M}\P{N}" * 4, "too large when compiled"),
+    ],
+)
+def test_a_refused_pattern_says_why(pattern: str, found: str) -> None:
+    with pytest.raises(InvalidInput, match=found) as refused:
+        event_schemas.write_schema({"pattern": pattern})
+    assert refused.value.pointer == "/schema/pattern"
+
+
+def test_an_id_in_data_is_no_keyword_and_an_empty_fragment_names_the_same_dialect() -> None:
+    inner = {"$id": "https://example.com/a", "$schema": "http://json-schema.org/draft-07/schema#"}
+    data = {"examples": [inner], "default": inner, "enum": [inner, [inner]]}
+    schema = {"$schema": event_schemas.DIALECT + "#", "properties": {"a": data, "b": {"const": inner}}}
+    text = event_schemas.write_schema(schema)
+    event_schemas.check(text, orjson.dumps({"a": inner, "b": inner}), "/payload")
+    with pytest.raises(InvalidInput) as refused:
+        event_schemas.check(text, orjson.dumps({"a": inner, "b": {"$id": "c"}}), "/payload")
+    assert refused.value.pointer == "/payload/b"
+    with pytest.raises(InvalidInput) as refused:
+        event_schemas.write_schema({"properties": {"const": inner}})
+    assert refused.value.pointer == "/schema/properties/const/$id"
 
 
 def test_references_are_expanded_as_often_as_they_stand() -> None:
@@ -413,7 +453,7 @@ def test_a_payload_that_is_nested_deeply_is_an_answer_and_no_crash() -> None:
         item = b"[" * levels + b"]" * levels
         with pytest.raises(InvalidInput, match=found):
             event_schemas.check(unique, b"[" + item + b"," + item + b"]", "/payload")
-    with pytest.raises(InvalidInput, match="nested less deeply"):
+    with pytest.raises(InvalidInput, match=r"could not be parsed: .*depth limit.*; allowed: valid JSON, nested"):
         event_schemas.check(text, b"[" * 5_000 + b"]" * 5_000, "/payload")
 
 
@@ -448,7 +488,10 @@ def test_a_schema_that_was_stored_before_the_bounds_is_told_and_refuses_its_even
     stored = orjson.dumps({"items": {"$ref": "#"}}).decode()
     refusal = event_schemas.refusal(stored)
     assert refusal is not None
-    assert refusal.startswith("/schema/items/$ref: found a reference to a schema that it is part of")
+    assert refusal.startswith(
+        "/schema/items/$ref: found a recursive reference; "
+        "allowed: references without recursion; write the nested levels out"
+    )
     with pytest.raises(InvalidInput) as refused:
         event_schemas.check(stored, b"[]", "/payload")
     assert refused.value.pointer == "/payload"
