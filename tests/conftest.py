@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -31,6 +31,7 @@ LONGEST_FIRST = (
     "api/test_openapi.py",
     "bench/test_workloads.py",
     "scenarios/test_demo.py",
+    "attack/test_attacks.py",
     "api/test_bad_input.py",
     "scenarios/test_systems.py",
     "api/test_isolation.py",
@@ -60,6 +61,44 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {Path(__file__).parent / name: n for n, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+ALLOWED_SKIPS = (
+    # what the test says: why no package helps
+    ("which only Linux has", "another operating system"),
+    ("needs root", "whoever is not root cannot become another user"),
+    (
+        "no Python of this version that the user nobody can run",
+        "a distribution has one version, and others lie in homes",
+    ),
+)
+"""Skips that installing something could not have prevented; any other is a failure where TEST_STRICT_SKIPS is set."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Makes a failure of a skip that should not have been, if TEST_STRICT_SKIPS asks for it."""
+    if not os.environ.get("TEST_STRICT_SKIPS") or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not any(allowed in reason for allowed, _ in ALLOWED_SKIPS):
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{reason}\nTEST_STRICT_SKIPS is set: install what this test needs, or allow it in {__file__}."
+        )
 
 
 # How long an example or a search takes is the machine's affair: a busy one fails no test for it.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +12,10 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from dispatcher.errors import InvalidInput
-from dispatcher.model.endpoint import like_patterns, validate_event_types
+from dispatcher.model.endpoint import SealedSecret, like_patterns, rotated, validate_event_types
+
+NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 
 words = st.text(alphabet="aA_1", min_size=1, max_size=3)
 types = st.lists(st.tuples(st.sampled_from(".-"), words), min_size=1, max_size=3).map(
@@ -58,3 +63,20 @@ def test_any_other_wildcard_is_refused_with_its_place(pattern: str) -> None:
 def test_an_empty_list_is_refused() -> None:
     with pytest.raises(InvalidInput, match="leave it out"):
         validate_event_types([])
+
+
+def test_a_secret_is_kept_as_json_with_its_end_or_without_one() -> None:
+    for secret in (SealedSecret("sealed"), SealedSecret("sealed", NOW)):
+        kept = json.loads(json.dumps(secret.to_json(), default=str))
+        assert SealedSecret.from_json(kept) == secret
+
+
+def test_a_new_secret_lets_the_others_sign_for_an_overlap_and_no_longer_than_they_would() -> None:
+    old, ending, ended = SealedSecret("old"), SealedSecret("ending", NOW + HOUR), SealedSecret("ended", NOW)
+    new = SealedSecret("new")
+    assert rotated((old, ending, ended), new, now=NOW, overlap=2 * HOUR) == (
+        new,
+        SealedSecret("old", NOW + 2 * HOUR),
+        ending,
+    )
+    assert rotated((old, ending), new, now=NOW, overlap=timedelta()) == (new,)

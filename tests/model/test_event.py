@@ -94,7 +94,10 @@ def test_anything_else_is_refused_by_name(kind: Any) -> None:
         ("/idempotency_key", {"idempotency_key": "\ud800"}),
         ("/expires_at", {"expires_at": datetime(2026, 1, 1)}),
         ("/not_before", {"not_before": datetime(2026, 1, 1)}),
+        ("/not_before", {"not_before": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1)))}),
         ("/mode", {"mode": "prod"}),
+        ("/tenant_id", {"tenant_id": str(DEFAULT_TENANT)}),
+        ("/id", {"id": "evt_1"}),
     ],
 )
 def test_what_cannot_be_accepted_is_named(pointer: str, values: dict[str, Any]) -> None:
