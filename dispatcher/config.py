@@ -201,7 +201,7 @@ class Settings:
         _seconds(0.1, 600), "seconds that a caller of the API has for a request line and its headers", 10.0
     )
     api_body_timeout_s: float = _setting(
-        _seconds(0.1, 3600), "seconds that a caller has for a body, or to take an answer", 30.0
+        _seconds(0.1, 3600), "seconds that a caller has for a body, or to take some of an answer", 30.0
     )
     api_idle_timeout_s: float = _setting(
         _seconds(0.1, 3600), "seconds that a connection may be idle between two requests", 75.0
