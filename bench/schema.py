@@ -208,6 +208,10 @@ SHAPES = (
     Shape("root fault, false", lambda n: {"allOf": [{}] * n + [False]}, _same([])),
     Shape("root fault, not", lambda n: {"allOf": [{}] * n + [{"not": {}}]}, _same({"a": 1})),
     Shape("root fault, oneOf false", lambda n: {"oneOf": [False] * n}, _same({"a": 1})),
+    Shape("root fault, oneOf of a text", lambda n: {"items": {"oneOf": [False] * n}}, _same("é😀" * 40_000)),
+    Shape(
+        "root fault, anyOf of a text", lambda n: {"items": {"anyOf": [_NULL, {"const": 1}] * n}}, _same("é😀" * 9_000)
+    ),
     Shape("root fault, anyOf false", lambda n: {"anyOf": [False] * n}, _same([])),
     Shape("root fault, unevaluatedItems", lambda n: {"maxItems": n, "unevaluatedItems": False}, _same([])),
     Shape(

@@ -33,7 +33,7 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 MAX_STEPS: Final = 20_000_000
 """That judging one payload may take: less than 50 ms of CPU with everything around it, on a slow machine, too."""
 
-MAX_STEPS_WITH_ERROR: Final = 30_000_000
+MAX_STEPS_WITH_ERROR: Final = 32_000_000
 """That validating a payload and writing its first fault as text may take together."""
 
 ORDINARY: Final = Size(values=300, fractions=30, bytes=4096)
@@ -110,7 +110,7 @@ def check(schema: str, payload: bytes, pointer: str) -> int:
         size = schema_bounds.measure(value, len(payload))
     if schema_bounds.explaining(weight, size) <= (MAX_STEPS if weight.explaining else MAX_STEPS_WITH_ERROR):
         raise _fault(validator, value, pointer)
-    if schema_bounds.explaining(weight._replace(explaining=0), size) <= MAX_STEPS_WITH_ERROR:
+    if schema_bounds.explaining(weight._replace(explaining=0, explaining_bytes=0), size) <= MAX_STEPS_WITH_ERROR:
         raise _fault(_without_alternatives(schema), value, pointer)
     found = f"a payload that does not meet it; {size.values:,} values in {size.bytes:,} bytes are too many to say where"
     raise InvalidInput(pointer, found, "what the schema of the type says")

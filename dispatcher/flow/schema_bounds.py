@@ -45,6 +45,7 @@ _ERROR_STEPS: Final = 1_700
 _ERROR_STEPS_PER_VALUE_BELOW: Final = 500
 """An error contains the value that it is about, which is copied and written as text. Nested arrays take longest."""
 
+_ERROR_STEPS_PER_BYTE: Final = 8
 _EXTREME_FRACTIONS: Final = 15
 _LONG_FRACTIONS: Final = 10
 _EXTREME: Final = (1e-20, 1e20)
@@ -102,6 +103,8 @@ class Weight(NamedTuple):
     """The same, for each value below the one that the branch judges: an error shows them."""
     explaining: int = 0
     """For each value, of telling what is wrong: the errors of every branch of each `anyOf` and `oneOf` are made."""
+    explaining_bytes: int = 0
+    """The same for each byte: every error copies the text of its value."""
     marking: int = 0
     """For each value, of finding out what has been evaluated, for an `unevaluated…` above."""
     marking_bytes: int = 0
@@ -154,7 +157,11 @@ def judging(weight: Weight, size: Size) -> int:
 
 def explaining(weight: Weight, size: Size) -> int:
     """The steps that finding the place of a fault takes at most."""
-    return judging(weight, size) + (weight.explaining + _ERROR_STEPS_PER_VALUE_BELOW) * size.values + 4 * size.bytes
+    return (
+        judging(weight, size)
+        + (weight.explaining + _ERROR_STEPS_PER_VALUE_BELOW) * size.values
+        + (weight.explaining_bytes + _ERROR_STEPS_PER_BYTE) * size.bytes
+    )
 
 
 def containers(payload: bytes) -> int:
@@ -322,6 +329,12 @@ class _Weigher:
             explaining=inside.explaining
             + in_place.explaining
             + sum(one.per_value + one.below + one.errors + one.errors_below for one in alternatives),
+            explaining_bytes=inside.explaining_bytes
+            + in_place.explaining_bytes
+            + sum(
+                one.per_byte + _ERROR_STEPS_PER_BYTE * (one.errors_below // _ERROR_STEPS_PER_VALUE_BELOW)
+                for one in alternatives
+            ),
             marking=own.marking
             + sum(one.per_value for one in compiled_again)
             + sum(one.marking + one.per_value + one.below for one in marked),

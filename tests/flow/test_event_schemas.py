@@ -428,6 +428,14 @@ def test_no_error_shows_a_value_that_would_take_long_to_write_as_text(schema: An
         assert len(refused.value.found) < 200
 
 
+def test_a_long_text_is_not_copied_into_the_error_of_every_branch() -> None:
+    text = event_schemas.write_schema({"oneOf": [False] * 20})
+    with pytest.raises(InvalidInput, match="does not meet one of anyOf"):
+        event_schemas.check(text, orjson.dumps("é😀" * 40_000), "/payload")
+    with pytest.raises(InvalidInput, match="is not valid under any"):
+        event_schemas.check(text, orjson.dumps("é😀" * 40), "/payload")
+
+
 def test_the_errors_of_false_count_like_those_of_other_schemas() -> None:
     assert weight(False).errors == weight({"type": "null"}).errors > weight(True).errors
 
