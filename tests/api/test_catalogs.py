@@ -124,7 +124,7 @@ async def test_a_schema_without_a_bound_is_refused_by_its_place(api: httpx.Async
     for schema, pointer, found in (
         ({"$ref": "#/$defs/s0", "$defs": {**links, "s30": {}}}, "/schema", "sub-schemas with references expanded"),
         ({"pattern": r"(a)\1"}, "/schema/pattern", "(a)"),
-        ({"items": {"$ref": "#"}}, "/schema/items/$ref", "a schema that it is part of"),
+        ({"items": {"$ref": "#"}}, "/schema/items/$ref", "a recursive reference"),
     ):
         answer = await api.put("/v1/event_types/payment.completed", json={"schema": schema})
         (error,) = answer.json()["errors"]
@@ -142,7 +142,7 @@ async def test_a_schema_of_an_earlier_version_is_shown_as_refused_until_it_is_re
             {"schema": '{"items": {"$ref": "#"}}'},
         )
     shown = {one["name"]: one["schema_refusal"] for one in (await api.get("/v1/event_types")).json()["data"]}
-    assert shown["a.b"].startswith("/schema/items/$ref: found a reference to a schema that it is part of")
+    assert shown["a.b"].startswith("/schema/items/$ref: found a recursive reference")
     assert shown["a.c"] is None
     event = {"type": "a.b", "payload": [[]]}
     refused = await api.post("/v1/events", json=event)

@@ -132,7 +132,7 @@ def test_schemas_that_are_refused_are_listed_and_the_others_counted(
     with sound.begin() as connection:
         connection.execute(add, {"name": "a.b", "schema": '{"pattern": "(?=a)"}'})
     found = examined(settings, "event types")["event types"]
-    assert found.found.startswith("1 of 2 schemas refused: a.b (/schema/pattern: found '(?=a)'; allowed: ")
+    assert found.found.startswith("1 of 2 schemas refused: a.b (/schema/pattern: found look-around")
     monkeypatch.setitem(sys.modules, "jsonschema_rs", None)
     monkeypatch.delitem(sys.modules, "dispatcher.flow.event_schemas")
     monkeypatch.delattr("dispatcher.flow.event_schemas")
