@@ -91,7 +91,6 @@ def test_a_data_directory_of_another_user_is_one_sentence(data_dir: Path, monkey
 STACK = textwrap.dedent("""
     import pathlib, sys
     from dispatcher.local.child import Program
-from dispatcher.local.files import write_secret
     from dispatcher.local.stack import Stack
     toy = Program("toy", [sys.executable, "-S", "-c", "import time; time.sleep(600)"])
     stack = Stack(migrate=lambda url: None, data_dir=pathlib.Path(sys.argv[1]), programs=[toy])
@@ -233,7 +232,6 @@ def test_it_runs_for_an_ordinary_user_with_a_read_only_home(data_dir: Path):
     script = textwrap.dedent("""
         import os, pathlib, sys
         from dispatcher.local.child import Program
-from dispatcher.local.files import write_secret
         from dispatcher.local.paths import remove_data_dir
         from dispatcher.local.accounts import server_account
         from dispatcher.local.stack import Stack
