@@ -50,8 +50,10 @@ class ApiServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._served.result()
+        # uvicorn asks its clock ten times a second whether it shall stop; where a test stopped the time in between, it
+        # never asks again.
+        self._portal.call(self._hang_up)
+        self._served.cancel()
         self._stack.close()
 
     @contextmanager
@@ -73,6 +75,12 @@ class ApiServer:
                 await life.__aenter__()
                 self._application = app, life
         await self._application[0](scope, receive, send)
+
+    async def _hang_up(self) -> None:
+        for server in self._server.servers:
+            server.close()
+        for connection in tuple(self._server.server_state.connections):
+            connection.transport.abort()
 
     async def _leave(self) -> None:
         if self._application is not None:
