@@ -326,8 +326,7 @@ class Connection(HttpToolsProtocol):
         self._body_bytes = self._raw_bytes = 0
         self._is_wanted = False
         if len(self.pipeline) >= MAX_PIPELINED:
-            self.refuse(400, f"found more than {MAX_PIPELINED} requests ahead of their answers; "
-                        f"allowed: {MAX_PIPELINED}", "malformed")  # fmt: skip
+            self.drop("malformed")  # an answer here would be taken for that of an earlier request
             raise _Refused
         self.scope["dispatcher.connection"] = self  # type: ignore[typeddict-unknown-key]
         self._framing = self._framing_of_upgrade() if self.parser.should_upgrade() else None
@@ -360,7 +359,10 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self.flow.resume_reading()
-            self._wait(*((Phase.HEAD, "head_s") if self._part is _Part.HEAD else (Phase.IDLE, "idle_s")))
+            if self._part is _Part.HEAD:
+                self._wait(Phase.HEAD, self.lobby.limits.head_s)
+            else:
+                self._wait(Phase.IDLE, self.lobby.limits.idle_s)
             if self.flow.write_paused:  # what is left of the answer has not been taken
                 self._expect_progress()
 
@@ -463,10 +465,10 @@ class Connection(HttpToolsProtocol):
         else:  # TLS has no half-closed connections
             self.transport.close()
 
-    def _wait(self, phase: Phase, limit: str) -> None:
+    def _wait(self, phase: Phase, limit_s: float) -> None:
         """Waits for a request, or for the rest of its head."""
         self._release()
-        self._enter(phase, getattr(self.lobby.limits, limit))
+        self._enter(phase, limit_s)
         self.lobby.unheard[self] = None
 
     def _enter(self, phase: Phase, limit_s: float) -> None:
@@ -540,7 +542,7 @@ class Connection(HttpToolsProtocol):
             return
         if self.cycle is None or self.cycle.response_complete:
             if self.phase is Phase.IDLE:
-                self._wait(Phase.HEAD, "head_s")
+                self._wait(Phase.HEAD, self.lobby.limits.head_s)
         elif not self.cycle.more_body:
             if self.phase is not Phase.ANSWER:
                 self._release()

@@ -1,8 +1,7 @@
-"""Finds callers by their keys: all that are asked for while one statement runs share the next.
+"""Finds callers by their keys. Keys that are asked for while one statement runs share the next one.
 
-So a flood of wrong keys costs a statement for hundreds of them, on connections of its own, and keeps none from the
-others. A look-up only reads: that a key was used is noted by itself, later, and a database that is read-only does
-without.
+A flood of wrong keys therefore costs one statement for hundreds of them, on separate database connections. A look-up
+only reads: the time of a key's last use is written later, in bulk, and is left out on a read-only database.
 """
 
 from __future__ import annotations
