@@ -206,14 +206,14 @@ CONFIG: Final = {
     "generation": {
         "deterministic": True,
         "database": "none",
-        "max-examples": 15,
+        "max-examples": 8,
         "no-shrink": True,
         "allow-x00": False,
     },
     "phases": {
         "coverage": {"unexpected-methods": ["put", "options"]},  # all of them: test_bad_input
         "stateful": {
-            "generation": {"max-examples": 8},
+            "generation": {"max-examples": 4},
             "checks": {"positive_data_acceptance": {"enabled": False}},  # what it takes from answers may be null there
         },
     },

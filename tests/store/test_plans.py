@@ -19,7 +19,7 @@ from sqlalchemy import TextClause, create_engine, text
 
 from dispatcher.ids import uuid7
 from dispatcher.local.postgres import EmbeddedPostgres
-from dispatcher.store import deliveries
+from dispatcher.store import deliveries, partitions
 from dispatcher.store.rows import to_json
 from dispatcher.wiring import PLANS
 from tests.support import walk
@@ -43,6 +43,7 @@ def full_database_url(postgres: EmbeddedPostgres, migrated_template: str) -> Ite
     url = fresh_database(postgres, migrated_template)
     engine = create_engine(url, connect_args={"options": PLANS})
     with engine.begin() as connection:
+        partitions.ensure(connection)  # every day's: the template has three
         for n in range(LANES):
             walk.add_endpoint(connection, event_types=(f"t{n}",))
         for days in DAYS_AGO:

@@ -16,6 +16,7 @@ FAST_SETTINGS = {
     "full_page_writes": "off",
     "shared_buffers": "128MB",
     "autovacuum_naptime": "5min",
+    "file_copy_method": "clone",  # a sixth less CPU for each copy of a database
 }
 
 

@@ -48,11 +48,30 @@ def make_template(server: EmbeddedPostgres) -> str:
     made = create_engine(url)
     with made.begin() as connection:  # or every application of a test would make an RSA key at its start
         signing_keys.ensure(connection, KEYS, by="test")
+        drop_far_partitions(connection)
     made.dispose()
     name = url.partition("@/")[2].partition("?")[0]
     with server.connect("postgres") as connection:
         connection.execute(f'ALTER DATABASE "{name}" RENAME TO {TEMPLATE}')
     return TEMPLATE
+
+
+def drop_far_partitions(connection: Connection) -> None:
+    """Leaves yesterday's partitions, today's and tomorrow's.
+
+    A session reads the catalogue of every partition that it plans with, and each test has sessions of its own: with
+    ten days of partitions that was a tenth of the tests' CPU time.
+    """
+    today = connection.execute(text("SELECT CAST(now() AT TIME ZONE 'UTC' AS date)")).scalar_one()
+    kept = {f"{today + timedelta(days=n):%Y%m%d}" for n in (-1, 0, 1)}
+    names = connection.execute(
+        text(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'dispatcher'::regnamespace AND relispartition AND relkind = 'r'"
+        )
+    )
+    for name in names.scalars().all():
+        if not name.endswith("_default") and name.rpartition("_")[2] not in kept:
+            connection.execute(text(f"DROP TABLE dispatcher.{name}"))
 
 
 def hot_url(url: str) -> str:
