@@ -66,7 +66,8 @@ def drop_far_partitions(connection: Connection) -> None:
     kept = {f"{today + timedelta(days=n):%Y%m%d}" for n in (-1, 0, 1)}
     names = connection.execute(
         text(
-            "SELECT relname FROM pg_class WHERE relnamespace = 'dispatcher'::regnamespace AND relispartition AND relkind = 'r'"
+            "SELECT relname FROM pg_class "
+            "WHERE relnamespace = 'dispatcher'::regnamespace AND relispartition AND relkind = 'r'"
         )
     )
     for name in names.scalars().all():
