@@ -214,6 +214,9 @@ class EmbeddedPostgres:
         account.own(password_file)
         argv = [str(program / "initdb"), "-D", str(building), f"--username={ROLE}", f"--pwfile={password_file}"]
         argv += ["--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-instructions"]
+        # The default of 4,096 rounds makes weak passwords costly to guess. Ours is 192 random bits, and the rounds cost
+        # each client 2 ms of the 4 that a connection takes.
+        argv += ["-c", "scram_iterations=1"]
         if self.settings["fsync"] == "off":
             argv.append("--no-sync")
         try:
