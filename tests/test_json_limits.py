@@ -264,10 +264,11 @@ JSON = st.recursive(
 )
 
 
-@given(JSON, st.sampled_from([None, 1]), st.booleans(), st.integers(0, 12))
+@given(JSON, st.sampled_from([None, 1]), st.booleans(), st.integers(0, 12), st.sampled_from([0, 5000]))
 def test_depth_is_that_of_the_value_whatever_stands_in_strings(
-    found: Any, indent: int | None, ascii_only: bool, around: int
+    found: Any, indent: int | None, ascii_only: bool, around: int, padding: int
 ) -> None:
+    found = ["x" * padding, found]  # where escapes are few and far between, they are looked for in another way
     for _ in range(around):
         found = [found]
     text = json.dumps(found, indent=indent, ensure_ascii=ascii_only).encode()

@@ -117,11 +117,24 @@ def is_deeper(text: bytes, depth: int) -> bool:
 def _outside_strings(text: bytes, others: bytes) -> bytes:
     """The text without its strings and without the bytes in `others`; `others` has no quotation mark."""
     if b"\\" in text:
-        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+        text = _without_escapes(text)
     marks = text.translate(None, others).replace(b'""', b"")
     if b'"' in marks:  # strings that hold such marks
         marks = b"".join(marks.split(b'"')[::2])
     return marks
+
+
+def _without_escapes(text: bytes) -> bytes:
+    """The text without its escaped quotation marks and backslashes; what else is escaped may be left out too."""
+    if text.count(b"\\") * 50 > len(text):
+        return text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Where escapes are few, they are cut out one by one: to look for two bytes takes ten times as long as for one.
+    first, *parts = text.split(b"\\")
+    kept = [first]
+    ahead = iter(parts)
+    for part in ahead:
+        kept.append(part[1:] if part else next(ahead, b""))  # an empty part: an escaped backslash
+    return b"".join(kept)
 
 
 def check_size(text: bytes) -> None:
