@@ -130,11 +130,9 @@ def _without_escapes(text: bytes) -> bytes:
         return text.replace(b"\\\\", b"").replace(b'\\"', b"")
     # Where escapes are few, they are cut out one by one: to look for two bytes takes ten times as long as for one.
     first, *parts = text.split(b"\\")
-    kept = [first]
     ahead = iter(parts)
-    for part in ahead:
-        kept.append(part[1:] if part else next(ahead, b""))  # an empty part: an escaped backslash
-    return b"".join(kept)
+    kept = (part[1:] if part else next(ahead, b"") for part in ahead)  # an empty part: an escaped backslash
+    return b"".join((first, *kept))
 
 
 def check_size(text: bytes) -> None:
