@@ -18,6 +18,7 @@ from dispatcher.cli.deliveries import ago, filter_options, query_of
 from dispatcher.cli.output import console, counted, output_option, print_fields, print_json, print_line, print_table
 from dispatcher.flow.replay import of_failed
 from dispatcher.ids import format_id
+from dispatcher.store import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from dispatcher.cli.output import Command, Output
     from dispatcher.client import Client
     from dispatcher.client.types import Preview, Replay, ReplayPreview, ReplayProgress
-    from dispatcher.store import log
 
 PATIENCE_S: Final = 10
 """A scheduler looks every second, and replays a batch of 1,000 in well under one."""
@@ -133,6 +133,7 @@ def _url(url: str, *, disabled: bool) -> str:
 
 @replay.command()
 @_choice_options
+@click.option("--all", "everything", is_flag=True, help="All that failed; with --yes, it or a condition is needed.")
 @click.option("--token", help="Of a preview: exactly what it showed, instead of a choice.")
 @click.option("--dry-run", is_flag=True, help="Count what would be replayed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -143,6 +144,7 @@ def start(
     chosen: log.Filter,
     include_delivered: bool,
     how: dict[str, Any],
+    everything: bool,
     token: str | None,
     dry_run: bool,
     yes: bool,
@@ -154,6 +156,10 @@ def start(
 
     Each gets the whole schedule again, with the same webhook-id. A delivery that was replayed before is left out.
     """
+    if everything and (token is not None or chosen != log.Filter()):
+        raise click.UsageError("found --all and a choice; allowed: one of the two")
+    if yes and not everything and token is None and chosen == log.Filter():
+        raise click.UsageError("found --yes and no condition; allowed: at least one condition, or --all for all failed")
     asked = query(chosen, how, include_delivered=include_delivered)
     if token is not None and (dry_run or any(asked.values())):
         raise click.UsageError("found --token and a choice; allowed: --token alone, which has what was previewed")

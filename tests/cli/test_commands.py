@@ -60,7 +60,7 @@ def test_an_event_is_sent_inspected_and_replayed(run: Run, engine: Engine) -> No
     assert "503" in shown.out
     assert "\x1b" not in shown.out, "a receiver's answer must not steer the terminal"
     assert "2 deliveries would be replayed" in run("replay", "start", "--dry-run").out
-    replay_id = run("replay", "start", "--yes", "--no-wait").out.strip()
+    replay_id = run("replay", "start", "--all", "--yes", "--no-wait").out.strip()
     with engine.begin() as connection:
         assert replay_flow.step(connection) == 2
     status = run("replay", "status", replay_id, "--output", "json").json

@@ -71,8 +71,19 @@ def test_what_is_chosen_is_counted(run: Run, failed: str) -> None:
         assert run("replay", "preview", *options, "--output", "json").json["count"] == count, options
 
 
+def test_everything_that_failed_is_replayed_unasked_only_by_all(run: Run, failed: str) -> None:
+    refused = run("replay", "start", "--yes", "--no-wait")
+    assert refused.code == 2
+    assert "allowed: at least one condition, or --all" in refused.err
+    assert run("replay", "list", "--output", "json").json["data"] == []
+    refused = run("replay", "start", "--all", "--since", "1h", "--yes")
+    assert refused.code == 2
+    assert "found --all and a choice" in refused.err
+    assert run("replay", "start", "--all", "--yes", "--no-wait").out.startswith("rpl_")
+
+
 def test_a_replay_is_paused_resumed_and_ended(run: Run, engine: Engine, failed: str) -> None:
-    one = run("replay", "start", "--yes", "--no-wait").out.strip()
+    one = run("replay", "start", "--all", "--yes", "--no-wait").out.strip()
     assert "paused" in run("replay", "pause", one).out
     assert step(engine) is None
     assert run("replay", "resume", one, "--output", "json").json["status"] == "running"
@@ -86,14 +97,14 @@ def test_a_replay_is_paused_resumed_and_ended(run: Run, engine: Engine, failed: 
 
 def test_it_waits_until_all_are_made(run: Run, engine: Engine, failed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=monotonic, sleep=lambda _: step(engine)))
-    done = run("replay", "start", "--yes", "--output", "json").json
+    done = run("replay", "start", "--all", "--yes", "--output", "json").json
     assert (done["status"], done["replayed"]) == ("done", 3)
 
 
 def test_it_says_so_where_nothing_moves(run: Run, failed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = iter(range(0, 1000, 4))
     monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=lambda: next(now_s), sleep=lambda _: None))
-    ran = run("replay", "start", "--yes")
+    ran = run("replay", "start", "--all", "--yes")
     assert ran.code == 0
     assert "is a scheduler running?" in ran.out
     assert "running" in ran.out
@@ -103,7 +114,7 @@ def test_what_it_is_about_how_far_it_is_and_which_there_are_is_printed(run: Run,
     shown = run("replay", "preview", "--canary", "2", "--rate", "5", "--rate-per-endpoint", "2").out
     assert "2 of each endpoint" in shown
     assert "5 a second, 2 a second to each endpoint" in shown
-    one = run("replay", "start", "--yes", "--no-wait", "--canary", "2").out.strip()
+    one = run("replay", "start", "--all", "--yes", "--no-wait", "--canary", "2").out.strip()
     assert step(engine) == 2
     by_endpoint = run("replay", "status", one, "--endpoints").out
     assert "2 of 3" in by_endpoint
@@ -120,7 +131,7 @@ def test_who_follows_may_leave_and_it_goes_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=monotonic, sleep=leave))
-    ran = run("replay", "start", "--yes", "--follow")
+    ran = run("replay", "start", "--all", "--yes", "--follow")
     assert ran.code == 0
     assert "it goes on without you: dispatcher replay status rpl_" in ran.out
     assert step(engine) == 3

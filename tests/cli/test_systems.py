@@ -101,7 +101,7 @@ TYPED = {
     "endpoints enable": Typed(EP, f"POST /v1/endpoints/{EP}/enable"),
     "endpoints disable": Typed(EP, f"POST /v1/endpoints/{EP}/disable"),
     "replay preview": Typed("", "POST /v1/replays/preview"),
-    "replay start": Typed("--yes", "POST /v1/replays"),
+    "replay start": Typed("--all --yes", "POST /v1/replays"),
     "replay list": Typed("", "GET /v1/replays"),
     "replay status": Typed(RPL, f"GET /v1/replays/{RPL}"),
     "replay pause": Typed(RPL, f"POST /v1/replays/{RPL}/pause"),
