@@ -11,10 +11,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, event, text
 
 from dispatcher.flow import register
 from dispatcher.flow.prune import prune
+from dispatcher.model.delivery import Claim, Result
 from dispatcher.model.endpoint import EndpointStatus
 from dispatcher.store import deliveries, endpoints, workers
 from tests.support import walk
@@ -344,18 +347,90 @@ def test_the_cap_halves_to_one_on_slow_failures_and_grows_by_one_on_success(engi
         assert caps(outcome=True, count=9) == [2, 3, 4, 5, 6, 7, 8, 8, 8]
 
 
-def test_failures_that_cost_no_time_leave_a_cap_of_eight(engine: Engine) -> None:
+STALLED = walk.Outcome(walk.OutcomeClass.DEADLINE, known=False, duration_ms=15_000)
+OF_ANSWER: dict[str, Callable[[Claim], Result]] = {
+    "delivered": walk.result,
+    "refused": lambda claim: walk.result(claim, walk.retry(3600)),
+    "stalled": lambda claim: walk.result(claim, walk.retry(3600), STALLED),
+}
+
+
+def rounds_until_all_were_attempted(
+    connection: Connection, endpoint_id: UUID, answer: Callable[[int], str], count: int
+) -> tuple[int, list[int]]:
+    """How many rounds of claim and record the endpoint's backlog of `count` takes, and the cap after each claim."""
+    worker_id = walk.add_worker(connection, room=10_000)
+    attempted, caps = 0, []
+    while attempted < count:
+        claims = walk.claim(connection, worker_id, room=10_000)
+        assert claims, f"nothing was claimed after {attempted} of {count}"
+        caps.append(walk.lane(connection, endpoint_id).cap)
+        walk.record(connection, [OF_ANSWER[answer(attempted + n)](claim) for n, claim in enumerate(claims)])
+        attempted += len(claims)
+    assert attempted == count
+    return len(caps), caps
+
+
+def stall_until_the_cap_is_one(connection: Connection, endpoint_id: UUID) -> None:
+    """Has attempts at the endpoint stall until it has one slot; their retries are not due soon."""
+    worker_id = walk.add_worker(connection)
+    while walk.lane(connection, endpoint_id).cap > 1:
+        walk.emit(connection)
+        (claim,) = walk.claim(connection, worker_id)
+        walk.record(connection, [OF_ANSWER["stalled"](claim)])
+
+
+def test_a_receiver_that_hung_and_then_fails_fast_takes_a_backlog_in_few_rounds(engine: Engine) -> None:
+    """Each answer within a second adds one to the cap, so the cap doubles each round, up to the endpoint's limit."""
     with engine.begin() as connection:
         endpoint = walk.add_endpoint(connection, max_in_flight=64)
-        walk.emit(connection, 64)
+        stall_until_the_cap_is_one(connection, endpoint.id)
+        walk.emit(connection, 1000)
+        rounds, caps = rounds_until_all_were_attempted(connection, endpoint.id, lambda _: "refused", 1000)
+    assert max(caps) == 64
+    assert rounds <= 7 + -(-1000 // 64)  # 1, 2, 4 … 64, then 64 a round; one after another would be 1,000
+
+
+def test_fast_failures_leave_the_cap_as_it_is(engine: Engine) -> None:
+    with engine.begin() as connection:
+        endpoint = walk.add_endpoint(connection, max_in_flight=64)
+        walk.emit(connection, 640)
+        rounds, caps = rounds_until_all_were_attempted(connection, endpoint.id, lambda _: "refused", 640)
+    assert (rounds, set(caps)) == (10, {64})
+
+
+def test_a_receiver_that_hangs_on_every_other_request_keeps_few_slots(engine: Engine) -> None:
+    with engine.begin() as connection:
+        endpoint = walk.add_endpoint(connection, max_in_flight=64)
+        walk.emit(connection, 200)
+        alternate = ("stalled", "refused")
+        _, caps = rounds_until_all_were_attempted(connection, endpoint.id, lambda n: alternate[n % 2], 200)
+    assert max(caps[2:]) <= 34  # after the 64 of the first round
+    assert max(caps[6:]) <= 3
+
+
+@given(
+    answers=st.lists(st.sampled_from(["delivered", "refused", "stalled"]), min_size=1, max_size=12),
+    limit=st.sampled_from([1, 3, 8, 64]),
+)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_cap_stays_between_one_and_the_limit_and_only_stalls_lower_it(
+    engine: Engine, answers: list[str], limit: int
+) -> None:
+    with engine.connect() as connection:
+        endpoint = walk.add_endpoint(connection, max_in_flight=limit)
         worker_id = walk.add_worker(connection)
-        caps = []
-        for claim in walk.claim(connection, worker_id)[:5]:
-            walk.record(connection, [walk.result(claim, walk.retry(3600))])
+        cap = limit
+        for answer in answers:
+            walk.emit(connection)
+            (claim,) = walk.claim(connection, worker_id)
+            walk.record(connection, [OF_ANSWER[answer](claim)])
             deliveries.wake(connection, endpoint.id, now=NOW)
             walk.claim(connection, worker_id)
-            caps.append(walk.lane(connection, endpoint.id).cap)
-        assert caps == [32, 16, 8, 8, 8]
+            now = walk.lane(connection, endpoint.id).cap
+            assert now == (max(1, cap // 2) if answer == "stalled" else min(limit, cap + 1))
+            cap = now
+        connection.rollback()
 
 
 def test_a_failure_on_our_side_leaves_the_cap_alone(engine: Engine) -> None:
