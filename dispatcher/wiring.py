@@ -20,7 +20,7 @@ from dispatcher.profiles import Known, shipped_profiles_dir
 from dispatcher.profiles import load_catalog as load_profiles
 from dispatcher.retry import RetrySchedule, load_catalog, shipped_schedules_dir
 from dispatcher.signing import SCHEMES, Keyring
-from dispatcher.store import event_types, migrate, schedules
+from dispatcher.store import event_types, migrate, schedules, sessions
 from dispatcher.store import profiles as store_profiles
 
 if TYPE_CHECKING:
@@ -74,9 +74,11 @@ def broker_url(settings: Settings) -> str:
 
 def engine(settings: Settings) -> Engine:
     """For the command line and the API: synchronous, planned freely."""
-    return create_engine(
+    built = create_engine(
         _database_url(settings), hide_parameters=True, pool_pre_ping=True, connect_args={"connect_timeout": 10}
     )
+    sessions.set_up(built)
+    return built
 
 
 API_POOL_S: Final = 5.0
@@ -92,29 +94,31 @@ def api_engine(settings: Settings, *, connections: int) -> AsyncEngine:
     A request waits 5 s for a lock, such as an idempotency key that a producer's open transaction holds; then it gets a
     503 rather than keep its connection from others.
     """
-    return create_async_engine(
+    built = create_async_engine(
         _database_url(settings),
         hide_parameters=True,
         pool_size=connections,
         max_overflow=0,
         pool_timeout=API_POOL_S,
-        connect_args={
-            "connect_timeout": 10,
-            "options": f"-c lock_timeout=5s -c statement_timeout={API_STATEMENT_S:g}s",
-        },
+        connect_args={"connect_timeout": 10},
     )
+    sessions.set_up(built.sync_engine, lock_timeout="5s", statement_timeout=f"{API_STATEMENT_S:g}s")
+    return built
 
 
 def hot_engine(settings: Settings, *, connections: int) -> AsyncEngine:
     """For workers and the scheduler: asynchronous, prepared statements, plans pinned to the indexes."""
-    return create_async_engine(
+    options = f"{sessions.as_options(sessions.NEUTRAL)} {PLANS} {LIMITS}"  # of a name that comes twice, the last holds
+    built = create_async_engine(
         _database_url(settings),
         hide_parameters=True,
         pool_size=connections,
         max_overflow=0,
         pool_reset_on_return=None,  # every use commits or breaks; a ROLLBACK more costs a round trip each time
-        connect_args={"options": f"{PLANS} {LIMITS} -c timezone=UTC", "prepare_threshold": 0, "connect_timeout": 10},
+        connect_args={"options": options, "prepare_threshold": 0, "connect_timeout": 10},
     )
+    sessions.set_up(built.sync_engine)
+    return built
 
 
 def keyring(settings: Settings) -> Keyring:

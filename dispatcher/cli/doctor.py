@@ -36,7 +36,7 @@ from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import format_id
 from dispatcher.local import default_data_dir, find_running
 from dispatcher.signing import SealError
-from dispatcher.store import endpoints, event_types, health, metrics, migrate
+from dispatcher.store import endpoints, event_types, health, metrics, migrate, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -109,13 +109,16 @@ class Patient:
     def engine(self) -> Engine:
         """Of connections that read only."""
         assert self.settings.database_url is not None
-        options = f"-c statement_timeout={STATEMENT_S}s -c lock_timeout=2s -c default_transaction_read_only=on"
-        return create_engine(
+        engine = create_engine(
             self.settings.database_url,
             hide_parameters=True,
             poolclass=NullPool,
-            connect_args={"connect_timeout": CONNECT_S, "options": options},
+            connect_args={"connect_timeout": CONNECT_S},
         )
+        sessions.set_up(
+            engine, statement_timeout=f"{STATEMENT_S}s", lock_timeout="2s", default_transaction_read_only="on"
+        )
+        return engine
 
     def connect(self) -> Connection:
         """A connection to look with; close it."""

@@ -2,6 +2,10 @@
 
 They insert only. No lane is touched and no foreign key is checked, so two producers never block or deadlock one
 another, unless they use the same idempotency key, or are the first to send a tenant's events to one target's origin.
+
+The session is the producer's, so nothing depends on what is set there: names are qualified, and what goes to and fro is
+text in ASCII, whole numbers, numerics or bytes. `extra_float_digits` would round a float, `client_encoding` may lack
+characters.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from dispatcher.store.rows import to_json
+from dispatcher.store.rows import to_ascii_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -22,14 +26,14 @@ if TYPE_CHECKING:
 
 _RECIPIENTS = text("""
 WITH RECURSIVE asked AS (
-    SELECT * FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(n int, tenant_id uuid, type text)
+    SELECT * FROM pg_catalog.json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(n int, tenant_id uuid, type text)
 ), owner AS (
     SELECT a.n, t.id, t.parent_id, a.type, a.tenant_id
     FROM asked a JOIN dispatcher.tenants t ON t.id = a.tenant_id
     UNION -- not ALL: it also ends where parents form a ring
     SELECT o.n, t.id, t.parent_id, o.type, o.tenant_id FROM owner o JOIN dispatcher.tenants t ON t.id = o.parent_id
 )
-SELECT o.n, CAST(e.id AS text) AS endpoint_id, v.id, v.first_wait_s, e.ordered, o.id = o.tenant_id,
+SELECT o.n, CAST(e.id AS text) AS endpoint_id, v.id, CAST(v.first_wait_s AS numeric), e.ordered, o.id = o.tenant_id,
        CAST(o.id AS text), NULL, NULL
 FROM owner o
 LEFT JOIN (dispatcher.endpoints e
@@ -38,15 +42,15 @@ LEFT JOIN (dispatcher.endpoints e
   ON e.tenant_id = o.id AND e.status <> 'deleted' AND e.origin IS NULL
  AND (e.type_patterns IS NULL OR o.type LIKE ANY (e.type_patterns))
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, t.name, t.schema
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, t.name, pg_catalog.convert_to(t.schema, 'UTF8')
 FROM dispatcher.event_types t
 WHERE t.schema IS NOT NULL AND t.name IN (SELECT type FROM asked)
 ORDER BY n, endpoint_id
 """)
 
 _IMPLICIT = text("""
-SELECT CAST(e.tenant_id AS text), e.origin, CAST(e.id AS text), v.id, v.first_wait_s
-FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(tenant_id uuid, origin text)
+SELECT CAST(e.tenant_id AS text), e.origin, CAST(e.id AS text), v.id, CAST(v.first_wait_s AS numeric)
+FROM pg_catalog.json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(tenant_id uuid, origin text)
 JOIN dispatcher.endpoints e ON e.tenant_id = x.tenant_id AND e.origin = x.origin AND e.status <> 'deleted'
 JOIN dispatcher.schedules s ON s.name = e.schedule
 JOIN dispatcher.schedule_versions v ON v.id = s.version_id
@@ -58,21 +62,22 @@ SELECT dispatcher.register_implicit_endpoint(:id, :tenant_id, :origin, :profile,
 
 _REMEMBER = text("""
 INSERT INTO dispatcher.idempotency AS i (tenant_id, key, event_id, body_sha256, expires_at)
-SELECT tenant_id, key, event_id, decode(body_sha256, 'hex'),
-       coalesce(CAST(:now AS timestamptz), statement_timestamp()) + make_interval(secs => lifetime_s)
-FROM json_to_recordset(CAST(CAST(:rows AS text) AS json))
+SELECT tenant_id, key, event_id, pg_catalog.decode(body_sha256, 'hex'),
+       coalesce(CAST(:now AS timestamptz), pg_catalog.statement_timestamp())
+       + pg_catalog.make_interval(secs => lifetime_s)
+FROM pg_catalog.json_to_recordset(CAST(CAST(:rows AS text) AS json))
      AS x(tenant_id uuid, key text, event_id uuid, body_sha256 text, lifetime_s float8)
 ORDER BY tenant_id, key
 ON CONFLICT (tenant_id, key) DO UPDATE
 SET event_id = excluded.event_id, body_sha256 = excluded.body_sha256, expires_at = excluded.expires_at
-WHERE i.expires_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
+WHERE i.expires_at <= coalesce(CAST(:now AS timestamptz), pg_catalog.statement_timestamp())
 RETURNING CAST(i.event_id AS text)
 """)
 
 _RECALL = text("""
-SELECT CAST(i.tenant_id AS text), i.key, CAST(i.event_id AS text), i.body_sha256,
-       CAST(extract(epoch FROM i.expires_at - coalesce(CAST(:now AS timestamptz), statement_timestamp())) AS float8)
-FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(tenant_id uuid, key text)
+SELECT x.n, CAST(i.event_id AS text), i.body_sha256,
+       extract(epoch FROM i.expires_at - coalesce(CAST(:now AS timestamptz), pg_catalog.statement_timestamp()))
+FROM pg_catalog.json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(n int, tenant_id uuid, key text)
 JOIN dispatcher.idempotency i ON i.tenant_id = x.tenant_id AND i.key = x.key
 """)
 
@@ -81,20 +86,20 @@ WITH event AS (
     INSERT INTO dispatcher.events (id, tenant_id, type, mode, object_id, payload, fanout, created_at)
     SELECT id, tenant_id, type, mode, object_id,
            substring(CAST(:payloads AS bytea) FROM payload_at FOR payload_bytes), fanout, created_at
-    FROM json_to_recordset(CAST(CAST(:events AS text) AS json))
+    FROM pg_catalog.json_to_recordset(CAST(CAST(:events AS text) AS json))
          AS x(id uuid, tenant_id uuid, type text, mode text, object_id text, payload_at int, payload_bytes int,
               fanout smallint, created_at timestamptz)
 ), delivery AS MATERIALIZED (
-    SELECT x.*, greatest(x.not_before, coalesce(CAST(:now AS timestamptz), statement_timestamp())
-                                       + make_interval(secs => x.first_wait_s)) AS due_at
-    FROM json_to_recordset(CAST(CAST(:deliveries AS text) AS json))
+    SELECT x.*, greatest(x.not_before, coalesce(CAST(:now AS timestamptz), pg_catalog.statement_timestamp())
+                                       + pg_catalog.make_interval(secs => x.first_wait_s)) AS due_at
+    FROM pg_catalog.json_to_recordset(CAST(CAST(:deliveries AS text) AS json))
          AS x(id uuid, endpoint_id uuid, event_id uuid, tenant_id uuid, created_at timestamptz,
               not_before timestamptz, first_wait_s float8, expires_at timestamptz, schedule_id smallint,
               event_type text, mode text, object_id text, replay_id uuid, replay_of uuid,
               target_url text, target_method text, ordered boolean)
 ), wake AS (
     INSERT INTO dispatcher.wakes (endpoint_id, due_at)
-    SELECT endpoint_id, min(due_at) FROM delivery GROUP BY endpoint_id
+    SELECT endpoint_id, pg_catalog.min(due_at) FROM delivery GROUP BY endpoint_id
 )
 INSERT INTO dispatcher.deliveries (id, endpoint_id, event_id, tenant_id, created_at, due_at, expires_at, schedule_id,
                                    event_type, mode, object_id, replay_id, replay_of,
@@ -141,17 +146,17 @@ def recipients(
     """
     found: list[list[Recipient] | None] = [None] * len(asked)
     schemas: dict[str, str] = {}
-    rows = to_json([{"n": n, "tenant_id": tenant_id, "type": kind} for n, (tenant_id, kind) in enumerate(asked)])
+    rows = to_ascii_json([{"n": n, "tenant_id": tenant_id, "type": kind} for n, (tenant_id, kind) in enumerate(asked)])
     for n, endpoint_id, schedule_id, wait_s, ordered, own, owner, kind, schema in connection.execute(
         _RECIPIENTS, {"rows": rows}
     ):
         if n is None:
-            schemas[kind] = schema
+            schemas[kind] = bytes(schema).decode()
             continue
         of_this = found[n] = found[n] or []
         if endpoint_id is not None:
             tenant_id = None if own else UUID(owner)
-            of_this.append(Recipient(UUID(endpoint_id), schedule_id, wait_s, ordered, own, tenant_id))
+            of_this.append(Recipient(UUID(endpoint_id), schedule_id, float(wait_s), ordered, own, tenant_id))
     return found, schemas
 
 
@@ -159,9 +164,9 @@ def implicit_endpoints(
     connection: Connection, asked: Collection[tuple[UUID, str]]
 ) -> dict[tuple[UUID, str], Recipient]:
     """The implicit endpoints that there are for targets at these (tenant, origin), by the index endpoints_origin."""
-    rows = to_json([{"tenant_id": tenant_id, "origin": origin} for tenant_id, origin in asked])
+    rows = to_ascii_json([{"tenant_id": tenant_id, "origin": origin} for tenant_id, origin in asked])
     return {
-        (UUID(tenant_id), origin): Recipient(UUID(endpoint_id), schedule_id, first_wait_s)
+        (UUID(tenant_id), origin): Recipient(UUID(endpoint_id), schedule_id, float(first_wait_s))
         for tenant_id, origin, endpoint_id, schedule_id, first_wait_s in connection.execute(_IMPLICIT, {"rows": rows})
     }
 
@@ -226,7 +231,7 @@ def remember(connection: Connection, asked: Sequence[Remembered], *, now: dateti
         }
         for r in asked
     ]
-    return {UUID(taken) for taken in connection.execute(_REMEMBER, {"rows": to_json(rows), "now": now}).scalars()}
+    return {UUID(taken) for taken in connection.execute(_REMEMBER, {"rows": to_ascii_json(rows), "now": now}).scalars()}
 
 
 def recall(
@@ -236,10 +241,11 @@ def recall(
 
     Run it after `remember` refused some, as a statement of its own: it then sees them.
     """
-    rows = to_json([{"tenant_id": tenant_id, "key": key} for tenant_id, key in keys])
+    asked = list(keys)
+    rows = to_ascii_json([{"n": n, "tenant_id": tenant_id, "key": key} for n, (tenant_id, key) in enumerate(asked)])
     return [
-        Remembered(UUID(tenant_id), key, UUID(event_id), bytes(body_sha256), lifetime_s)
-        for tenant_id, key, event_id, body_sha256, lifetime_s in connection.execute(_RECALL, {"rows": rows, "now": now})
+        Remembered(asked[n][0], asked[n][1], UUID(event_id), bytes(body_sha256), float(lifetime_s))
+        for n, event_id, body_sha256, lifetime_s in connection.execute(_RECALL, {"rows": rows, "now": now})
     ]
 
 
@@ -292,7 +298,12 @@ def accept(
     `payloads` are those of the events, one after the other: as one value they are neither quoted nor parsed on their
     way (JSON with base64 cost 5 µs more an event). A replay passes deliveries alone. Locks nothing but the new rows.
     """
-    values = {"events": to_json(events), "deliveries": to_json(deliveries), "payloads": payloads, "now": now}
+    values = {
+        "events": to_ascii_json(events),
+        "deliveries": to_ascii_json(deliveries),
+        "payloads": payloads,
+        "now": now,
+    }
     connection.execute(_ACCEPT, values)
 
 

@@ -34,8 +34,8 @@ WHERE name NOT IN (SELECT value FROM json_array_elements_text(CAST(CAST(:names A
 """)
 
 _OF_TENANTS = text("""
-SELECT CAST(t.id AS text), CAST(p.body AS text)
-FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json)) x
+SELECT CAST(t.id AS text), pg_catalog.convert_to(CAST(p.body AS text), 'UTF8')
+FROM pg_catalog.json_array_elements_text(CAST(CAST(:ids AS text) AS json)) x
 JOIN dispatcher.tenants t ON t.id = CAST(x.value AS uuid)
 JOIN dispatcher.profiles p ON p.name = t.profile OR (t.profile IS NULL AND p.is_default)
 """)
@@ -68,7 +68,7 @@ def publish(
 def of_tenants(connection: Connection, ids: Collection[UUID]) -> dict[UUID, Published]:
     """The profile of each tenant; of none that does not exist, or whose profile is not published."""
     rows = connection.execute(_OF_TENANTS, {"ids": to_json(list(ids))})
-    return {UUID(id_): _read(body) for id_, body in rows}
+    return {UUID(id_): _read(bytes(body)) for id_, body in rows}
 
 
 def _write(profile: Profile, networks: Sequence[IPv4Network | IPv6Network]) -> dict[str, object]:
@@ -78,7 +78,7 @@ def _write(profile: Profile, networks: Sequence[IPv4Network | IPv6Network]) -> d
 
 
 @lru_cache(maxsize=256)
-def _read(body: str) -> Published:
+def _read(body: bytes) -> Published:
     """What `_write` wrote. A field of a later version is not known, and left out."""
     values = orjson.loads(body)
     networks = tuple(ip_network(network) for network in values.pop("networks"))
