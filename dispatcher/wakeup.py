@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import threading
 import time
 import weakref
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CHANNEL: Final = "dispatcher.wakeup"
+
+BELL_QUEUE: Final = "dispatcher.bells"
+"""The queue of the workers' bells; for Redis, the list that holds them."""
 
 COALESCE_S: Final = 0.01
 """At most one wake-up in this time and process: having heard one, the scheduler looks no sooner again (its tick)."""
@@ -63,6 +67,17 @@ def redis_url(broker_url: str | None) -> str | None:
         for name, value in parse_qsl(query)
     ]
     return f"{scheme.replace('redis+socket', 'unix')}://{place}" + (f"?{urlencode(options)}" if options else "")
+
+
+def broker_name(broker_url: str) -> str:
+    """The broker's addresses, without user, password and options, for a log or a person.
+
+    >>> broker_name("rediss://user:p%40ss@cache:6380/0?ssl_cert_reqs=required")
+    'rediss://cache:6380/0'
+    >>> broker_name("amqp://a:b@mq1//;amqp://a:b@mq2//")
+    'amqp://mq1//;amqp://mq2//'
+    """
+    return ";".join(re.sub(r"://[^/]*@", "://", url.partition("?")[0]) for url in broker_url.split(";"))
 
 
 class Wakeup:

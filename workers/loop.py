@@ -110,6 +110,9 @@ class WorkerLoop:
         self._rung = asyncio.Event()
         self._claimed = asyncio.Condition()
         self._claims = 0
+        self.bells = 0
+        """Bells heard, and deliveries claimed, since the start."""
+        self.claimed = 0
         self._room_made = asyncio.Event()
         self._have_results = asyncio.Event()
         self._flush_now = asyncio.Event()
@@ -149,9 +152,14 @@ class WorkerLoop:
     async def ring(self) -> None:
         """Asks for a claim; returns when a round of claims has ended, or the loop is stopping."""
         wanted = self._claims + 1
+        self.bells += 1
         self._rung.set()
         async with self._claimed:
             await self._claimed.wait_for(lambda: self._claims >= wanted or self._stopping)
+
+    def claim_now(self) -> None:
+        """Asks for a claim without a bell, and does not wait for it."""
+        self._rung.set()
 
     def halt(self) -> None:
         """Claims no more, and lets nobody wait for a claim."""
@@ -231,6 +239,7 @@ class WorkerLoop:
         async with self._claiming:
             async with self._engine.begin() as connection:
                 claimed = await connection.run_sync(self._claim_on)
+            self.claimed += len(claimed.claims)
             create_task = asyncio.get_running_loop().create_task
             for claim in claimed.claims:
                 route = self._routes[claim.endpoint_id]

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import resource
+import sys
 import threading
 import warnings
 from dataclasses import dataclass
@@ -20,11 +21,15 @@ from dispatcher import config, telemetry, wiring
 from dispatcher.clock import SYSTEM
 from dispatcher.flow.deliver import Deliver
 from dispatcher.ids import uuid7
-from workers.app import check_broker, make_app
+from dispatcher.wakeup import broker_name
+from workers.app import Bell, make_app
+from workers.doorbell import Doorbell
 from workers.loop import CONNECTIONS, WorkerLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from celery import Celery
 
     from dispatcher.config import Settings
     from dispatcher.egress import PinnedTransport
@@ -41,20 +46,29 @@ class Process:
     loop: asyncio.AbstractEventLoop
     thread: threading.Thread
     worker: WorkerLoop
+    doorbell: Doorbell
     transport: PinnedTransport
 
     @classmethod
-    def start(cls, settings: Settings) -> Process:
+    def start(cls, settings: Settings, app: Celery) -> Process:
         """Starts the loop. Raises what the wiring and the database raise."""
         loop = uvloop.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, name="dispatcher-loop", daemon=True)
         thread.start()
-        worker, transport = asyncio.run_coroutine_threadsafe(_build(settings), loop).result()
-        return cls(loop, thread, worker, transport)
+        parts = asyncio.run_coroutine_threadsafe(_build(settings, app), loop).result()
+        return cls(loop, thread, *parts)
 
     def ring(self) -> None:
         """One bell: waits until a claim has been made."""
         asyncio.run_coroutine_threadsafe(self.worker.ring(), self.loop).result()
+
+    def attached(self) -> None:
+        """The consumer waits for bells; returns at once."""
+        self.loop.call_soon_threadsafe(self.doorbell.attached)
+
+    def lost(self, error: BaseException) -> None:
+        """The consumer cannot use the broker; returns at once."""
+        self.loop.call_soon_threadsafe(self.doorbell.lost, error)
 
     def halt(self) -> None:
         """Claims no more; returns at once."""
@@ -67,11 +81,12 @@ class Process:
         self.thread.join()
 
     async def _stop(self) -> None:
+        self.doorbell.stop()
         await self.worker.stop()
         await self.transport.aclose()
 
 
-async def _build(settings: Settings) -> tuple[WorkerLoop, PinnedTransport]:
+async def _build(settings: Settings, app: Celery) -> tuple[WorkerLoop, Doorbell, PinnedTransport]:
     keyring = wiring.keyring(settings)
     transport = wiring.transport(settings)
     profiles = wiring.profiles(settings)
@@ -103,8 +118,23 @@ async def _build(settings: Settings) -> tuple[WorkerLoop, PinnedTransport]:
         term_s=settings.worker_term_s,
         grace_s=settings.shutdown_grace_s,
     )
+    bell = Bell(app)
+
+    def try_broker() -> None:
+        try:
+            bell(1)
+        finally:
+            bell.close()
+
+    doorbell = Doorbell(
+        worker,
+        try_broker,
+        broker=broker_name(wiring.broker_url(settings)),
+        look_every_s=settings.worker_term_s / 6,  # as often as its heartbeat makes it claim without a bell
+    )
     await worker.start()
-    return worker, transport
+    doorbell.start()
+    return worker, doorbell, transport
 
 
 OPEN_FILES: Final = 8192
@@ -137,29 +167,34 @@ ARGUMENTS: Final = ("--quiet", "worker", "--without-gossip", "--without-mingle",
 
 
 def main(settings: Settings | None = None) -> None:
-    """Runs a Celery worker until SIGTERM; returns after the drain.
+    """Runs a Celery worker until SIGTERM; returns after the drain. Exits with 70 where something else has ended it.
 
-    Raises ConfigurationError where settings are missing, Unavailable where the database or the broker cannot be used.
+    Raises ConfigurationError where settings are missing, Unavailable where the database cannot be used. A broker that
+    cannot be used is waited for: see `workers.doorbell`.
     """
     settings = settings or config.load()
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
     allow_open_files()
     app = make_app(wiring.broker_url(settings))
-    check_broker(app)
     wiring.check_database(settings)
-    process = Process.start(settings)
+    process = Process.start(settings, app)
     _current.append(process)
     # What is loaded by now stays; a delivery makes no cycles, so a collection every 700 objects found nothing and
     # took 14 % of the worker's time.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 
+    asked: list[bool] = []
+
     def halt(**_: object) -> None:
+        asked.append(True)
         process.halt()
 
     # Celery warns of root because of pickled messages; ours are JSON, and the only task takes no argument.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     # Celery would raise the root logger's level to its own; with somebody listening it leaves logging alone.
+    # It would log each try to reach the broker. The doorbell logs an outage once.
+    logging.getLogger("celery.worker.consumer.consumer").setLevel(logging.CRITICAL)
     setup_logging.connect(_keep_logging, weak=False)
     # The task may be waiting for room: it must return before Celery's own shutdown goes on.
     worker_shutting_down.connect(halt, weak=False)
@@ -167,3 +202,6 @@ def main(settings: Settings | None = None) -> None:
         app.worker_main([*ARGUMENTS, "--loglevel=WARNING", f"--hostname=dispatcher-{os.getpid()}@%h"])
     finally:
         process.stop()
+    if not asked:
+        _log.critical("worker.failed duty=consumer")
+        sys.exit(70)

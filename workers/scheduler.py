@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import redis.asyncio
 import uvloop
-from kombu.exceptions import KombuError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from dispatcher import config, telemetry, wiring
@@ -22,15 +21,13 @@ from dispatcher.clock import SYSTEM
 from dispatcher.flow import erase, prune, replay, rescue, retention
 from dispatcher.ids import uuid7
 from dispatcher.store import counts, deliveries, replays, workers
-from dispatcher.wakeup import CHANNEL, redis_url
-from workers.app import QUEUE, check_broker, make_app
-from workers.tasks import DELIVER
+from dispatcher.wakeup import CHANNEL, broker_name, redis_url
+from workers.app import Bell, make_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from celery import Celery
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -77,10 +74,13 @@ class Scheduler:
         term_s: float,
         policy: retention.Policy | None = None,
         clock: Clock = SYSTEM,
+        broker: str = "",
     ) -> None:
         self.id = uuid7()
         self._engine = engine
         self._ring = ring
+        self._broker = broker
+        self._broker_fails = False
         self._term_s = term_s
         self._policy = policy or retention.Policy()
         self._clock = clock
@@ -139,18 +139,27 @@ class Scheduler:
             await asyncio.wait_for(self._woken.wait(), pause_s)
 
     async def tick(self) -> bool:
-        """Looks once and rings for what is due; whether there was anything to ring for, and a worker to ring."""
+        """Looks once and rings for what is due; whether there was a bell to ring, and the broker took it."""
         asked_at_s = self._clock.monotonic()
         async with self._engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             demand = await connection.run_sync(deliveries.demand)
         self._stood_still(asked_at_s)
-        if demand.bells:
-            try:
-                await asyncio.to_thread(self._ring, demand.bells)
-            except (OSError, KombuError, redis.RedisError) as error:  # the broker is away
-                _log.warning("bell.failed error=%s", telemetry.one_line(error))
-        return demand.bells > 0
+        return demand.bells > 0 and await self._rang(demand.bells)
+
+    async def _rang(self, bells: int) -> bool:
+        """Rings; whether the broker took the bells. An outage is two lines of the log, however long it lasts."""
+        try:
+            await asyncio.to_thread(self._ring, bells)
+        except Exception as error:  # noqa: BLE001 - whatever the broker's libraries raise
+            if not self._broker_fails:
+                _log.warning("bell.failed broker=%s error=%s", self._broker, telemetry.one_line(error))
+            self._broker_fails = True
+            return False
+        if self._broker_fails:
+            _log.warning("broker.usable broker=%s", self._broker)
+        self._broker_fails = False
+        return True
 
     async def _keep_house(self) -> None:
         pruned_at_s = float("-inf")
@@ -331,27 +340,20 @@ class Scheduler:
         return self._clock.monotonic() < self._leads_until_s
 
 
-def bell(app: Celery) -> Callable[[int], None]:
-    """What rings: sends so many messages. Raises KombuError, RedisError or OSError while the broker is away."""
-
-    def ring(times: int) -> None:
-        with app.producer_or_acquire() as producer:
-            for _ in range(times):
-                app.send_task(DELIVER, queue=QUEUE, producer=producer, retry=False)
-
-    return ring
-
-
 async def _listen(url: str, wake: Callable[[], None]) -> None:
     """Hears wake-ups for as long as Redis is there; without them the scheduler polls."""
+    failing = False
     while True:
         try:
             async with redis.asyncio.Redis.from_url(url) as client, client.pubsub() as subscription:
                 await subscription.subscribe(CHANNEL)
+                failing = False
                 async for _ in subscription.listen():
                     wake()
         except (redis.RedisError, OSError) as error:
-            _log.info("wakeup.failed error=%s", telemetry.one_line(error))
+            if not failing:
+                _log.info("wakeup.failed error=%s", telemetry.one_line(error))
+            failing = True
         await asyncio.sleep(1)
 
 
@@ -359,9 +361,10 @@ async def _main(settings: Settings) -> None:
     url = wiring.broker_url(settings)
     scheduler = Scheduler(
         wiring.hot_engine(settings, connections=CONNECTIONS),
-        bell(make_app(url)),
+        Bell(make_app(url)),
         term_s=settings.worker_term_s,
         policy=wiring.retention_policy(settings),
+        broker=broker_name(url),
     )
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -377,10 +380,10 @@ async def _main(settings: Settings) -> None:
 def main(settings: Settings | None = None) -> None:
     """Runs a scheduler until SIGTERM.
 
-    Raises ConfigurationError where settings are missing, Unavailable where the database or the broker cannot be used.
+    Raises ConfigurationError where settings are missing, Unavailable where the database cannot be used.
     """
     settings = settings or config.load()
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
-    check_broker(make_app(wiring.broker_url(settings)))
+    wiring.broker_url(settings)
     wiring.check_database(settings)
     uvloop.run(_main(settings))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from celery import shared_task
 
 from workers import process
-
-DELIVER: Final = "dispatcher.deliver"
+from workers.app import DELIVER
 
 
 @shared_task(name=DELIVER)  # type: ignore[untyped-decorator]  # Celery has no types
-def deliver() -> None:
-    """Has this process claim what it has room for; returns when it has claimed."""
+def deliver(*_: object, **__: object) -> None:
+    """Has this process claim what it has room for; returns when it has claimed.
+
+    A bell with arguments, which we never send, is still a bell.
+    """
     process.current().ring()

@@ -57,7 +57,9 @@ async def make_scheduler(
 ) -> Callable[..., Scheduler]:
     # The server of the tests has not been up for a whole term yet; a test of its own looks at that.
     monkeypatch.setattr(workers, "server_clock", server_up_for(1e9))
-    return lambda ring=rung.append: Scheduler(hot, ring, term_s=TERM_S, clock=Clock(monotonic=time))
+    return lambda ring=rung.append: Scheduler(
+        hot, ring, term_s=TERM_S, clock=Clock(monotonic=time), broker="redis://cache/0"
+    )
 
 
 @pytest.fixture
@@ -141,18 +143,25 @@ async def test_nobody_is_rung_for_while_no_worker_has_room(
     assert rung == []
 
 
-@pytest.mark.parametrize("error", [OSError("refused"), BrokerAway("away")], ids=lambda error: type(error).__name__)
-async def test_a_broker_that_is_away_is_survived(
-    engine: Engine, make_scheduler: Callable[..., Scheduler], error: Exception
+async def test_an_outage_of_the_broker_is_logged_once_and_slows_the_ticks_down(
+    engine: Engine, make_scheduler: Callable[..., Scheduler], caplog: pytest.LogCaptureFixture
 ) -> None:
+    outcomes: list[Exception | None] = [OSError("refused"), BrokerAway("away"), RuntimeError("full"), None, None] * 2
+
     def ring(times: int) -> None:
-        raise error
+        if (error := outcomes.pop(0)) is not None:
+            raise error
 
     with engine.begin() as connection:
         walk.add_endpoint(connection)
         walk.emit(connection, now=None)
         walk.add_worker(connection, now=None)
-    assert await make_scheduler(ring).tick()
+    scheduler = make_scheduler(ring)
+    with caplog.at_level("INFO", "workers.scheduler"):
+        rang = [await scheduler.tick() for _ in range(len(outcomes))]
+    assert rang == [False, False, False, True, True] * 2, "one that failed is not tried again at once"
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["bell.failed broker=redis://cache/0 error=refused", "broker.usable broker=redis://cache/0"] * 2
 
 
 async def test_of_two_schedulers_one_leads_until_its_term_has_passed(
