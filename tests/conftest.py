@@ -37,6 +37,7 @@ LONGEST_FIRST = (
     "api/test_isolation.py",
     "crash/test_processes.py",
     "crash/test_supervisor.py",
+    "crash/test_stop.py",
     "client/test_typing.py",
     "signing/test_a_new_scheme.py",
     "local/test_stack.py",

@@ -132,6 +132,7 @@ class WorkerLoop:
 
     async def start(self) -> None:
         """Registers the worker and begins. Raises SQLAlchemyError where the database does not answer."""
+        await self._open_connections()
         await self._beat()
         try:
             self._platform_keys.self_test()
@@ -148,6 +149,15 @@ class WorkerLoop:
         for duty in self._duties:
             duty.add_done_callback(_die_of_a_defect)
         _log.info("worker.started worker=%s max_in_flight=%d", self.worker_id, self._max_in_flight)
+
+    async def _open_connections(self) -> None:
+        """Opens what claiming, recording and the heartbeat take, before there is anything to record.
+
+        A server that is shutting down smartly refuses new connections and serves those that are open.
+        """
+        async with contextlib.AsyncExitStack() as opened:
+            for _ in range(CONNECTIONS):
+                await opened.enter_async_context(self._engine.connect())
 
     async def ring(self) -> None:
         """Asks for a claim; returns when a round of claims has ended, or the loop is stopping."""

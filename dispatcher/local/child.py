@@ -107,6 +107,9 @@ class Child:
         if self._process is not None:
             self._sweep(self._process)
 
+    def end_slow_shutdown(self) -> None:
+        """Do nothing: a program has its grace."""
+
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the process to leave; its exit code, or None when it still runs after `timeout_s`."""
         if self._process is None:

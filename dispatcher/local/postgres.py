@@ -58,6 +58,7 @@ _STOP_SIGNALS: Mapping[StopMode, signal.Signals] = {
     "immediate": signal.SIGQUIT,
     "kill": signal.SIGKILL,
 }
+_STATUS_LINE = 7  # of postmaster.pid, counted from 0: LOCK_FILE_LINE_PM_STATUS of PostgreSQL's miscadmin.h
 # Recovery after a crash reads up to max_wal_size of WAL.
 _READY_TIMEOUT_S = 60.0
 _POLL_S = 0.02
@@ -80,6 +81,7 @@ class EmbeddedPostgres:
         self.settings: dict[str, str] = {**DEFAULT_SETTINGS, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_dir: Path | None = None
+        self._cluster = data_dir / "postgres"
         self._password = ""
 
     @property
@@ -127,7 +129,7 @@ class EmbeddedPostgres:
         self.data_dir = make_data_dir(self.data_dir)
         account = server_account()
         servers_dir = make_servers_dir(self.data_dir, account)
-        cluster = servers_dir / "postgres"
+        cluster = self._cluster = servers_dir / "postgres"
         program = binaries.find_postgres(servers_dir, account, cluster)
         if not (cluster / "PG_VERSION").exists():
             self._create_cluster(program, cluster)
@@ -182,6 +184,23 @@ class EmbeddedPostgres:
     def kill(self) -> None:
         """Kill the server with SIGKILL, as a crash would."""
         self.stop("kill")
+
+    def end_slow_shutdown(self) -> None:
+        """Make a smart shutdown, which SIGTERM began, a fast one.
+
+        It refuses every new connection for as long as one client stays, and some client may need a new one.
+        """
+        pid = self.pid
+        if pid is not None and self._status() == "stopping":
+            processes.send(pid, _STOP_SIGNALS["fast"])
+
+    def _status(self) -> str:
+        """What the server says of itself in its lock file: starting, ready, stopping; empty where it says nothing."""
+        try:
+            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return ""
+        return lines[_STATUS_LINE].strip() if len(lines) > _STATUS_LINE else ""
 
     def restart(self, mode: StopMode = "fast") -> None:
         """Stop and start the server; its URL stays."""

@@ -96,6 +96,9 @@ class EmbeddedRedis:
             self._process.wait()
             self._process = None
 
+    def end_slow_shutdown(self) -> None:
+        """Do nothing: Redis waits for no client."""
+
     def restart(self) -> None:
         """Stop and start the server, which is empty afterwards; its URL stays."""
         self.stop()

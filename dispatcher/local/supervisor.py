@@ -54,6 +54,9 @@ class Service(Protocol):
     def kill(self) -> None:
         """Kill it and return when it has left."""
 
+    def end_slow_shutdown(self) -> None:
+        """Have a server that waits for its clients to leave, and admits no others, leave at once."""
+
 
 class _Keeper:
     """Starts one service again whenever it leaves on its own; a thread of its own waits for that."""
@@ -236,11 +239,16 @@ class Supervisor:
     def stop(self) -> None:
         """Stop everything in the reverse order of the start: the programs together, then the servers one by one.
 
+        The servers are kept running until the programs have left. A signal to every process at once, as systemd sends
+        by default, stops PostgreSQL too and cuts every connection, since its backends end on SIGTERM; and a worker
+        needs the database to record what its deliveries in flight came to.
+
         A second SIGTERM or SIGINT, when `run` is waiting, ends the programs' grace.
         """
         keepers = list(reversed(self._keepers.values()))
         children = [(keeper, keeper.service) for keeper in keepers if isinstance(keeper.service, Child)]
-        for keeper in keepers:
+        servers = [keeper for keeper in keepers if not isinstance(keeper.service, Child)]
+        for keeper, _ in children:
             keeper.retire()
         for keeper, _ in children:
             keeper.terminate()
@@ -249,13 +257,16 @@ class Supervisor:
             while child.pid is not None and time.monotonic() < until:
                 if self.interrupted:
                     until = 0.0
+                for server in servers:
+                    server.service.end_slow_shutdown()
                 child.wait(_READY_POLL_S)
             if child.pid is not None:
                 _log.warning("process.killed process=%s pid=%d", child.name, child.pid)
             keeper.stop(child.kill)
-        for keeper in keepers:
-            if not isinstance(keeper.service, Child):
-                keeper.stop()
+        for keeper in servers:
+            keeper.retire()
+        for keeper in servers:
+            keeper.stop()
         self._keepers.clear()
         if self._guard is None:
             return  # nothing was started, and the record, if there is one, is somebody else's

@@ -214,9 +214,12 @@ def _answers(client: redis.Redis) -> bool:
 class UpSystem(System):
     """The same through `python -m dispatcher up`: its supervisor is a process of its own, which can be killed."""
 
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "dispatcher", "up", "--port", "0", "--workers", "2"]
+
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dispatcher", "up", "--port", "0", "--workers", "2"],
+            self.command(),
             env={**os.environ, **self._env, "DISPATCHER_DATA_DIR": str(self.data_dir)},
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
@@ -247,11 +250,16 @@ class UpSystem(System):
         self._process.wait()
         self._reader.join()
 
+    def wait(self) -> int:
+        """Wait until `up` has left by itself; its exit code."""
+        code = self._process.wait(PATIENCE_S)
+        self._reader.join()
+        return code
+
     def stop(self) -> None:
         self.engine.dispose()
         self._process.terminate()
-        self._process.wait()
-        self._reader.join()
+        self.wait()
 
 
 KINDS = ["ok"] * 14 + ["fail-1", "fail-1", "fail-2", "slow-150", "slow-150", "down"]

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, QueuePool, text
 from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -20,7 +20,7 @@ from dispatcher.store.deliveries import Claimed
 from dispatcher.wiring import read_schedules
 from tests.support import walk
 from tests.workers.conftest import Receiver, until
-from workers.loop import CONTENDED_S, WorkerLoop
+from workers.loop import CONNECTIONS, CONTENDED_S, WorkerLoop
 
 MakeWorker = Callable[..., WorkerLoop]
 
@@ -209,6 +209,13 @@ async def test_what_finishes_within_the_grace_is_recorded_before_the_worker_leav
     receiver.let_go.set()
     await stopping
     assert delivered(engine) == 4
+
+
+async def test_a_worker_opens_its_connections_before_it_claims(hot: AsyncEngine, make_worker: MakeWorker) -> None:
+    """A server in smart shutdown refuses new ones and still serves these."""
+    await make_worker().start()
+    assert isinstance(hot.pool, QueuePool)
+    assert hot.pool.checkedin() == CONNECTIONS
 
 
 async def test_a_record_whose_connection_is_cut_is_made_again_and_counts_once(
