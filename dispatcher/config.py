@@ -223,6 +223,9 @@ class Settings:
         "seconds that a stopping worker gives its deliveries in flight: the deadline and a little",
         17.0,
     )
+    start_timeout_s: float = _setting(
+        _seconds(1, 86_400), "seconds that a server or process that `up` starts may show no progress", 300.0
+    )
     schedules_dir: Path | None = _setting(_directory, "retry schedules beside the shipped ones")
     profiles_dir: Path | None = _setting(_directory, "profiles beside the shipped ones")
     default_profile: str = _setting(_text, "the profile of an endpoint that names none", "default")

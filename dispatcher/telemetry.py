@@ -30,6 +30,7 @@ EVENTS: Final = {
     "fold.failed": "statistics could not be brought up to date; it is tried again, and answers stay complete",
     "heartbeat.failed": "a worker could not show that it lives",
     "leader.elected": "this scheduler now rescues, prunes and makes partitions",
+    "process.awaited": "the supervisor waits for a server, a program or the migration to be ready",
     "process.exited": "a child of the supervisor ended by itself",
     "process.killed": "a child outlived its grace",
     "process.leftover_stopped": "what a killed supervisor had left running was stopped",

@@ -27,7 +27,7 @@ class Program:
     """What to run under which name.
 
     `env` is added to our environment. `ready` is polled after the start until it says true; it must not raise, and
-    returns within a second or so. `ready_timeout_s` bounds that.
+    returns within a second or so.
     """
 
     name: str
@@ -35,7 +35,6 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
     ready: Callable[[], bool] | None = None
-    ready_timeout_s: float = 30.0
 
 
 def print_line(name: str, line: str) -> None:
@@ -52,6 +51,7 @@ class Child:
     def __init__(self, program: Program, output: Callable[[str, str], None] = print_line) -> None:
         self.program = program
         self.last_line = ""
+        self.lines = 0
         self._output = output
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
@@ -133,5 +133,6 @@ class Child:
     def _pass_on(self, pipe: IO[bytes]) -> None:
         with pipe:
             while line := pipe.readline(_LINE_BYTES):
+                self.lines += 1
                 self.last_line = line.decode(errors="replace").rstrip("\r\n")
                 self._output(self.name, self.last_line)

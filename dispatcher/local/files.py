@@ -7,10 +7,12 @@ import errno
 import os
 import shlex
 import stat
-from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from dispatcher.errors import Unavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # A log that grew beyond this is kept once, under ".1", when its server starts again.
 LOG_BYTES = 10 * 1024 * 1024
@@ -116,5 +118,19 @@ def open_log(path: Path) -> IO[bytes]:
 
 def tail(path: Path) -> str:
     """Return the last line of a log, for an error message."""
-    lines = Path(path).read_bytes()[-4096:].decode(errors="replace").splitlines()
-    return lines[-1] if lines else "it printed nothing."
+    return last_line(path) or "it printed nothing."
+
+
+def last_line(path: Path, bytes_: int = 4096, *, without: str = "\0") -> str:
+    """Return the last line of a log, of those in its last `bytes_` that have not the text `without`; empty without one.
+
+    A log that does not exist has none.
+    """
+    try:
+        with path.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(0, size - bytes_))
+            lines = log.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    return next((line for line in reversed(lines) if without not in line), "")

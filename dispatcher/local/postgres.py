@@ -17,12 +17,13 @@ from psycopg import sql
 from dispatcher.errors import Unavailable
 from dispatcher.local import binaries, processes
 from dispatcher.local.accounts import server_account
-from dispatcher.local.files import open_log, read_secret, tail, write_secret
+from dispatcher.local.files import last_line, open_log, read_secret, tail, write_secret
 from dispatcher.local.launch import launch, server_environment
 from dispatcher.local.paths import key_of, make_data_dir, make_servers_dir, make_socket_dir
+from dispatcher.local.starting import START_TIMEOUT_S, StartLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 StopMode = Literal["fast", "immediate", "kill"]
@@ -59,9 +60,10 @@ _STOP_SIGNALS: Mapping[StopMode, signal.Signals] = {
     "kill": signal.SIGKILL,
 }
 _STATUS_LINE = 7  # of postmaster.pid, counted from 0: LOCK_FILE_LINE_PM_STATUS of PostgreSQL's miscadmin.h
-# Recovery after a crash reads up to max_wal_size of WAL.
-_READY_TIMEOUT_S = 60.0
 _POLL_S = 0.02
+# Each try that is refused is a line in the server's log, so a long recovery is asked less often.
+_SLOW_POLL_S, _SLOW_POLL_AFTER_S = 0.25, 2.0
+_LOG_BYTES = 64_000  # of a log's end, in which a recovery's progress is looked for
 # Parallel queries take their shared memory from /dev/shm; Docker gives 64 MB by default.
 _SHM_BYTES = 128 * 1024 * 1024
 
@@ -70,14 +72,24 @@ class EmbeddedPostgres:
     """One PostgreSQL cluster below a data directory, and the server process that serves it.
 
     Connections go through a Unix socket in a 0700 folder and prove a generated password (SCRAM). As root, the server
-    runs as `nobody`. `settings` (name → value in the server's own notation) override `DEFAULT_SETTINGS`. Not
+    runs as `nobody`. `settings` (name → value in the server's own notation) override `DEFAULT_SETTINGS`. A start is
+    waited for while its log moves, at most `start_timeout_s` when it does not, and until `interrupted`. Not
     thread-safe: one thread starts and stops it.
     """
 
     name = "postgres"
 
-    def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        start_timeout_s: float = START_TIMEOUT_S,
+        interrupted: Callable[[], bool] = bool,
+    ) -> None:
         self.data_dir = data_dir
+        self._start_timeout_s = start_timeout_s
+        self._interrupted = interrupted
         self.settings: dict[str, str] = {**DEFAULT_SETTINGS, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_dir: Path | None = None
@@ -93,6 +105,11 @@ class EmbeddedPostgres:
     def log_path(self) -> Path:
         """The file that takes what the server prints."""
         return self.data_dir / "postgres.log"
+
+    @property
+    def last_line(self) -> str:
+        """What the server printed last, but for the refusals of our own tries to connect."""
+        return last_line(self.log_path, _LOG_BYTES, without=" FATAL: ")
 
     @property
     def url(self) -> str:
@@ -155,8 +172,8 @@ class EmbeddedPostgres:
         }
         for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]
-        until = time.monotonic() + _READY_TIMEOUT_S
-        while not self._launch(argv, until):
+        until = time.monotonic() + self._start_timeout_s
+        while not self._launch(argv):
             # Backends of a killed server may hold its shared memory for a moment; longer only if they hang.
             if time.monotonic() > until:
                 raise Unavailable(f"PostgreSQL does not start: {tail(self.log_path)}")
@@ -258,12 +275,16 @@ class EmbeddedPostgres:
         write_secret(self.data_dir / "postgres_password", self._password)
         building.rename(cluster)
 
-    def _launch(self, argv: list[str], until: float) -> bool:
-        """Start the process and wait till it answers; False when it left because memory of a dead one is in use."""
+    def _launch(self, argv: list[str]) -> bool:
+        """Start the process and wait till it answers; False when it left because memory of a dead one is in use.
+
+        A recovery logs its progress every ten seconds (`log_startup_progress_interval`), however long it takes.
+        """
         account = server_account()
         with open_log(self.log_path) as log:
             written = log.tell()
             self._process = launch(argv, log, account)
+        limit, began_s = StartLimit(self._start_timeout_s), time.monotonic()
         while True:
             if self._process.poll() is not None:
                 words = self._words_since(written)
@@ -273,12 +294,20 @@ class EmbeddedPostgres:
             try:
                 self.connect("postgres").close()
             except psycopg.OperationalError as error:
-                if time.monotonic() > until or "password authentication failed" in str(error):
+                if "password authentication failed" in str(error):
                     self.stop("immediate")
                     raise Unavailable(
                         f"PostgreSQL started but does not let us in: {_last_reason(self._words_since(written))}"
                     ) from error
-                time.sleep(_POLL_S)
+                if self._interrupted():
+                    self.stop("immediate")  # what a recovery has done is kept or done again
+                    raise Unavailable("PostgreSQL was told to stop while it was starting.") from error
+                if limit.exceeded(self.last_line):
+                    self.stop("immediate")
+                    raise Unavailable(
+                        f"PostgreSQL does not answer, and {limit}: {_last_reason(self._words_since(written))}"
+                    ) from error
+                time.sleep(_POLL_S if time.monotonic() - began_s < _SLOW_POLL_AFTER_S else _SLOW_POLL_S)
             else:
                 return True
 

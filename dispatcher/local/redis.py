@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from dispatcher.errors import Unavailable
 from dispatcher.local import binaries, processes
 from dispatcher.local.accounts import server_account
-from dispatcher.local.files import open_log, read_secret, tail, write_secret
+from dispatcher.local.files import last_line, open_log, read_secret, tail, write_secret
 from dispatcher.local.launch import launch
 from dispatcher.local.paths import make_data_dir, make_servers_dir
 from dispatcher.local.ports import free_port
+from dispatcher.local.starting import START_TIMEOUT_S, StartLimit
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_READY_TIMEOUT_S = 10.0
 _POLL_S = 0.01
 
 
@@ -33,8 +33,9 @@ class EmbeddedRedis:
 
     name = "redis"
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, start_timeout_s: float = START_TIMEOUT_S) -> None:
         self.data_dir = data_dir
+        self._start_timeout_s = start_timeout_s
         self._password = secrets.token_urlsafe(24)
         self._port: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,6 +49,11 @@ class EmbeddedRedis:
     def log_path(self) -> Path:
         """The file that takes what the server prints."""
         return self.data_dir / "redis.log"
+
+    @property
+    def last_line(self) -> str:
+        """What the server printed last."""
+        return last_line(self.log_path)
 
     @property
     def url(self) -> str:
@@ -138,13 +144,13 @@ class EmbeddedRedis:
 
     def _await_answer(self) -> None:
         assert self._process is not None
-        until = time.monotonic() + _READY_TIMEOUT_S
+        limit = StartLimit(self._start_timeout_s)
         while not self._answers():
             if self._process.poll() is not None:
                 raise Unavailable(f"Redis does not start: {tail(self.log_path)}")
-            if time.monotonic() > until:
+            if limit.exceeded(self.log_path.stat().st_size):
                 self.stop()
-                raise Unavailable(f"Redis does not answer within {_READY_TIMEOUT_S:.0f} s.")
+                raise Unavailable(f"Redis does not answer, and {limit}: {tail(self.log_path)}")
             time.sleep(_POLL_S)
 
     def _answers(self) -> bool:

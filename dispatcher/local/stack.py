@@ -21,6 +21,7 @@ from dispatcher.local.ports import free_port
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.local.redis import EmbeddedRedis
 from dispatcher.local.secret_keys import secret_keys
+from dispatcher.local.starting import START_TIMEOUT_S, announced
 from dispatcher.local.supervisor import Supervisor, stop_leftovers
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class Stack:
     `data_dir` None means the default one; it is locked, and says to the commands of this machine how to reach the
     API. `port` 0 takes a free one. `migrate` gets the database's URL before any program starts. `programs` replaces
     the standard ones, which `workers`, `schedulers` and `api` count. `env` is added to every program's environment.
-    `grace_s` is how long the programs may take to stop.
+    `grace_s` is how long the programs may take to stop, `start_timeout_s` how long each server and the API may take to
+    start without showing any progress.
     """
 
     def __init__(
@@ -126,12 +128,20 @@ class Stack:
         postgres_settings: Mapping[str, str] | None = None,
         output: Callable[[str, str], None] = print_line,
         grace_s: float = 20.0,
+        start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         self.host = host
         self.port = port or free_port(host)
         self.data_dir = make_data_dir(data_dir or default_data_dir())
-        self.postgres = EmbeddedPostgres(self.data_dir, postgres_settings) if database_url is None else None
-        self.redis = EmbeddedRedis(self.data_dir) if broker_url is None else None
+        self.postgres = None
+        if database_url is None:
+            self.postgres = EmbeddedPostgres(
+                self.data_dir,
+                postgres_settings,
+                start_timeout_s=start_timeout_s,
+                interrupted=lambda: self.supervisor.interrupted,
+            )
+        self.redis = EmbeddedRedis(self.data_dir, start_timeout_s=start_timeout_s) if broker_url is None else None
         self._lock = DataDirLock(self.data_dir)
         self._command_line_key = f"dcl_{secrets.token_urlsafe(32)}"
         self._database_url = database_url
@@ -152,6 +162,7 @@ class Stack:
             record=self.data_dir / "processes",
             output=output,
             grace_s=grace_s,
+            start_timeout_s=start_timeout_s,
         )
 
     @property
@@ -207,11 +218,11 @@ class Stack:
         self.supervisor.start([server for server in (self.postgres, self.redis) if server is not None])
         if self.supervisor.interrupted:
             return
-        self._migrate(self.database_url)
+        with announced("migrate"):
+            self._migrate(self.database_url)
         environment = self.environment()
         self.supervisor.start(
-            Program(one.name, one.argv, {**environment, **one.env}, one.cwd, one.ready, one.ready_timeout_s)
-            for one in self._programs
+            Program(one.name, one.argv, {**environment, **one.env}, one.cwd, one.ready) for one in self._programs
         )
         ourselves = processes.identify(os.getpid())
         assert ourselves is not None

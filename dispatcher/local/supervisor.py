@@ -16,6 +16,7 @@ from dispatcher.local import processes
 from dispatcher.local.child import Child, Program, print_line
 from dispatcher.local.files import read_secret, write_secret
 from dispatcher.local.guard import Guard
+from dispatcher.local.starting import START_TIMEOUT_S, StartLimit, announced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -41,6 +42,10 @@ class Service(Protocol):
     @property
     def pid(self) -> int | None:
         """None when it does not run."""
+
+    @property
+    def last_line(self) -> str:
+        """What it printed last; empty where that is nothing."""
 
     def start(self) -> None:
         """Return when it runs; raise Unavailable when it cannot."""
@@ -164,7 +169,8 @@ class _Keeper:
 
     def _start_service(self) -> None:
         self._forget()
-        self.service.start()
+        with announced(self.service.name, lambda: self.service.last_line):
+            self.service.start()
         self._started_at_s = time.monotonic()
         self._watched = self.service.pid
         if self._watched is not None:
@@ -184,7 +190,8 @@ class Supervisor:
     """Runs services until it is stopped.
 
     `record` is a file that lists what runs, for `stop_leftovers`; `output` takes each line of a child's output;
-    `grace_s` is how long programs may take, together, to stop. Thread-safe. Should this process be killed, a guard
+    `grace_s` is how long programs may take, together, to stop; `start_timeout_s` how long one that is not ready may
+    print nothing. Thread-safe. Should this process be killed, a guard
     process stops everything in its place.
     """
 
@@ -194,11 +201,13 @@ class Supervisor:
         record: Path | None = None,
         output: Callable[[str, str], None] = print_line,
         grace_s: float = 20.0,
+        start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         self._record = record
         self._record_lock = threading.Lock()
         self._output = output
         self._grace_s = grace_s
+        self._start_timeout_s = start_timeout_s
         self._keepers: dict[str, _Keeper] = {}
         self._guard: Guard | None = None
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -220,8 +229,8 @@ class Supervisor:
     def start(self, services: Iterable[Service | Program]) -> None:
         """Start these, in order, after whatever runs already, and wait for the programs that say when they are ready.
 
-        Raises Unavailable when one does not start, leaves or says nothing before its time is up; what was started
-        runs on until `stop`.
+        Raises Unavailable when one does not start, leaves, or is not ready and prints nothing for `start_timeout_s`;
+        what was started runs on until `stop`.
         """
         if self._guard is None:
             self._guard = Guard(self._grace_s)
@@ -327,15 +336,17 @@ class Supervisor:
         child = keeper.service
         if not isinstance(child, Child) or child.program.ready is None:
             return
-        until = time.monotonic() + child.program.ready_timeout_s
-        while not child.program.ready():
-            if self.interrupted:
-                return
-            if child.pid is None or keeper.restarts:
-                raise Unavailable(f"{child.name} ended before it was ready: {child.last_line or 'it printed nothing.'}")
-            if time.monotonic() > until:
-                raise Unavailable(f"{child.name} is not ready after {child.program.ready_timeout_s:.0f} s.")
-            time.sleep(_READY_POLL_S)
+        limit = StartLimit(self._start_timeout_s)
+        with announced(child.name, lambda: child.last_line):
+            while not child.program.ready():
+                if self.interrupted:
+                    return
+                words = child.last_line or "it printed nothing."
+                if child.pid is None or keeper.restarts:
+                    raise Unavailable(f"{child.name} ended before it was ready: {words}")
+                if limit.exceeded(child.lines):
+                    raise Unavailable(f"{child.name} is not ready, and {limit}: {words}")
+                time.sleep(_READY_POLL_S)
 
     def _write_record(self) -> None:
         if self._record is None:

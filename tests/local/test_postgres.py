@@ -153,9 +153,16 @@ def test_a_server_that_does_not_start_says_why(data_dir: Path):
     assert server.pid is None
 
 
-def test_a_cluster_without_its_password_says_so(data_dir: Path):
+def test_a_start_that_cannot_end_well_is_ended_with_a_sentence(data_dir: Path):
     with running(data_dir) as server:
         pass
+    told_to_stop = EmbeddedPostgres(data_dir, FAST_SETTINGS, interrupted=lambda: True)
+    with pytest.raises(Unavailable, match="told to stop while it was starting"):
+        told_to_stop.start()
+    impatient = EmbeddedPostgres(data_dir, FAST_SETTINGS, start_timeout_s=0)
+    with pytest.raises(Unavailable, match="does not answer, and it has shown no progress for 0 s"):
+        impatient.start()
+    assert (told_to_stop.pid, impatient.pid) == (None, None)
     (data_dir / "postgres_password").write_text("wrong\n")
     with pytest.raises(Unavailable, match="does not let us in"):
         server.start()

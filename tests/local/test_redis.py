@@ -11,6 +11,7 @@ import pytest
 import redis
 from celery import Celery
 
+from dispatcher.errors import Unavailable
 from dispatcher.local import processes
 from dispatcher.local.redis import EmbeddedRedis
 from tests.support.patience import PATIENCE_S
@@ -39,6 +40,14 @@ def test_it_keeps_its_url_over_restarts_and_crashes(data_dir: Path, monkeypatch:
             assert Path(f"/proc/{server.pid}").stat().st_uid != 0
     finally:
         server.stop()
+
+
+def test_a_silent_server_is_given_up(data_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    server = EmbeddedRedis(data_dir, start_timeout_s=0)
+    monkeypatch.setattr(server, "_answers", lambda: False)
+    with pytest.raises(Unavailable, match="Redis does not answer, and it has shown no progress for 0 s"):
+        server.start()
+    assert server.pid is None
 
 
 def test_it_asks_for_the_password_and_shows_it_to_nobody(redis_server: EmbeddedRedis):

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from dispatcher.errors import Unavailable
-from dispatcher.local import processes
+from dispatcher.local import processes, starting
 from dispatcher.local.child import Program
 from dispatcher.local.files import write_secret
 from dispatcher.local.lock import DataDirLock
+from dispatcher.local.starting import StartLimit
 from dispatcher.local.supervisor import Supervisor, stop_leftovers
 from tests.support.patience import PATIENCE_S
 
@@ -104,10 +105,32 @@ def test_start_waits_for_the_probe_and_says_why_it_failed(supervisor: Supervisor
     assert flag.exists()
     with pytest.raises(Unavailable, match="bad ended before it was ready: no port"):
         supervisor.start([Program("bad", ["/bin/sh", "-c", "echo no port; exit 1"], ready=lambda: False)])
-    with pytest.raises(Unavailable, match="mute is not ready"):
-        supervisor.start([Program("mute", SLEEPER, ready=lambda: False, ready_timeout_s=0.1)])
     with pytest.raises(Unavailable, match="none does not start"):
         supervisor.start([Program("none", ["/nonexistent"])])
+
+
+def test_a_program_that_prints_nothing_for_the_limit_is_given_up(lines: Lines):
+    says = r"mute is not ready, and it has shown no progress for 0\.1 s"
+    with Supervisor(output=lines.take, start_timeout_s=0.1) as supervisor, pytest.raises(Unavailable, match=says):
+        supervisor.start([Program("mute", SLEEPER, ready=lambda: False)])
+
+
+def test_a_start_is_waited_for_while_there_is_progress():
+    now_s = [0.0]
+    limit = StartLimit(300, lambda: now_s[0])
+    for line in range(20):
+        now_s[0] += 299
+        assert not limit.exceeded(line)
+    now_s[0] += 299
+    assert not limit.exceeded(19)
+    now_s[0] += 2
+    assert limit.exceeded(19)
+
+
+def test_a_long_start_says_what_it_waits_for(supervisor: Supervisor, caplog, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(starting, "SAY_EVERY_S", 0.01)
+    supervisor.start([Program("slow", SLEEPER, ready=lambda: "last_line='up'" in caplog.text)])
+    assert "process.awaited process=slow" in caplog.text
 
 
 def test_one_can_be_stopped_and_started_and_restarted_on_purpose(supervisor: Supervisor):
