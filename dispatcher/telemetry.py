@@ -29,11 +29,14 @@ EVENTS: Final = {
     "claim.failed": "the database did not answer a claim; it is tried again",
     "fold.failed": "statistics could not be brought up to date; it is tried again, and answers stay complete",
     "heartbeat.failed": "a worker could not show that it lives",
+    "keeper.failed": "a defect of ours met the supervisor, which goes on",
     "leader.elected": "this scheduler now rescues, prunes and makes partitions",
     "process.awaited": "the supervisor waits for a server, a program or the migration to be ready",
     "process.exited": "a child of the supervisor ended by itself",
     "process.killed": "a child outlived its grace",
     "process.leftover_stopped": "what a killed supervisor had left running was stopped",
+    "process.list_failed": "the supervisor could not write the list of what it runs; it is tried again",
+    "process.output_failed": "what a child printed could not be passed on; it is read all the same",
     "process.restarted": "the supervisor started it again",
     "process.start_failed": "a child could not be started again; it is tried later",
     "process.started": "the supervisor started a child",
@@ -95,7 +98,8 @@ def one_line(error: BaseException) -> str:
 
 def info_many(logger: logging.Logger, name: str, details: Iterable[str], *, at: datetime) -> None:
     """Logs many lines of one name and instant by one write: a record of logging's own for each would cost a delivery
-    some 15 µs more. `details` hold no control characters.
+    some 15 µs more. `details` hold no control characters. A log that cannot be written, such as a file on a full disk,
+    stops nobody's work: the lines are lost, as logging's own are.
     """
     if not logger.isEnabledFor(logging.INFO):
         return
@@ -112,7 +116,7 @@ def info_many(logger: logging.Logger, name: str, details: Iterable[str], *, at: 
                 lines = [orjson.dumps(entry | {"message": message}).decode() + "\n" for message in messages]
             case _:
                 continue
-        with handler.lock or contextlib.nullcontext():
+        with handler.lock or contextlib.nullcontext(), contextlib.suppress(OSError):
             handler.stream.write("".join(lines))
             handler.flush()
 

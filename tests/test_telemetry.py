@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +77,15 @@ def test_a_traceback_is_kept(log: Callable[[str, str], io.StringIO]) -> None:
         except ValueError:
             _log.exception("attempt.failed_internally")
         assert "ValueError: why" in stream.getvalue()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which only Linux has")
+def test_many_lines_that_find_the_disk_full_stop_nobody(monkeypatch: pytest.MonkeyPatch, log) -> None:
+    log("text", "info")
+    handler = logging.getLogger().handlers[0]
+    assert isinstance(handler, logging.StreamHandler)
+    stream = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+    monkeypatch.setattr(handler, "stream", stream)
+    telemetry.info_many(_log, "delivery.attempted", ["attempt=1"], at=AT)
+    with pytest.raises(OSError, match="No space left on device"):
+        stream.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from dispatcher.local import processes
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 # A line longer than this is passed on in pieces.
 _LINE_BYTES = 64 * 1024
@@ -131,8 +134,14 @@ class Child:
         self._process = None
 
     def _pass_on(self, pipe: IO[bytes]) -> None:
+        failed = False
         with pipe:
             while line := pipe.readline(_LINE_BYTES):
                 self.lines += 1
                 self.last_line = line.decode(errors="replace").rstrip("\r\n")
-                self._output(self.name, self.last_line)
+                try:
+                    self._output(self.name, self.last_line)
+                except Exception:  # noqa: BLE001 - if nobody read what it prints, the program would block or die
+                    if not failed:
+                        _log.exception("process.output_failed process=%s", self.name)
+                    failed = True

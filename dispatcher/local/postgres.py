@@ -66,6 +66,8 @@ _SLOW_POLL_S, _SLOW_POLL_AFTER_S = 0.25, 2.0
 _LOG_BYTES = 64_000  # of a log's end, in which a recovery's progress is looked for
 # Parallel queries take their shared memory from /dev/shm; Docker gives 64 MB by default.
 _SHM_BYTES = 128 * 1024 * 1024
+# One segment of the WAL: with less than this left, a server may find no room to start.
+_LITTLE_ROOM_BYTES = 16 * 1024 * 1024
 
 
 class EmbeddedPostgres:
@@ -290,7 +292,7 @@ class EmbeddedPostgres:
                 words = self._words_since(written)
                 if "shared memory block" in words:
                     return False
-                raise Unavailable(f"PostgreSQL does not start: {_last_reason(words)}")
+                raise Unavailable(f"PostgreSQL does not start: {_last_reason(words)}{self._lack_of_room()}")
             try:
                 self.connect("postgres").close()
             except psycopg.OperationalError as error:
@@ -310,6 +312,12 @@ class EmbeddedPostgres:
                 time.sleep(_POLL_S if time.monotonic() - began_s < _SLOW_POLL_AFTER_S else _SLOW_POLL_S)
             else:
                 return True
+
+    def _lack_of_room(self) -> str:
+        """Say that the disk is full, if it is: then the server's own words are often missing, or tell of a symptom."""
+        room = os.statvfs(self.data_dir)
+        free = room.f_frsize * room.f_bavail
+        return f" ({self.data_dir} has {free // 2**20} MB left)" if free < _LITTLE_ROOM_BYTES else ""
 
     def _words_since(self, offset: int) -> str:
         with self.log_path.open("rb") as log:

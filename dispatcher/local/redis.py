@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import signal
 import socket
@@ -20,6 +21,8 @@ from dispatcher.local.starting import START_TIMEOUT_S, StartLimit
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 _POLL_S = 0.01
 
@@ -126,7 +129,11 @@ class EmbeddedRedis:
     def _write_pid(self) -> None:
         assert self._process is not None
         if (found := processes.identify(self._process.pid)) is not None:
-            write_secret(self._pid_path, f"{found.pid} {found.started}")
+            try:
+                write_secret(self._pid_path, f"{found.pid} {found.started}")
+            except OSError as error:
+                # Without the file one Redis, which holds nothing, may outlive a killed supervisor and its killed guard.
+                _log.error("process.list_failed path=%s error=%s", self._pid_path, error)
 
     def _configuration(self) -> str:
         lines = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from dispatcher.config import COMMAND_LINE_KEY
+from dispatcher.errors import Unavailable
 from dispatcher.local import processes
 from dispatcher.local.accounts import server_account
 from dispatcher.local.child import Program, print_line
@@ -27,6 +29,8 @@ from dispatcher.local.supervisor import Supervisor, stop_leftovers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,11 @@ class Stack:
         self._lock.acquire()
         try:
             self._start()
+        except OSError as error:
+            self.stop()
+            if error.errno not in _DISK_ERRORS:
+                raise
+            raise Unavailable(f"The data directory {self.data_dir} cannot be written: {error.strerror}.") from error
         except BaseException:
             self.stop()
             raise

@@ -30,6 +30,8 @@ LONGEST_BACK_OFF_S = 10.0
 STEADY_AFTER_S = 30.0
 
 _READY_POLL_S = 0.05
+# How often the supervisor looks after what waits to be done again.
+_LOOK_EVERY_S = 1.0
 
 
 class Service(Protocol):
@@ -125,24 +127,30 @@ class _Keeper:
         self._retire.set()
 
     def _keep(self) -> None:
-        while True:
-            code = self.service.wait()
-            with self._lock:
-                if not self._wanted:
-                    return
-                if self.service.pid is not None:
-                    continue  # somebody restarted it on purpose
-                gone, self._watched = self._watched, None
-                if gone is not None:
-                    self._guard.forget(gone)
-            ran_s = time.monotonic() - self._started_at_s
-            if ran_s >= STEADY_AFTER_S:
-                self._back_off_s = FIRST_BACK_OFF_S
-            _log.warning(
-                "process.exited process=%s pid=%s %s after_s=%.1f restart_in_s=%.1f",
-                *(self.service.name, gone, _why(code), ran_s, self._back_off_s),
-            )
-            self._start_again()
+        while self._wanted:
+            try:
+                self._await_exit()
+            except Exception:  # noqa: BLE001 - a keeper that died of it would never start its service again
+                _log.exception("keeper.failed process=%s", self.service.name)
+                self._retire.wait(FIRST_BACK_OFF_S)
+
+    def _await_exit(self) -> None:
+        """Wait until the service leaves, and start it again if it is still wanted."""
+        code = self.service.wait()
+        with self._lock:
+            if not self._wanted or self.service.pid is not None:  # somebody restarted it on purpose
+                return
+            gone, self._watched = self._watched, None
+            if gone is not None:
+                self._guard.forget(gone)
+        ran_s = time.monotonic() - self._started_at_s
+        if ran_s >= STEADY_AFTER_S:
+            self._back_off_s = FIRST_BACK_OFF_S
+        _log.warning(
+            "process.exited process=%s pid=%s %s after_s=%.1f restart_in_s=%.1f",
+            *(self.service.name, gone, _why(code), ran_s, self._back_off_s),
+        )
+        self._start_again()
 
     def _start_again(self) -> None:
         """Wait and start the service, again and again until it starts or is not wanted any more."""
@@ -153,10 +161,12 @@ class _Keeper:
                     return
                 try:
                     self._start_service()
-                except Unavailable as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, the next try may succeed
+                    expected = isinstance(error, (Unavailable, OSError))
                     _log.error(
                         "process.start_failed process=%s restart_in_s=%.1f error=%s",
                         *(self.service.name, self._back_off_s, error),
+                        exc_info=None if expected else error,
                     )
                     continue
                 self.restarts += 1
@@ -169,8 +179,13 @@ class _Keeper:
 
     def _start_service(self) -> None:
         self._forget()
-        with announced(self.service.name, lambda: self.service.last_line):
-            self.service.start()
+        try:
+            with announced(self.service.name, lambda: self.service.last_line):
+                self.service.start()
+        except BaseException:
+            if self.service.pid is not None:
+                self.service.stop()  # it is not complete, and the guard does not know of it
+            raise
         self._started_at_s = time.monotonic()
         self._watched = self.service.pid
         if self._watched is not None:
@@ -205,17 +220,20 @@ class Supervisor:
     ) -> None:
         self._record = record
         self._record_lock = threading.Lock()
+        self._record_failed = False
         self._output = output
         self._grace_s = grace_s
         self._start_timeout_s = start_timeout_s
         self._keepers: dict[str, _Keeper] = {}
         self._guard: Guard | None = None
+        self._stopping = threading.Event()
+        self._caretaker: threading.Thread | None = None
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     @property
     def children(self) -> Mapping[str, Service]:
         """What is supervised, by name, in the order of the start; each has a `pid`."""
-        return {name: keeper.service for name, keeper in self._keepers.items()}
+        return {name: keeper.service for name, keeper in list(self._keepers.items())}  # a thread may add some
 
     @property
     def interrupted(self) -> bool:
@@ -234,6 +252,9 @@ class Supervisor:
         """
         if self._guard is None:
             self._guard = Guard(self._grace_s)
+            self._stopping.clear()
+            self._caretaker = threading.Thread(target=self._take_care, name="supervisor", daemon=True)
+            self._caretaker.start()
         started: list[_Keeper] = []
         for service in services:
             supervised = Child(service, self._output) if isinstance(service, Program) else service
@@ -257,6 +278,10 @@ class Supervisor:
         keepers = list(reversed(self._keepers.values()))
         children = [(keeper, keeper.service) for keeper in keepers if isinstance(keeper.service, Child)]
         servers = [keeper for keeper in keepers if not isinstance(keeper.service, Child)]
+        self._stopping.set()
+        if self._caretaker is not None:
+            self._caretaker.join()
+            self._caretaker = None
         for keeper, _ in children:
             keeper.retire()
         for keeper, _ in children:
@@ -282,7 +307,10 @@ class Supervisor:
         self._guard.close()
         self._guard = None
         if self._record is not None:
-            self._record.unlink(missing_ok=True)
+            try:
+                self._record.unlink(missing_ok=True)
+            except OSError as error:
+                _log.error("process.list_failed path=%s error=%s", self._record, error)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to one process, as a crash would; it is then restarted. Returns the number it had.
@@ -348,14 +376,31 @@ class Supervisor:
                     raise Unavailable(f"{child.name} is not ready, and {limit}: {words}")
                 time.sleep(_READY_POLL_S)
 
+    def _take_care(self) -> None:
+        """Do again what failed, until the supervisor stops. A thread of its own runs this."""
+        while not self._stopping.wait(_LOOK_EVERY_S):
+            try:
+                if self._record_failed:
+                    self._write_record()
+            except Exception:  # noqa: BLE001 - this thread must outlive it
+                _log.exception("keeper.failed process=supervisor")
+
     def _write_record(self) -> None:
+        """Write the list of what runs. Where that fails, nothing else must: it is logged once and tried again."""
         if self._record is None:
             return
         with self._record_lock:
             pids = [one.pid for one in self.children.values() if isinstance(one, Child) and one.pid is not None]
             found = [processes.identify(pid) for pid in pids]
             listed = [[one.pid, one.started, one.command] for one in found if one is not None]
-            write_secret(self._record, json.dumps(listed))
+            try:
+                write_secret(self._record, json.dumps(listed))
+            except (OSError, Unavailable) as error:
+                if not self._record_failed:
+                    _log.error("process.list_failed path=%s error=%s", self._record, error)
+                self._record_failed = True
+            else:
+                self._record_failed = False
 
 
 def stop_leftovers(record: Path, grace_s: float = 20.0) -> int:

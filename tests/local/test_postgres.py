@@ -18,6 +18,8 @@ from dispatcher.errors import Unavailable
 from dispatcher.local import binaries, processes
 from dispatcher.local.accounts import server_account
 from dispatcher.local.postgres import DEFAULT_SETTINGS, EmbeddedPostgres
+from dispatcher.local.supervisor import Supervisor
+from tests.support.patience import until
 from tests.support.servers import FAST_SETTINGS
 
 ROOT = os.geteuid() == 0
@@ -203,3 +205,52 @@ def test_binaries_that_nobody_cannot_read_are_copied_once(data_dir: Path, tmp_pa
         assert scalar(server.url, "SHOW server_version") == version
         assert program.stat().st_mtime_ns == copied_at
     assert (closed.stat().st_mode & 0o777) == 0o700
+
+
+@pytest.fixture
+def small_disk(data_dir: Path) -> Iterator[Path]:
+    """A data directory on a file system of 128 MB."""
+    data_dir.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128m,mode=0700", "tmpfs", str(data_dir)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"needs root who may mount a file system: {mounted.stderr.strip()}")
+    try:
+        yield data_dir
+    finally:
+        subprocess.run(["umount", "--lazy", str(data_dir)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Takes all the room that is left."""
+    with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
+        while file.write(bytes(1 << 20)) == 1 << 20:
+            pass
+        while file.write(bytes(4096)):
+            pass
+
+
+@pytest.mark.skipif(not ROOT, reason="needs root, who may mount a file system")
+def test_a_start_that_finds_no_room_is_tried_again_until_there_is_some(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+):
+    server = EmbeddedPostgres(small_disk, FAST_SETTINGS)
+    with Supervisor(record=small_disk / "processes") as supervisor:
+        supervisor.start([server])
+        with server.connect() as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
+        supervisor.kill("postgres")
+
+        def failed() -> bool:
+            fill(small_disk / "filler")
+            return "process.start_failed process=postgres" in caplog.text
+
+        until(failed, "a start has failed")
+        assert f"({small_disk} has 0 MB left)" in caplog.text
+        (small_disk / "filler").unlink()
+        until(lambda: supervisor.restarts("postgres") == 1, "it has started")
+        assert scalar(server.url, "SELECT n FROM kept") == 42

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -113,3 +114,17 @@ def test_celery_publishes_and_consumes_through_it(redis_server: EmbeddedRedis, t
             time.sleep(0.05)
         worker.kill()
     assert (tmp_path / "rung").exists()
+
+
+def test_it_starts_on_a_full_disk(data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    def fail(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("dispatcher.local.redis.write_secret", fail)
+    server = EmbeddedRedis(data_dir)
+    server.start()
+    try:
+        assert answers(server.url)
+        assert "process.list_failed" in caplog.text
+    finally:
+        server.stop()

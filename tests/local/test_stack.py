@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import subprocess
@@ -276,3 +277,19 @@ def test_it_runs_for_an_ordinary_user_with_a_read_only_home(data_dir: Path):
     assert ended.stdout.endswith("fine\n"), ended.stderr
     if data_dir.exists():
         remove_data_dir(data_dir, account)
+
+
+def test_a_start_on_a_full_disk_is_one_sentence(data_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("dispatcher.local.stack.write_secret", fail)
+    stack = Stack(
+        migrate=lambda url: None, data_dir=data_dir, database_url="postgresql+psycopg://db/x",
+        broker_url="redis://cache/0", programs=[Program("toy", ["sleep", "600"])],
+    )  # fmt: skip
+    with pytest.raises(
+        Unavailable, match=rf"^The data directory {data_dir} cannot be written: No space left on device"
+    ):
+        stack.start()
+    assert not stack.supervisor.children

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from dispatcher.errors import Unavailable
 from dispatcher.local import processes, starting
-from dispatcher.local.child import Program
+from dispatcher.local.child import Child, Program
 from dispatcher.local.files import write_secret
 from dispatcher.local.lock import DataDirLock
 from dispatcher.local.starting import StartLimit
@@ -240,3 +241,112 @@ def test_a_second_holder_of_a_data_directory_is_refused_and_told_who_holds_it(tm
         DataDirLock(tmp_path).acquire()
     with DataDirLock(tmp_path):
         pass
+
+
+def messages(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
+    return [line for record in caplog.records if (line := record.getMessage()).startswith(f"{name} ")]
+
+
+class FullDisk:
+    """Stands in for `write_secret` on a disk that may be full."""
+
+    def __init__(self) -> None:
+        self.full = False
+
+    def write(self, path: Path, text: str) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write_secret(path, text)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> FullDisk:
+    disk = FullDisk()
+    monkeypatch.setattr("dispatcher.local.supervisor.write_secret", disk.write)
+    return disk
+
+
+def test_a_list_of_processes_that_cannot_be_written_stops_no_restart_and_is_written_later(
+    supervisor: Supervisor, disk: FullDisk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    supervisor.start([Program("one", SLEEPER)])
+    disk.full = True
+    for number in range(1, 4):
+        supervisor.kill("one")
+        until(lambda number=number: supervisor.restarts("one") == number and supervisor.children["one"].pid)
+    assert len(messages(caplog, "process.list_failed")) == 1
+    assert "No space left on device" in messages(caplog, "process.list_failed")[0]
+    disk.full = False
+    now_running = f"[[{supervisor.children['one'].pid}, "
+    until(lambda: (tmp_path / "processes").read_text().startswith(now_running))
+
+
+def test_a_start_with_a_full_disk_does_without_the_list(
+    supervisor: Supervisor, disk: FullDisk, caplog: pytest.LogCaptureFixture
+):
+    disk.full = True
+    supervisor.start([Program("one", SLEEPER)])
+    assert supervisor.children["one"].pid is not None
+    assert len(messages(caplog, "process.list_failed")) == 1
+
+
+class Brittle(Child):
+    """Its starts fail with these errors, one after another, after the first start."""
+
+    def __init__(self, errors: list[Exception]) -> None:
+        super().__init__(Program("brittle", SLEEPER))
+        self.errors = errors
+        self.starts = 0
+
+    def start(self) -> None:
+        super().start()
+        self.starts += 1
+        if self.starts > 1 and self.errors:
+            raise self.errors.pop(0)
+
+
+def test_a_keeper_goes_on_after_an_error_that_nobody_expected(supervisor: Supervisor, caplog: pytest.LogCaptureFixture):
+    brittle = Brittle([OSError(errno.ENOSPC, "No space left on device"), RuntimeError("a defect")])
+    supervisor.start([brittle])
+    supervisor.kill("brittle")
+    until(lambda: supervisor.restarts("brittle") == 1)
+    assert brittle.pid is not None
+    assert brittle.starts == 4
+    failed = [record for record in caplog.records if record.getMessage().startswith("process.start_failed ")]
+    assert ["No space left on device" in failed[0].getMessage(), failed[0].exc_info] == [True, None]
+    assert ["a defect" in failed[1].getMessage(), bool(failed[1].exc_info)] == [True, True]
+
+
+def test_what_a_failed_start_left_running_is_stopped(supervisor: Supervisor, lines: Lines):
+    pids: list[int] = []
+
+    class Half(Child):
+        def start(self) -> None:
+            super().start()
+            assert self.pid is not None
+            pids.append(self.pid)
+            if len(pids) == 2:
+                raise Unavailable("its port is in use")
+
+    supervisor.start([Half(Program("half", SLEEPER), lines.take)])
+    supervisor.kill("half")
+    until(lambda: supervisor.restarts("half") == 1)
+    assert [gone(pid) for pid in pids] == [True, True, False]
+
+
+def test_output_that_cannot_be_passed_on_does_not_block_the_child(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    def refuse(name: str, line: str) -> None:
+        raise RuntimeError("the output is closed")
+
+    flag = tmp_path / "flag"
+    argv = [
+        sys.executable,
+        "-S",
+        "-c",
+        "import sys\nfor _ in range(9999): print('line')\nopen(sys.argv[1], 'w')",
+        str(flag),
+    ]
+    with Supervisor(output=refuse) as supervisor:
+        supervisor.start([Program("chatty", argv)])
+        until(flag.exists)
+    assert len(messages(caplog, "process.output_failed")) == 1
