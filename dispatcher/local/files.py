@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 LOG_BYTES = 10 * 1024 * 1024
 
 
+class FilesMissing(Unavailable):
+    """Files of a server that ran have vanished. To start it again would start it without its data."""
+
+
+def require(path: Path) -> None:
+    """Raises FilesMissing where the file or folder, which was there before, is not there any more."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FilesMissing(
+            f"{path} is missing, and was there before: was a volume unmounted? Nothing new is made in its place "
+            "until the next start of `dispatcher up`."
+        ) from error
+
+
 def read_secret(path: Path) -> str | None:
     """Return what the file holds without the closing newline; None when there is no such file.
 

@@ -17,7 +17,7 @@ from psycopg import sql
 from dispatcher.errors import Unavailable
 from dispatcher.local import binaries, processes
 from dispatcher.local.accounts import server_account
-from dispatcher.local.files import last_line, open_log, read_secret, tail, write_secret
+from dispatcher.local.files import FilesMissing, last_line, open_log, read_secret, require, tail, write_secret
 from dispatcher.local.launch import launch, server_environment
 from dispatcher.local.paths import key_of, make_data_dir, make_servers_dir, make_socket_dir
 from dispatcher.local.starting import START_TIMEOUT_S, StartLimit
@@ -97,6 +97,7 @@ class EmbeddedPostgres:
         self._socket_dir: Path | None = None
         self._cluster = data_dir / "postgres"
         self._password = ""
+        self._started_on: Path | None = None
 
     @property
     def pid(self) -> int | None:
@@ -141,14 +142,22 @@ class EmbeddedPostgres:
         """Start the server, creating the cluster where there is none, and return once it answers.
 
         A server that a killed predecessor left on this data directory is stopped first. Raises Unavailable, with the
-        server's own last words, when it does not start.
+        server's own last words, when it does not start. Only the first start creates anything: a later one raises
+        FilesMissing where what it started on has vanished.
         """
         if self.pid is not None:
             return
-        self.data_dir = make_data_dir(self.data_dir)
         account = server_account()
-        servers_dir = make_servers_dir(self.data_dir, account)
-        cluster = self._cluster = servers_dir / "postgres"
+        if self._started_on is None:
+            self.data_dir = make_data_dir(self.data_dir)
+            servers_dir = make_servers_dir(self.data_dir, account)
+            cluster = servers_dir / "postgres"
+        else:
+            cluster = self._started_on
+            servers_dir = cluster.parent
+            for path in (self.data_dir, cluster, cluster / "PG_VERSION", self.data_dir / "postgres_password"):
+                require(path)
+        self._cluster = cluster
         program = binaries.find_postgres(servers_dir, account, cluster)
         if not (cluster / "PG_VERSION").exists():
             self._create_cluster(program, cluster)
@@ -157,6 +166,11 @@ class EmbeddedPostgres:
         kept = read_secret(self.data_dir / "postgres_password")
         if kept is None:
             raise Unavailable(f"{self.data_dir} holds a cluster but not the file postgres_password that opens it.")
+        if self._started_on is not None and kept != self._password:
+            raise FilesMissing(
+                f"{self.data_dir} holds another cluster than the one that this system started on: "
+                "was a volume unmounted?"
+            )
         self._password = kept
         self._stop_orphan(cluster)
         self._socket_dir = make_socket_dir(self.data_dir, account)
@@ -181,6 +195,7 @@ class EmbeddedPostgres:
                 raise Unavailable(f"PostgreSQL does not start: {tail(self.log_path)}")
             self._kill_backends()
         self._create_database()
+        self._started_on = cluster
 
     def stop(self, mode: StopMode = "fast", timeout_s: float = 30.0) -> None:
         """Stop the server: `fast` rolls back what is open, `immediate` and `kill` leave recovery to the next start.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dispatcher.errors import Unavailable
 from dispatcher.local import binaries, processes
 from dispatcher.local.accounts import server_account
-from dispatcher.local.files import last_line, open_log, read_secret, tail, write_secret
+from dispatcher.local.files import last_line, open_log, read_secret, require, tail, write_secret
 from dispatcher.local.launch import launch
 from dispatcher.local.paths import make_data_dir, make_servers_dir
 from dispatcher.local.ports import free_port
@@ -69,11 +69,15 @@ class EmbeddedRedis:
         """Start the server and return once it answers.
 
         A server that a killed predecessor left on this data directory is stopped first. Raises Unavailable, with the
-        server's own last words, when it does not start.
+        server's own last words, when it does not start, and FilesMissing where the data directory of its first start
+        has vanished.
         """
         if self.pid is not None:
             return
-        self.data_dir = make_data_dir(self.data_dir)
+        if self._port is None:
+            self.data_dir = make_data_dir(self.data_dir)
+        else:
+            require(self.data_dir)
         account = server_account()
         program = binaries.find_redis(make_servers_dir(self.data_dir, account), account)
         self._stop_orphan()

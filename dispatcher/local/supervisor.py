@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from dispatcher.errors import Unavailable
 from dispatcher.local import processes
 from dispatcher.local.child import Child, Program, print_line
-from dispatcher.local.files import read_secret, write_secret
+from dispatcher.local.files import FilesMissing, read_secret, write_secret
 from dispatcher.local.guard import Guard
 from dispatcher.local.starting import START_TIMEOUT_S, StartLimit, announced
 
@@ -68,10 +68,17 @@ class Service(Protocol):
 class _Keeper:
     """Starts one service again whenever it leaves on its own; a thread of its own waits for that."""
 
-    def __init__(self, service: Service, changed: Callable[[], None], guard: Guard) -> None:
+    def __init__(
+        self,
+        service: Service,
+        changed: Callable[[], None],
+        give_up: Callable[[FilesMissing], None],
+        guard: Guard,
+    ) -> None:
         self.service = service
         self.restarts = 0
         self._changed = changed
+        self._give_up = give_up
         self._guard = guard
         self._wanted = False
         self._lock = threading.RLock()  # one of start, stop and restart at a time
@@ -161,6 +168,10 @@ class _Keeper:
                     return
                 try:
                     self._start_service()
+                except FilesMissing as error:
+                    self.retire()
+                    self._give_up(error)
+                    return
                 except Exception as error:  # noqa: BLE001 - whatever it is, the next try may succeed
                     expected = isinstance(error, (Unavailable, OSError))
                     _log.error(
@@ -229,6 +240,7 @@ class Supervisor:
         self._stopping = threading.Event()
         self._caretaker: threading.Thread | None = None
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._given_up: FilesMissing | None = None
 
     @property
     def children(self) -> Mapping[str, Service]:
@@ -237,7 +249,7 @@ class Supervisor:
 
     @property
     def interrupted(self) -> bool:
-        """Tell whether `run` has received a signal to stop that it has not acted upon yet."""
+        """Tell whether `run` has received a signal to stop, or must give up, and has not acted upon it yet."""
         return not self._signals.empty()
 
     def restarts(self, name: str) -> int:
@@ -258,7 +270,7 @@ class Supervisor:
         started: list[_Keeper] = []
         for service in services:
             supervised = Child(service, self._output) if isinstance(service, Program) else service
-            keeper = _Keeper(supervised, self._write_record, self._guard)
+            keeper = _Keeper(supervised, self._write_record, self._give_up, self._guard)
             self._keepers[supervised.name] = keeper
             keeper.start()
             started.append(keeper)
@@ -339,6 +351,7 @@ class Supervisor:
         """Call `start`, which starts what is to run, wait for SIGTERM or SIGINT, and stop everything.
 
         Must be called in the main thread. A signal that comes during `start` ends this as soon as `start` returns.
+        Raises FilesMissing, everything stopped, when a server's files have vanished.
         """
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         for number in before:
@@ -353,6 +366,8 @@ class Supervisor:
             finally:
                 for number, handler in before.items():
                     signal.signal(number, handler)
+        if self._given_up is not None:
+            raise self._given_up
 
     def __enter__(self) -> Self:
         return self
@@ -375,6 +390,12 @@ class Supervisor:
                 if limit.exceeded(child.lines):
                     raise Unavailable(f"{child.name} is not ready, and {limit}: {words}")
                 time.sleep(_READY_POLL_S)
+
+    def _give_up(self, error: FilesMissing) -> None:
+        """Have `run` stop everything and raise the error: what it tells of, no further start can mend."""
+        _log.critical("process.given_up error=%s", error)
+        self._given_up = error
+        self._signals.put(0)
 
     def _take_care(self) -> None:
         """Do again what failed, until the supervisor stops. A thread of its own runs this."""

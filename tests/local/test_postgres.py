@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from dispatcher.errors import Unavailable
 from dispatcher.local import binaries, processes
 from dispatcher.local.accounts import server_account
+from dispatcher.local.files import FilesMissing, write_secret
 from dispatcher.local.postgres import DEFAULT_SETTINGS, EmbeddedPostgres
 from dispatcher.local.supervisor import Supervisor
 from tests.support.patience import until
@@ -156,7 +157,7 @@ def test_a_server_that_does_not_start_says_why(data_dir: Path):
 
 
 def test_a_start_that_cannot_end_well_is_ended_with_a_sentence(data_dir: Path):
-    with running(data_dir) as server:
+    with running(data_dir):
         pass
     told_to_stop = EmbeddedPostgres(data_dir, FAST_SETTINGS, interrupted=lambda: True)
     with pytest.raises(Unavailable, match="told to stop while it was starting"):
@@ -167,10 +168,10 @@ def test_a_start_that_cannot_end_well_is_ended_with_a_sentence(data_dir: Path):
     assert (told_to_stop.pid, impatient.pid) == (None, None)
     (data_dir / "postgres_password").write_text("wrong\n")
     with pytest.raises(Unavailable, match="does not let us in"):
-        server.start()
+        EmbeddedPostgres(data_dir, FAST_SETTINGS).start()
     (data_dir / "postgres_password").unlink()
     with pytest.raises(Unavailable, match="postgres_password"):
-        server.start()
+        EmbeddedPostgres(data_dir, FAST_SETTINGS).start()
 
 
 def test_a_platform_without_binaries_is_told_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -253,4 +254,40 @@ def test_a_start_that_finds_no_room_is_tried_again_until_there_is_some(
         assert f"({small_disk} has 0 MB left)" in caplog.text
         (small_disk / "filler").unlink()
         until(lambda: supervisor.restarts("postgres") == 1, "it has started")
+        assert scalar(server.url, "SELECT n FROM kept") == 42
+
+
+@contextlib.contextmanager
+def taken_away(path: Path) -> Iterator[None]:
+    kept = path.with_name(f"{path.name}.kept")
+    path.rename(kept)
+    try:
+        yield
+    finally:
+        kept.rename(path)
+
+
+def test_a_later_start_makes_no_new_database_in_the_place_of_one_that_vanished(data_dir: Path):
+    with running(data_dir) as server:
+        with server.connect() as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
+        cluster = Path(str(scalar(server.url, "SHOW data_directory")))
+        server.stop("immediate")
+        for path in (data_dir, cluster, cluster / "PG_VERSION", data_dir / "postgres_password"):
+            with taken_away(path):
+                with pytest.raises(FilesMissing, match=rf"^{path} is missing"):
+                    server.start()
+                assert not path.exists()
+        with taken_away(data_dir):  # as below a volume that was unmounted
+            data_dir.mkdir(mode=0o700)
+            with pytest.raises(FilesMissing, match=rf"^{cluster} is missing"):
+                server.start()
+            assert not list(data_dir.iterdir())
+            data_dir.rmdir()
+        with taken_away(data_dir / "postgres_password"):
+            write_secret(data_dir / "postgres_password", "of another cluster")
+            with pytest.raises(FilesMissing, match="another cluster"):
+                server.start()
+            (data_dir / "postgres_password").unlink()
+        server.start()
         assert scalar(server.url, "SELECT n FROM kept") == 42

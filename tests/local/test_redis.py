@@ -14,6 +14,7 @@ from celery import Celery
 
 from dispatcher.errors import Unavailable
 from dispatcher.local import processes
+from dispatcher.local.files import FilesMissing
 from dispatcher.local.redis import EmbeddedRedis
 from tests.support.patience import PATIENCE_S
 
@@ -128,3 +129,14 @@ def test_it_starts_on_a_full_disk(data_dir: Path, monkeypatch: pytest.MonkeyPatc
         assert "process.list_failed" in caplog.text
     finally:
         server.stop()
+
+
+def test_a_later_start_does_not_make_its_data_directory_anew(data_dir: Path):
+    server = EmbeddedRedis(data_dir)
+    server.start()
+    server.stop()
+    data_dir.rename(data_dir.with_name("kept"))
+    with pytest.raises(FilesMissing, match=rf"^{data_dir} is missing"):
+        server.start()
+    assert not data_dir.exists()
+    data_dir.with_name("kept").rename(data_dir)

@@ -4,6 +4,8 @@ import base64
 import errno
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -138,6 +140,22 @@ def test_a_second_one_is_refused_and_a_killed_one_leaves_nothing_that_stops_the_
         third.terminate()
         assert third.wait() == 0
     assert all_gone([*pids, *more])
+
+
+def test_when_its_data_directory_vanishes_it_says_so_and_stops(data_dir: Path):
+    process, pids = start_stack(data_dir)
+    with process:
+        assert len(pids) == 3
+        data_dir.rename(data_dir.with_name("kept"))
+        data_dir.mkdir(mode=0o700)  # what an unmounted volume leaves is an empty folder
+        os.kill(pids[0], signal.SIGKILL)
+        assert process.wait(PATIENCE_S) == 1
+        assert process.stderr is not None
+        assert re.search(rf"{data_dir}/?\S* is missing", process.stderr.read())
+    assert all_gone(pids)
+    assert not list(data_dir.glob("postgres*"))
+    remove_data_dir(data_dir, server_account())
+    data_dir.with_name("kept").rename(data_dir)
 
 
 def test_the_generated_keyring_is_private_and_stays(tmp_path: Path):
