@@ -7,10 +7,8 @@ from sqlalchemy import text
 
 from dispatcher import config, telemetry, wiring
 from dispatcher.cli import target
-from dispatcher.errors import Unavailable
 from dispatcher.local import Stack
 from dispatcher.local.bootstrap import bootstrap_key
-from dispatcher.local.ports import port_is_taken
 from dispatcher.store import grants
 from dispatcher.store import migrate as store_migrate
 
@@ -29,16 +27,13 @@ def up(workers: int | None, port: int | None) -> None:
     wiring.check_validator()
     if settings.database_url is not None:
         wiring.keyring(settings)
-    wanted = settings.port if port is None else port
-    if wanted and port_is_taken(settings.host, wanted):
-        raise Unavailable(f"cannot listen on {settings.host} port {wanted}: it is in use; --port 0 takes a free one")
     stack = Stack(
         migrate=lambda url: wiring.prepare_database(config.with_database(settings, url)),
         data_dir=settings.data_dir,
         database_url=settings.database_url,
         broker_url=settings.broker_url,
         host=settings.host,
-        port=wanted,
+        port=settings.port if port is None else port,
         workers=workers or settings.workers,
         grace_s=settings.shutdown_grace_s + 3,
         start_timeout_s=settings.start_timeout_s,

@@ -19,7 +19,7 @@ from dispatcher.local.child import Program, print_line
 from dispatcher.local.files import read_secret, write_secret
 from dispatcher.local.lock import DataDirLock
 from dispatcher.local.paths import default_data_dir, make_data_dir, remove_data_dir
-from dispatcher.local.ports import free_port
+from dispatcher.local.ports import free_port, port_is_taken
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.local.redis import EmbeddedRedis
 from dispatcher.local.secret_keys import secret_keys
@@ -136,6 +136,7 @@ class Stack:
     ) -> None:
         self.host = host
         self.port = port or free_port(host)
+        self._port_given = bool(port)
         self.data_dir = make_data_dir(data_dir or default_data_dir())
         self.postgres = None
         if database_url is None:
@@ -224,6 +225,9 @@ class Stack:
 
     def _start(self) -> None:
         stop_leftovers(self.data_dir / "processes")
+        # Only now: what was left over may have listened on it.
+        if self._port_given and port_is_taken(self.host, self.port):
+            raise Unavailable(f"cannot listen on {self.host} port {self.port}: it is in use; --port 0 takes a free one")
         self.supervisor.start([server for server in (self.postgres, self.redis) if server is not None])
         if self.supervisor.interrupted:
             return

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -21,9 +22,11 @@ from dispatcher.local import processes
 from dispatcher.local.accounts import server_account
 from dispatcher.local.child import Program
 from dispatcher.local.files import write_secret
-from dispatcher.local.paths import remove_data_dir
+from dispatcher.local.paths import make_data_dir, remove_data_dir
+from dispatcher.local.ports import free_port
 from dispatcher.local.secret_keys import secret_keys
 from dispatcher.local.stack import Stack, find_running, standard_programs
+from tests.support.command import Command
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import FAST_SETTINGS
 
@@ -142,6 +145,59 @@ def test_a_second_one_is_refused_and_a_killed_one_leaves_nothing_that_stops_the_
     assert all_gone([*pids, *more])
 
 
+LISTENER = textwrap.dedent("""
+    import socket, time
+    with socket.create_server(("127.0.0.1", PORT)):
+        print("listening", flush=True)
+        time.sleep(600)
+""")
+
+
+def test_what_a_killed_system_left_listening_is_stopped_before_its_port_is_looked_at(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("dispatcher.telemetry.set_up", lambda **_: None)
+    port = free_port()
+    make_data_dir(data_dir)
+    settings = {
+        "DATA_DIR": str(data_dir),
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere",
+        "BROKER_URL": "redis://127.0.0.1:1/0",
+        "SECRET_KEYS": secret_keys(data_dir),
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"DISPATCHER_{name}", value)
+    left = subprocess.Popen(
+        [sys.executable, "-S", "-c", LISTENER.replace("PORT", str(port))],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with left:
+        assert left.stdout is not None
+        assert left.stdout.readline() == b"listening\n"
+        identity = processes.identify(left.pid)
+        assert identity is not None
+        write_secret(data_dir / "processes", json.dumps([[identity.pid, identity.started, identity.command]]))
+        try:
+            ran = Command(monkeypatch, capsys)("up", "--port", port)
+            # It came as far as the migration, past the port.
+            assert "the database cannot be used" in ran.err
+            assert processes.identify(left.pid) is None
+        finally:
+            left.kill()
+
+
+def test_a_port_that_somebody_else_holds_is_one_sentence(data_dir: Path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        stack = Stack(
+            migrate=lambda url: None, data_dir=data_dir, database_url="postgresql+psycopg://db/x",
+            broker_url="redis://cache/0", port=port, programs=[],
+        )  # fmt: skip
+        with pytest.raises(Unavailable, match=f"^cannot listen on 127.0.0.1 port {port}: it is in use"):
+            stack.start()
+
+
 def test_when_its_data_directory_vanishes_it_says_so_and_stops(data_dir: Path):
     process, pids = start_stack(data_dir)
     with process:
@@ -251,7 +307,8 @@ def test_it_runs_for_an_ordinary_user_with_a_read_only_home(data_dir: Path):
     script = textwrap.dedent("""
         import os, pathlib, sys
         from dispatcher.local.child import Program
-        from dispatcher.local.paths import remove_data_dir
+        from dispatcher.local.paths import make_data_dir, remove_data_dir
+from dispatcher.local.ports import free_port
         from dispatcher.local.accounts import server_account
         from dispatcher.local.stack import Stack
         data_dir = pathlib.Path(sys.argv[1])
