@@ -308,7 +308,6 @@ def test_it_runs_for_an_ordinary_user_with_a_read_only_home(data_dir: Path):
         import os, pathlib, sys
         from dispatcher.local.child import Program
         from dispatcher.local.paths import make_data_dir, remove_data_dir
-from dispatcher.local.ports import free_port
         from dispatcher.local.accounts import server_account
         from dispatcher.local.stack import Stack
         data_dir = pathlib.Path(sys.argv[1])
