@@ -266,7 +266,15 @@ class Shown:
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
-    """The settings. Raises ConfigurationError with every problem at once; an unknown DISPATCHER_ variable is one.
+    """The settings. Raises ConfigurationError with every problem at once; an unknown DISPATCHER_ variable is one."""
+    found, problems = read(environ)
+    if problems:
+        raise ConfigurationError(problems)
+    return found
+
+
+def read(environ: Mapping[str, str] = os.environ) -> tuple[Settings, list[Problem]]:
+    """The settings, with the default in place of each that cannot be read, and every problem.
 
     What Kubernetes sets for a Service whose name starts with `dispatcher` is passed over: see `is_service_link`.
     """
@@ -302,9 +310,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         problems.append(
             Problem(f"{PREFIX}EGRESS_PROXY", "", "***", "nothing yet: sending through a proxy is not built")
         )
-    if problems:
-        raise ConfigurationError(problems)
-    return Settings(**values)
+    return Settings(**values), problems
 
 
 def unknown(environ: Mapping[str, str] = os.environ) -> list[Problem]:

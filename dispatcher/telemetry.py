@@ -19,6 +19,7 @@ EVENTS: Final = {
     "api.few_files": "the process may open too few files for the connections that are set; it admits fewer",
     "api.started": "the HTTP API listens",
     "api.started_read_only": "the API started on a database that is read-only; it answers reads",
+    "api.without_broker": "no broker is named: a new event waits for the scheduler's next look",
     "attempt.failed_internally": "a defect of ours ended an attempt; the delivery is not charged for it",
     "bell.dropped": "a message in the broker's queue was not a bell; it was dropped",
     "bell.failed": "the broker does not take bells; the scheduler keeps trying, and workers claim by themselves",

@@ -20,10 +20,13 @@ from dispatcher.profiles import Known, shipped_profiles_dir
 from dispatcher.profiles import load_catalog as load_profiles
 from dispatcher.retry import RetrySchedule, load_catalog, shipped_schedules_dir
 from dispatcher.signing import SCHEMES, Keyring
+from dispatcher.signing.secrets import MAKE_KEYRING
 from dispatcher.store import event_types, migrate, schedules, sessions
 from dispatcher.store import profiles as store_profiles
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -56,19 +59,39 @@ LIMITS: Final = "-c idle_in_transaction_session_timeout=10s"
 """A worker that hangs or is cut off between two statements of a claim would keep its lanes locked for everybody."""
 
 
+_NEEDED: Final = {
+    "database_url": ("a PostgreSQL URL; only `dispatcher up` brings its own", ""),
+    "broker_url": ("a Redis or RabbitMQ URL; only `dispatcher up` brings its own", ""),
+    "secret_keys": (
+        "a keyring, id:base64 of 32 bytes; only `dispatcher up` on its own database makes one",
+        f"this makes one: {MAKE_KEYRING}",
+    ),
+}
+"""Settings that a process may need: what is allowed, and a hint."""
+
+
+def _missing(name: str) -> Problem:
+    allowed, hint = _NEEDED[name]
+    return Problem(f"DISPATCHER_{name.upper()}", "", "nothing", allowed, hint=hint)
+
+
+def require(settings: Settings, *names: str) -> None:
+    """Raises ConfigurationError with each of these settings that is not set."""
+    missing = [_missing(name) for name in names if getattr(settings, name) is None]
+    if missing:
+        raise ConfigurationError(missing)
+
+
 def _database_url(settings: Settings) -> str:
     if settings.database_url is None:
-        raise ConfigurationError(
-            [Problem("DISPATCHER_DATABASE_URL", "", "nothing", "a PostgreSQL URL; only `dispatcher up` brings its own")]
-        )
+        raise ConfigurationError([_missing("database_url")])
     return settings.database_url
 
 
 def broker_url(settings: Settings) -> str:
     """Where bells are rung. Raises ConfigurationError where there is none."""
     if settings.broker_url is None:
-        allowed = "a Redis or RabbitMQ URL; only `dispatcher up` brings its own"
-        raise ConfigurationError([Problem("DISPATCHER_BROKER_URL", "", "nothing", allowed)])
+        raise ConfigurationError([_missing("broker_url")])
     return settings.broker_url
 
 
@@ -124,8 +147,7 @@ def hot_engine(settings: Settings, *, connections: int) -> AsyncEngine:
 def keyring(settings: Settings) -> Keyring:
     """The keys that seal secrets. Raises ConfigurationError where there are none."""
     if settings.secret_keys is None:
-        allowed = "a keyring, id:base64 of 32 bytes; only `dispatcher up` on its own database makes one"
-        raise ConfigurationError([Problem("DISPATCHER_SECRET_KEYS", "", "nothing", allowed)])
+        raise ConfigurationError([_missing("secret_keys")])
     return Keyring.parse(settings.secret_keys)
 
 
@@ -134,10 +156,14 @@ def transport(settings: Settings) -> PinnedTransport:
     return PinnedTransport(addresses=AddressPolicy(settings.allow_networks), url_policy=ANY_HOST)
 
 
-def profiles(settings: Settings) -> Profiles:
-    """The shipped profiles and the operator's. Raises ConfigurationError with every problem of every file."""
+def profiles(settings: Settings, *, schedules: Iterable[str] | None = None) -> Profiles:
+    """The shipped profiles and the operator's. Raises ConfigurationError with every problem of every file.
+
+    `schedules` are the names that a profile may use: by default those that can be read.
+    """
     own = [settings.profiles_dir] if settings.profiles_dir else []
-    known = Known(schedules=tuple(catalog(settings)), schemes=SCHEMES)
+    names = catalog(settings) if schedules is None else schedules
+    known = Known(schedules=tuple(names), schemes=SCHEMES)
     loaded = load_profiles(shipped_profiles_dir(), *own, known=known)
     if settings.default_profile not in loaded:
         near = nearest_name(settings.default_profile, loaded)
@@ -165,6 +191,12 @@ def catalog(settings: Settings) -> Catalog:
     """The shipped schedules and the operator's. Raises ConfigurationError with every problem of every file."""
     own = [settings.schedules_dir] if settings.schedules_dir else []
     return load_catalog(shipped_schedules_dir(), *own)
+
+
+def schedule_names(settings: Settings) -> list[str]:
+    """The names of all schedule files, also of those that cannot be read."""
+    directories = [shipped_schedules_dir(), *([settings.schedules_dir] if settings.schedules_dir else [])]
+    return sorted({path.stem for directory in directories for path in directory.glob("*.toml")})
 
 
 def publish_schedules(connection: Connection, catalog: Catalog) -> None:
@@ -239,19 +271,24 @@ def check_database(settings: Settings) -> None:
 
     Raises Unavailable with one sentence. What happens to the database later is survived, not refused.
     """
-    built = engine(settings)
-    try:
-        with built.connect() as connection:
-            revision = migrate.current(connection)
-    except DBAPIError as error:
-        raise unavailable(error) from error
-    finally:
-        built.dispose()
+    revision = check_answers(settings)
     if not migrate.serves(revision):
         raise Unavailable(
             f"the database's schema is at {revision or 'nothing'}, this version needs {migrate.head()}: "
             "run `dispatcher migrate`"
         )
+
+
+def check_answers(settings: Settings) -> str | None:
+    """Looks once whether the database answers; the revision of its schema. Raises Unavailable with one sentence."""
+    built = engine(settings)
+    try:
+        with built.connect() as connection:
+            return migrate.current(connection)
+    except DBAPIError as error:
+        raise unavailable(error) from error
+    finally:
+        built.dispose()
 
 
 def unavailable(error: DBAPIError) -> Unavailable:

@@ -175,6 +175,7 @@ def main(settings: Settings | None = None) -> None:
     settings = settings or config.load()
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
     allow_open_files()
+    wiring.require(settings, "database_url", "broker_url", "secret_keys")
     app = make_app(wiring.broker_url(settings))
     wiring.check_database(settings)
     process = Process.start(settings, app)

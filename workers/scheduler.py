@@ -384,6 +384,6 @@ def main(settings: Settings | None = None) -> None:
     """
     settings = settings or config.load()
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
-    wiring.broker_url(settings)
+    wiring.require(settings, "database_url", "broker_url")
     wiring.check_database(settings)
     uvloop.run(_main(settings))

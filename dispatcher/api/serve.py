@@ -31,6 +31,9 @@ def main() -> None:
     """
     settings = config.load()
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
+    wiring.require(settings, "database_url", "secret_keys")
+    if settings.broker_url is None:
+        _log.warning("api.without_broker setting=DISPATCHER_BROKER_URL")
     app = make_app(settings, command_line_key=os.environ.get(config.COMMAND_LINE_KEY) or None)
     gc.collect()
     gc.freeze()  # the modules are walked through no more: that took 80 ms, and one call in a hundred waited (measured)

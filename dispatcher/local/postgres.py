@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from dispatcher.local.accounts import Account
+
 StopMode = Literal["fast", "immediate", "kill"]
 
 ROLE = "dispatcher"
@@ -161,17 +163,13 @@ class EmbeddedPostgres:
         program = binaries.find_postgres(servers_dir, account, cluster)
         if not (cluster / "PG_VERSION").exists():
             self._create_cluster(program, cluster)
-        if (owner := cluster.stat().st_uid) != account.uid:
-            raise Unavailable(f"{cluster} belongs to user {owner}, and PostgreSQL would run as {account.name}.")
-        kept = read_secret(self.data_dir / "postgres_password")
-        if kept is None:
-            raise Unavailable(f"{self.data_dir} holds a cluster but not the file postgres_password that opens it.")
-        if self._started_on is not None and kept != self._password:
+        password = check_cluster(self.data_dir, cluster, account)
+        if self._started_on is not None and password != self._password:
             raise FilesMissing(
                 f"{self.data_dir} holds another cluster than the one that this system started on: "
                 "was a volume unmounted?"
             )
-        self._password = kept
+        self._password = password
         self._stop_orphan(cluster)
         self._socket_dir = make_socket_dir(self.data_dir, account)
         for stale in self._socket_dir.glob(f".s.PGSQL.{PORT}*"):
@@ -372,6 +370,16 @@ class EmbeddedPostgres:
             if found.command.startswith(title):
                 processes.send(found.pid, signal.SIGKILL)
         time.sleep(_POLL_S)
+
+
+def check_cluster(data_dir: Path, cluster: Path, account: Account) -> str:
+    """The password of the cluster. Raises Unavailable where it belongs to another user or has none."""
+    if (owner := cluster.stat().st_uid) != account.uid:
+        raise Unavailable(f"{cluster} belongs to user {owner}, and PostgreSQL would run as {account.name}.")
+    kept = read_secret(data_dir / "postgres_password")
+    if kept is None:
+        raise Unavailable(f"{data_dir} holds a cluster but not the file postgres_password that opens it.")
+    return kept
 
 
 def _shared_memory_type() -> str:

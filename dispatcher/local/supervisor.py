@@ -430,15 +430,9 @@ def stop_leftovers(record: Path, grace_s: float = 20.0) -> int:
     A process is touched only if it is the one that was listed: a number alone may be somebody else's by now. Servers
     are not listed: each one's start looks after what is left of itself.
     """
-    text = read_secret(record)
-    if text is None:
+    if read_secret(record) is None:
         return 0
-    running = []
-    with contextlib.suppress(ValueError):
-        for pid, started, command in json.loads(text):
-            listed = processes.Identity(pid, started, command)
-            if processes.is_running(listed):
-                running.append(listed)
+    running = leftovers(record)
     for one in running:
         processes.send(one.pid, signal.SIGTERM, group=True)
     until = time.monotonic() + grace_s
@@ -448,6 +442,20 @@ def stop_leftovers(record: Path, grace_s: float = 20.0) -> int:
         _log.warning("process.leftover_stopped pid=%d command=%s", one.pid, one.command)
     record.unlink(missing_ok=True)
     return len(running)
+
+
+def leftovers(record: Path) -> list[processes.Identity]:
+    """The programs that a killed supervisor listed in `record` and that still run."""
+    text = read_secret(record)
+    if text is None:
+        return []
+    running = []
+    with contextlib.suppress(ValueError):
+        for pid, started, command in json.loads(text):
+            listed = processes.Identity(pid, started, command)
+            if processes.is_running(listed):
+                running.append(listed)
+    return running
 
 
 def _why(code: int | None) -> str:

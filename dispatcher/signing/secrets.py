@@ -7,6 +7,7 @@ import binascii
 import hmac
 import os
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from cryptography.exceptions import InvalidTag
@@ -31,6 +32,9 @@ _KEY_BYTES: Final = 32  # AES-256
 _NONCE_BYTES: Final = 12  # what GCM is specified for (NIST SP 800-38D section 5.2.1.1)
 _TAG_BYTES: Final = 16
 _FORMAT: Final = "v1"
+MAKE_KEYRING: Final = """python3 -c "import base64, os; print('k1:' + base64.b64encode(os.urandom(32)).decode())\""""
+"""The command that makes a keyring of one key."""
+
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 
 
@@ -162,7 +166,7 @@ class Keyring:
             else:
                 keys.setdefault(key_id, key)
         if problems:
-            raise ConfigurationError(problems)
+            raise ConfigurationError(replace(problem, hint=f"this makes one: {MAKE_KEYRING}") for problem in problems)
         return cls(keys)
 
     @classmethod
