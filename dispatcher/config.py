@@ -87,15 +87,32 @@ def _operator_key(value: str) -> str:
     return value
 
 
-_BROKERS: Final = ("redis://", "rediss://", "redis+socket://", "amqp://", "amqps://", "pyamqp://")
+_REDIS: Final = ("redis://", "rediss://", "redis+socket://")
+_RABBITMQ: Final = ("amqp://", "amqps://", "pyamqp://")
+_BROKERS: Final = (*_REDIS, *_RABBITMQ)
+
+_MANY_SERVERS: Final = re.compile(r"(redis|rediss|valkey)?[+-]?(?P<what>cluster|sentinel)(\+ssl)?://")
+
+_ONE_REDIS: Final = (
+    "one Redis, such as redis://user:password@host:6379/0, rediss://… or redis+socket:///path, which is to be the "
+    "primary (with Sentinel, a proxy or DNS name that follows it), or RabbitMQ, such as amqp://user:password@host//"
+)
 
 
 def _broker_url(value: str) -> str:
+    if (many := _MANY_SERVERS.match(value)) is not None:
+        raise _Refused(f"the address of a Redis {many['what'].capitalize()}", _ONE_REDIS)
     if not value.startswith(_BROKERS):
         raise ValueError("a URL that starts with " + ", ".join(_BROKERS))
+    urls = value.split(";")  # RabbitMQ's may be several: Celery takes the first that answers
+    hosts = [url.partition("://")[2].partition("/")[0].rpartition("@")[2] for url in urls]
+    if value.startswith(_REDIS) and (len(urls) > 1 or "," in hosts[0]):
+        raise _Refused("the addresses of several Redis servers", _ONE_REDIS)
+    if not all(url.startswith(_RABBITMQ) for url in urls[1:]) or "," in "".join(hosts):
+        raise _Refused("a list that is not of whole URLs", "RabbitMQ servers such as amqp://one//;amqp://two//")
     try:
-        for one in value.split(";"):  # Celery takes several
-            _ = urlsplit(one).port
+        for url in urls:
+            _ = urlsplit(url).port
     except ValueError as error:  # whose text would repeat a password with a slash in it
         raise ValueError(
             "a URL such as redis://:password@host:6379/0; a password with / or # in it percent-encoded"

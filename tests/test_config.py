@@ -199,6 +199,52 @@ def test_a_port_that_is_no_number_is_refused_with_what_is_allowed(name: str) -> 
     assert "secret-word" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("sentinel://:secret-word@one:26379", "the address of a Redis Sentinel"),
+        ("sentinel://one:26379;sentinel://two:26379", "the address of a Redis Sentinel"),
+        ("redis-sentinel://one:26379/0", "the address of a Redis Sentinel"),
+        ("redis+sentinel://one:26379/0", "the address of a Redis Sentinel"),
+        ("rediss+cluster://one:6379/0", "the address of a Redis Cluster"),
+        ("redis+cluster://:secret-word@one:7000,two:7001", "the address of a Redis Cluster"),
+        ("redis-cluster://one:7000", "the address of a Redis Cluster"),
+        ("redis://:secret-word@one:7000,two:7001/0", "the addresses of several Redis servers"),
+        ("redis://one,two/0", "the addresses of several Redis servers"),
+        ("redis://:secret-word@one:6379/0;redis://:secret-word@two:6379/0", "the addresses of several Redis servers"),
+        ("rediss://one/0;two/0", "the addresses of several Redis servers"),
+    ],
+)
+def test_several_redis_servers_are_refused_in_one_sentence_that_says_what_works(url: str, found: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        config.load({"DISPATCHER_BROKER_URL": url})
+    said = str(caught.value)
+    assert said.startswith(f"DISPATCHER_BROKER_URL: found {found}; allowed: one Redis, such as redis://")
+    assert "which is to be the primary" in said
+    assert "\n" not in said
+    assert "secret-word" not in said
+
+
+@pytest.mark.parametrize("url", ["amqp://one,two//", "amqp://one//;two", "amqp://one//;redis://two/0"])
+def test_a_list_of_rabbitmqs_is_of_whole_urls(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="allowed: RabbitMQ servers such as amqp://one//;amqp://two//"):
+        config.load({"DISPATCHER_BROKER_URL": url})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:pa,ss@cache:6379/0",
+        "rediss://user:p%40ss@cache:6380/0?ssl_cert_reqs=required&ssl_ca_certs=/a,b.pem",
+        "redis+socket:///run/a,b.sock?virtual_host=2",
+        "redis://[::1]:6379/0",
+        "amqp://user:password@one//;amqps://user:password@two//",
+    ],
+)
+def test_one_redis_and_one_or_several_rabbitmqs_are_brokers(url: str) -> None:
+    assert config.load({"DISPATCHER_BROKER_URL": url}).broker_url == url
+
+
 def test_what_is_shown_masks_secrets_and_names_the_source() -> None:
     shown = {one.variable: one for one in config.show(config.load(GOOD), GOOD)}
     assert shown["DISPATCHER_DATABASE_URL"].value == "***"

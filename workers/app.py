@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
 from dispatcher.wakeup import BELL_QUEUE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 QUEUE: Final = BELL_QUEUE
 
@@ -57,6 +60,12 @@ def make_app(broker_url: str) -> Celery:
     return app
 
 
+def connect(connection: Any, callback: Callable[[], None] | None = None) -> Any:
+    """Connects, after one try of each address; kombu would try for ever. `callback` is called between two tries."""
+    connection.ensure_connection(max_retries=max(0, len(connection.alt) - 1), interval_start=0, callback=callback)
+    return connection
+
+
 class Bell:
     """Sends messages, over a connection of its own that it gives up after an error. For one thread at a time."""
 
@@ -69,7 +78,7 @@ class Bell:
         """Sends so many messages. Raises what Celery, kombu and their libraries raise while the broker is away."""
         try:
             if self._producer is None:
-                self._connection = self._app.connection_for_write()
+                self._connection = connect(self._app.connection_for_write())
                 self._producer = self._app.amqp.Producer(self._connection)
             for _ in range(times):
                 self._app.send_task(

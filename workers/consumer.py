@@ -15,7 +15,7 @@ from celery.worker.state import maybe_shutdown
 from dispatcher import telemetry
 from dispatcher.clock import SYSTEM
 from workers import process
-from workers.app import is_of_the_broker, log_dropped
+from workers.app import connect, is_of_the_broker, log_dropped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ class BellConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
 
     def ensure_connected(self, conn: Any) -> Any:
         """Tries each address once; `start` does the rest."""
-        conn.ensure_connection(max_retries=max(0, len(conn.alt) - 1), interval_start=0, callback=maybe_shutdown)
+        connect(conn, maybe_shutdown)
         self.first_connection_attempt = False
         return conn
 

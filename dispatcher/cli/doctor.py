@@ -1,14 +1,13 @@
 """`dispatcher doctor`: what is wrong, and what to do about it.
 
 Each check is a function from the `Patient` to what it found. It only looks, within a bounded time; what it raises is
-what it found.
+what it found. The broker's check also sends a message, which changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from rich.text import Text
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from dispatcher import config, wakeup, wiring
+from dispatcher import config, telemetry, wakeup, wiring
 from dispatcher.cli import target
 from dispatcher.cli.output import counted, output_option, print_json, print_line, print_table
 from dispatcher.clock import SYSTEM, Clock
@@ -230,16 +229,25 @@ def autovacuum(patient: Patient) -> Finding:
 
 
 def broker(patient: Patient) -> Finding:
-    """It answers."""
+    """It takes a message."""
     url = patient.settings.broker_url
     if url is None:
         return Finding("failed", "none is named", "Set DISPATCHER_BROKER_URL as the workers have it.")
+    name = wakeup.broker_name(url)
     if wakeup.redis_url(url) is not None:
-        took_ms = wakeup.ping(url) * 1000
-        return ok(f"Redis answers in {took_ms:.1f} ms")
-    place = urlsplit(url.partition(";")[0])
-    with socket.create_connection((place.hostname or "localhost", place.port or 5672), timeout=CONNECT_S):
-        return ok("takes connections; it is no Redis, so schedulers poll")
+        try:
+            took_ms = wakeup.try_write(url) * 1000
+        except wakeup.BrokerRefuses as error:
+            return Finding("failed", str(error), f"{error.advice} Until then workers poll.")
+        return ok(f"Redis at {name} takes a message in {took_ms:.1f} ms")
+    from workers.app import Bell, make_app  # noqa: PLC0415 - Celery is slow to import, and only this needs it
+
+    try:
+        Bell(make_app(url))(1)
+    except Exception as error:  # noqa: BLE001 - whatever the broker's libraries raise
+        found = f"the broker {name} takes no message: {telemetry.one_line(error)}"
+        return Finding("failed", found, "Start it, free its disk and memory, or correct the setting that names it.")
+    return ok(f"RabbitMQ at {name} takes messages; without Redis, schedulers poll")
 
 
 def wakeups(patient: Patient) -> Finding:
@@ -505,7 +513,7 @@ _MARKS: Final[dict[Verdict, Text]] = {
 def doctor(output: Output) -> None:
     """Look at everything that can be wrong, and say what to do.
 
-    It changes nothing, and ends within seconds. ✓ is well, ! deserves a look, ✗ is wrong, – was not looked at.
+    It changes no data, and ends within seconds. ✓ is well, ! deserves a look, ✗ is wrong, – was not looked at.
     Exits with 1 where anything is wrong.
     """
     found = list(examine(Patient(), CHECKS))

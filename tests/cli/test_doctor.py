@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +23,8 @@ from dispatcher.clock import SYSTEM, Clock
 from dispatcher.config import Settings
 from dispatcher.errors import Unavailable
 from dispatcher.ids import uuid7
+from dispatcher.local.accounts import server_account
+from dispatcher.local.paths import remove_data_dir
 from dispatcher.local.redis import EmbeddedRedis
 from dispatcher.signing import Keyring
 from dispatcher.store import health, partitions, workers
@@ -50,6 +54,20 @@ def sound(engine: Engine) -> Engine:
         workers.lead(connection, "scheduler", uuid7(), term_s=10)
         walk.add_endpoint(connection, url="https://192.0.2.1/hook")
     return engine
+
+
+@pytest.fixture(scope="module")
+def own_redis() -> Iterator[redis.Redis]:
+    """A Redis that nobody else uses, to be harmed."""
+    data_dir = Path(tempfile.mkdtemp(prefix="dispatcher-test-"))
+    server = EmbeddedRedis(data_dir)
+    try:
+        server.start()
+        with redis.Redis.from_url(server.url) as client:
+            yield client
+    finally:
+        server.stop()
+        remove_data_dir(data_dir, server_account())
 
 
 def examined(settings: Settings, *names: str, **values: Any) -> dict[str, Finding]:
@@ -202,6 +220,32 @@ def test_a_broker_that_is_away_or_not_named_is_found(sound: Engine, settings: Se
     other = examined(replace(settings, broker_url="amqp://127.0.0.1:1//"), "broker", "wake-ups")
     assert (other["broker"].verdict, other["wake-ups"].verdict) == ("failed", "skipped")
     assert examined(settings, "wake-ups")["wake-ups"].verdict == "warning", "nobody listens"
+
+
+@pytest.mark.parametrize(
+    ("harm", "heal", "said"),
+    [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "full (OOM): command not allowed when used memory"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "a replica of 127.0.0.1:1 (READONLY): You can't write"),
+        ("SET dispatcher.bells x", "DEL dispatcher.bells", "takes no message: WRONGTYPE Operation against a key"),
+    ],
+    ids=["full", "replica", "another type"],
+)
+def test_a_broker_that_answers_and_takes_nothing_is_found_with_the_reason(
+    settings: Settings, own_redis: redis.Redis, harm: str, heal: str, said: str
+) -> None:
+    place = own_redis.get_connection_kwargs()
+    settings = replace(settings, broker_url=f"redis://:{place['password']}@127.0.0.1:{place['port']}/0")
+    assert examined(settings, "broker")["broker"].verdict == "ok"
+    assert own_redis.llen("dispatcher.bells") == 0, "no worker is to see what was tried"
+    own_redis.execute_command(*harm.split())
+    found = examined(settings, "broker")["broker"]
+    own_redis.execute_command(*heal.split())
+    assert found.verdict == "failed"
+    assert f"the broker redis://127.0.0.1:{place['port']}/0 " in found.found
+    assert said in found.found
+    assert place["password"] not in found.found
+    assert found.advice.endswith("Until then workers poll.")
 
 
 @pytest.mark.parametrize("keys", [None, OTHER_KEYS, "nonsense"], ids=["none", "another", "no keyring"])
