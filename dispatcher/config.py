@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
 from dispatcher.datafile import nearest_name
 from dispatcher.errors import ConfigurationError, Problem
 from dispatcher.model.access import EXAMPLE_KEY
 from dispatcher.retry.duration import format_duration, parse_duration
 from dispatcher.signing.secrets import Keyring
+from dispatcher.store import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -57,16 +55,11 @@ def _text(value: str) -> str:
 
 
 def database_url(value: str) -> str:
-    """Any spelling of a PostgreSQL URL, as SQLAlchemy's for psycopg 3."""
-    try:
-        url = make_url(value)
-    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
-        raise ValueError("a URL such as postgresql://user:password@host/database") from error
-    if url.get_backend_name() not in {"postgresql", "postgres"}:
-        raise ValueError("a URL such as postgresql://user:password@host/database")
+    """Any spelling of a PostgreSQL URL, as SQLAlchemy's for psycopg 3. Raises ValueError with what is allowed."""
+    url = addresses.read(value)
     if url.password in PUBLISHED:
         raise _Refused("the password of the example, which everybody knows", "a password of your own")
-    return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    return url.render_as_string(hide_password=False)
 
 
 def _keyring(value: str) -> str:

@@ -21,7 +21,7 @@ from dispatcher.profiles import load_catalog as load_profiles
 from dispatcher.retry import RetrySchedule, load_catalog, shipped_schedules_dir
 from dispatcher.signing import SCHEMES, Keyring
 from dispatcher.signing.secrets import MAKE_KEYRING
-from dispatcher.store import event_types, migrate, schedules, sessions
+from dispatcher.store import addresses, event_types, migrate, schedules, sessions
 from dispatcher.store import profiles as store_profiles
 
 if TYPE_CHECKING:
@@ -96,10 +96,9 @@ def broker_url(settings: Settings) -> str:
 
 
 def engine(settings: Settings) -> Engine:
-    """For the command line and the API: synchronous, planned freely."""
-    built = create_engine(
-        _database_url(settings), hide_parameters=True, pool_pre_ping=True, connect_args={"connect_timeout": 10}
-    )
+    """For the command line: synchronous, planned freely; also through a pooler."""
+    url = _database_url(settings)
+    built = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=addresses.connect_timeout(url))
     sessions.set_up(built)
     return built
 
@@ -117,13 +116,14 @@ def api_engine(settings: Settings, *, connections: int) -> AsyncEngine:
     A request waits 5 s for a lock, such as an idempotency key that a producer's open transaction holds; then it gets a
     503 rather than keep its connection from others.
     """
+    url = _database_url(settings)
     built = create_async_engine(
-        _database_url(settings),
+        url,
         hide_parameters=True,
         pool_size=connections,
         max_overflow=0,
         pool_timeout=API_POOL_S,
-        connect_args={"connect_timeout": 10},
+        connect_args=addresses.connect_timeout(url),
     )
     sessions.set_up(built.sync_engine, lock_timeout="5s", statement_timeout=f"{API_STATEMENT_S:g}s")
     return built
@@ -131,14 +131,15 @@ def api_engine(settings: Settings, *, connections: int) -> AsyncEngine:
 
 def hot_engine(settings: Settings, *, connections: int) -> AsyncEngine:
     """For workers and the scheduler: asynchronous, prepared statements, plans pinned to the indexes."""
+    url = _database_url(settings)
     options = f"{sessions.as_options(sessions.NEUTRAL)} {PLANS} {LIMITS}"  # of a name that comes twice, the last holds
     built = create_async_engine(
-        _database_url(settings),
+        url,
         hide_parameters=True,
         pool_size=connections,
         max_overflow=0,
         pool_reset_on_return=None,  # every use commits or breaks; a ROLLBACK more costs a round trip each time
-        connect_args={"options": options, "prepare_threshold": 0, "connect_timeout": 10},
+        connect_args={"options": options, "prepare_threshold": 0, **addresses.connect_timeout(url)},
     )
     sessions.set_up(built.sync_engine)
     return built
