@@ -30,6 +30,9 @@ PREFIX: Final = "DISPATCHER_"
 COMMAND_LINE_KEY: Final = "DISPATCHER_COMMAND_LINE_KEY"
 """Told by `up` to the API that it starts: the key of this machine's command line, new at each start."""
 
+PULSE: Final = "DISPATCHER_PULSE"
+"""Told by `up` to each process that it starts: the pipe for its signs of life, see `dispatcher.pulse`."""
+
 MIN_KEY_CHARACTERS: Final = 32
 """Of an operator's key. 32 hexadecimal digits are 128 bits: nobody guesses them."""
 
@@ -236,6 +239,9 @@ class Settings:
     start_timeout_s: float = _setting(
         _seconds(1, 86_400), "seconds that a server or process that `up` starts may show no progress", 300.0
     )
+    hung_after_s: float = _setting(
+        _seconds(5, 86_400), "seconds without a sign of life after which `up` replaces a process", 60.0
+    )
     schedules_dir: Path | None = _setting(_directory, "retry schedules beside the shipped ones")
     profiles_dir: Path | None = _setting(_directory, "profiles beside the shipped ones")
     default_profile: str = _setting(_text, "the profile of an endpoint that names none", "default")
@@ -362,7 +368,9 @@ def is_service_link(variable: str, value: str) -> bool:
     return variable.endswith("_PORT") and _SERVICE_URL.match(value) is not None
 
 
-_OTHERS: Final = frozenset({"DISPATCHER_API_URL", "DISPATCHER_API_KEY", "DISPATCHER_SUPERVISOR_PID", COMMAND_LINE_KEY})
+_OTHERS: Final = frozenset(
+    {"DISPATCHER_API_URL", "DISPATCHER_API_KEY", "DISPATCHER_SUPERVISOR_PID", COMMAND_LINE_KEY, PULSE}
+)
 """Variables that are not settings of the system: the command line's, and what a supervisor tells its children."""
 
 

@@ -35,6 +35,7 @@ EVENTS: Final = {
     "process.awaited": "the supervisor waits for a server, a program or the migration to be ready",
     "process.exited": "a child of the supervisor ended by itself",
     "process.given_up": "files of a server have vanished; everything is stopped",
+    "process.hung": "a child showed no sign of life for too long; it is stopped, and started again",
     "process.killed": "a child outlived its grace",
     "process.leftover_stopped": "what a killed supervisor had left running was stopped",
     "process.list_failed": "the supervisor could not write the list of what it runs; it is tried again",

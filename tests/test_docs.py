@@ -94,7 +94,7 @@ def test_every_setting_is_documented_as_the_code_has_it() -> None:
 @documents
 def test_every_variable_that_is_named_exists(path: Path) -> None:
     known = {config.PREFIX + setting.name.upper() for setting in fields(config.Settings)}
-    known |= {API_URL, API_KEY, config.COMMAND_LINE_KEY}
+    known |= {API_URL, API_KEY, config.COMMAND_LINE_KEY, config.PULSE}
     named = set(re.findall(r"\bDISPATCHER_[A-Z_]*[A-Z]", path.read_text()))
     assert named <= known
 

@@ -17,7 +17,7 @@ import uvloop
 from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_shutting_down
 
-from dispatcher import config, telemetry, wiring
+from dispatcher import config, pulse, telemetry, wiring
 from dispatcher.clock import SYSTEM
 from dispatcher.flow.deliver import Deliver
 from dispatcher.ids import uuid7
@@ -50,12 +50,13 @@ class Process:
     transport: PinnedTransport
 
     @classmethod
-    def start(cls, settings: Settings, app: Celery) -> Process:
-        """Starts the loop. Raises what the wiring and the database raise."""
+    def start(cls, settings: Settings, app: Celery, pulse_pipe: str | None = None) -> Process:
+        """Starts the loop; `pulse_pipe` as in `dispatcher.pulse`. Raises what the wiring and the database raise."""
         loop = uvloop.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, name="dispatcher-loop", daemon=True)
         thread.start()
         parts = asyncio.run_coroutine_threadsafe(_build(settings, app), loop).result()
+        loop.call_soon_threadsafe(pulse.start, pulse_pipe)
         return cls(loop, thread, *parts)
 
     def ring(self) -> None:
@@ -178,7 +179,7 @@ def main(settings: Settings | None = None) -> None:
     wiring.require(settings, "database_url", "broker_url", "secret_keys")
     app = make_app(wiring.broker_url(settings))
     wiring.check_database(settings)
-    process = Process.start(settings, app)
+    process = Process.start(settings, app, os.environ.pop(config.PULSE, None))
     _current.append(process)
     # What is loaded by now stays; a delivery makes no cycles, so a collection every 700 objects found nothing and
     # took 14 % of the worker's time.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -16,7 +17,7 @@ import redis.asyncio
 import uvloop
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from dispatcher import config, telemetry, wiring
+from dispatcher import config, pulse, telemetry, wiring
 from dispatcher.clock import SYSTEM
 from dispatcher.flow import erase, prune, replay, rescue, retention
 from dispatcher.ids import uuid7
@@ -357,7 +358,8 @@ async def _listen(url: str, wake: Callable[[], None]) -> None:
         await asyncio.sleep(1)
 
 
-async def _main(settings: Settings) -> None:
+async def _main(settings: Settings, pulse_pipe: str | None) -> None:
+    pulse.start(pulse_pipe)
     url = wiring.broker_url(settings)
     scheduler = Scheduler(
         wiring.hot_engine(settings, connections=CONNECTIONS),
@@ -386,4 +388,4 @@ def main(settings: Settings | None = None) -> None:
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
     wiring.require(settings, "database_url", "broker_url")
     wiring.check_database(settings)
-    uvloop.run(_main(settings))
+    uvloop.run(_main(settings, os.environ.pop(config.PULSE, None)))

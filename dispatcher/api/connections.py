@@ -26,11 +26,13 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from dispatcher import pulse
 from dispatcher.api import problems
 from dispatcher.ids import uuid7
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
     from collections.abc import Callable
 
     from starlette.types import Scope
@@ -581,9 +583,15 @@ def _problem(status: int, detail: str) -> bytes:
 class Server(uvicorn.Server):
     """uvicorn's server, whose connections are bounded by a lobby."""
 
-    def __init__(self, config: uvicorn.Config, lobby: Lobby) -> None:
+    def __init__(self, config: uvicorn.Config, lobby: Lobby, pulse_pipe: str | None = None) -> None:
         super().__init__(config)
         self._lobby = lobby
+        self._pulse_pipe = pulse_pipe
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called once, in the event loop."""
+        pulse.start(self._pulse_pipe)
+        await super().startup(sockets=sockets)
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second."""

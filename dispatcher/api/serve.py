@@ -41,11 +41,11 @@ def main() -> None:
     with listen(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         _log.info("api.started address=%s:%d", host, port)
-        server(app, app.state.lobby).run(sockets=[listener])
+        server(app, app.state.lobby, os.environ.pop(config.PULSE, None)).run(sockets=[listener])
 
 
-def server(app: FastAPI, lobby: Lobby) -> Server:
-    """The server of an application, its connections bounded by the lobby."""
+def server(app: FastAPI, lobby: Lobby, pulse_pipe: str | None = None) -> Server:
+    """The server of an application, its connections bounded by the lobby; `pulse_pipe` as in `dispatcher.pulse`."""
     lobby.fit_files()
     uvicorns = uvicorn.Config(
         app,
@@ -56,7 +56,7 @@ def server(app: FastAPI, lobby: Lobby) -> Server:
         server_header=False,
         timeout_graceful_shutdown=10,
     )
-    return Server(uvicorns, lobby)
+    return Server(uvicorns, lobby, pulse_pipe)
 
 
 def listen(host: str, port: int) -> socket.socket:

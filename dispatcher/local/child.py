@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final
 
+from dispatcher.config import PULSE
 from dispatcher.errors import Unavailable
 from dispatcher.local import processes
 
@@ -48,8 +49,38 @@ def print_line(name: str, line: str) -> None:
         sys.stderr.write(f"{name} | {line}\n")
 
 
+class _PulsePipe:
+    """The supervisor's end of the pipe that one process writes its signs of life into: see `dispatcher.pulse`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reader, self.writer = os.pipe()
+        self._closed = False
+        for end in (self._reader, self.writer):
+            os.set_blocking(end, False)
+
+    def heard(self) -> bool:
+        """Take what has come; whether anything has."""
+        with self._lock:
+            if self._closed:
+                return False
+            heard = False
+            with contextlib.suppress(BlockingIOError):
+                while os.read(self._reader, 65_536):
+                    heard = True
+            return heard
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self._reader)
+
+
 class Child:
     """One run after another of a program, each the leader of its own process group and session."""
+
+    hung_steps: Final = ((signal.SIGKILL, 0.0),)
 
     def __init__(self, program: Program, output: Callable[[str, str], None] = print_line) -> None:
         self.program = program
@@ -58,6 +89,11 @@ class Child:
         self._output = output
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
+        self._pulse_pipe: _PulsePipe | None = None
+        self._has_pulse = False
+        self._lines = 0
+        self._line_passed_on = 0  # the number of the line that `output` is at, 0 when it is at none
+        self._line_seen = 0
 
     @property
     def name(self) -> str:
@@ -71,10 +107,19 @@ class Child:
 
     def start(self) -> None:
         """Start the program. Raises Unavailable when it cannot be run at all."""
+        if self._pulse_pipe is not None:
+            self._pulse_pipe.close()
+        self._has_pulse = False
+        try:
+            self._pulse_pipe = _PulsePipe()
+        except OSError as error:
+            raise Unavailable(f"{self.name} does not start: {error}.") from error
+        writer = self._pulse_pipe.writer
         try:
             self._process = subprocess.Popen(
                 self.program.argv,
-                env={**os.environ, **self.program.env},
+                env={**os.environ, **self.program.env, PULSE: str(writer)},
+                pass_fds=(writer,),
                 cwd=self.program.cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -84,11 +129,24 @@ class Child:
             )
         except OSError as error:
             raise Unavailable(f"{self.name} does not start: {error}.") from error
+        finally:
+            os.close(writer)
         assert self._process.stdout is not None
         self._reader = threading.Thread(
             target=self._pass_on, args=(self._process.stdout,), name=f"{self.name}-output", daemon=True
         )
         self._reader.start()
+
+    def shows_life(self, timeout_s: float = 0.0) -> bool:  # noqa: ARG002 - a server may need it
+        """Tell whether the process's event loop has turned since the last call; at once.
+
+        A process whose output nobody takes stands still through no fault of its own: then it counts as alive.
+        """
+        blocked = self._line_passed_on != 0 and self._line_passed_on == self._line_seen
+        self._line_seen = self._line_passed_on
+        heard = self._pulse_pipe is not None and self._pulse_pipe.heard()
+        self._has_pulse = self._has_pulse or heard
+        return heard or (blocked and self._has_pulse)
 
     def terminate(self) -> None:
         """Ask the process to stop, without waiting."""
@@ -131,6 +189,8 @@ class Child:
         if self._reader is not None and self._reader is not threading.current_thread():
             # The pipe ends with the group; a descendant that left the group may hold it open.
             self._reader.join(timeout=1.0)
+        if self._pulse_pipe is not None:
+            self._pulse_pipe.close()
         self._process = None
 
     def _pass_on(self, pipe: IO[bytes]) -> None:
@@ -139,9 +199,12 @@ class Child:
             while line := pipe.readline(_LINE_BYTES):
                 self.lines += 1
                 self.last_line = line.decode(errors="replace").rstrip("\r\n")
+                self._lines += 1
+                self._line_passed_on = self._lines
                 try:
                     self._output(self.name, self.last_line)
                 except Exception:  # noqa: BLE001 - if nobody read what it prints, the program would block or die
                     if not failed:
                         _log.exception("process.output_failed process=%s", self.name)
                     failed = True
+                self._line_passed_on = 0

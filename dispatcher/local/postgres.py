@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import quote
 
 import psycopg
@@ -62,6 +63,8 @@ _STOP_SIGNALS: Mapping[StopMode, signal.Signals] = {
     "kill": signal.SIGKILL,
 }
 _STATUS_LINE = 7  # of postmaster.pid, counted from 0: LOCK_FILE_LINE_PM_STATUS of PostgreSQL's miscadmin.h
+# How long a stop in immediate mode may take before SIGKILL.
+IMMEDIATE_S: Final = 15.0
 _POLL_S = 0.02
 # Each try that is refused is a line in the server's log, so a long recovery is asked less often.
 _SLOW_POLL_S, _SLOW_POLL_AFTER_S = 0.25, 2.0
@@ -82,6 +85,8 @@ class EmbeddedPostgres:
     """
 
     name = "postgres"
+    # Immediate mode takes 5 s where a backend hangs: then the server itself kills it.
+    hung_steps: Final = ((signal.SIGQUIT, IMMEDIATE_S), (signal.SIGKILL, 0.0))
 
     def __init__(
         self,
@@ -198,7 +203,8 @@ class EmbeddedPostgres:
     def stop(self, mode: StopMode = "fast", timeout_s: float = 30.0) -> None:
         """Stop the server: `fast` rolls back what is open, `immediate` and `kill` leave recovery to the next start.
 
-        After `timeout_s` it is stopped harder. Returns once it has left.
+        After `timeout_s` it is stopped in immediate mode, and killed only if that does not help in `IMMEDIATE_S`.
+        Returns once it has left.
         """
         process = self._process
         if process is None:
@@ -208,8 +214,10 @@ class EmbeddedPostgres:
         for step in steps:
             if process.poll() is None:
                 process.send_signal(_STOP_SIGNALS[step])
+            if process.poll() is None and step != mode:
+                process.send_signal(signal.SIGCONT)  # a stopped process takes no other signal but SIGKILL
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout_s)
+                process.wait(timeout_s if step == mode else max(timeout_s, IMMEDIATE_S))
                 break
         self._process = None
 
@@ -238,6 +246,19 @@ class EmbeddedPostgres:
         """Stop and start the server; its URL stays."""
         self.stop(mode)
         self.start()
+
+    def shows_life(self, timeout_s: float = 5.0) -> bool:
+        """Tell whether the server answers within about `timeout_s`.
+
+        One that refuses us for another reason than its own shutdown, such as too many connections or a recovery that
+        is under way, answers too. Once connected, this waits for as long as the server takes.
+        """
+        try:
+            with self.connect("postgres", timeout_s=max(2, math.ceil(timeout_s))) as connection:
+                connection.execute("SELECT 1")
+        except psycopg.Error as error:
+            return "FATAL" in str(error) and "shutting down" not in str(error)
+        return True
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the server to leave; its exit code, or None when it still runs after `timeout_s`."""
@@ -359,7 +380,7 @@ class EmbeddedPostgres:
             self._kill_backends()
             lock_file.unlink()
             return
-        steps = [(signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)]
+        steps = [(signal.SIGINT, 15.0), (signal.SIGQUIT, IMMEDIATE_S), (signal.SIGKILL, 5.0)]
         if not processes.stop(found, steps):
             raise Unavailable(f"PostgreSQL process {found.pid} of {self.data_dir} cannot be stopped.")
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dispatcher.errors import Unavailable
 from dispatcher.local import binaries, processes
@@ -35,6 +35,7 @@ class EmbeddedRedis:
     """
 
     name = "redis"
+    hung_steps: Final = ((signal.SIGKILL, 0.0),)
 
     def __init__(self, data_dir: Path, *, start_timeout_s: float = START_TIMEOUT_S) -> None:
         self.data_dir = data_dir
@@ -156,7 +157,7 @@ class EmbeddedRedis:
     def _await_answer(self) -> None:
         assert self._process is not None
         limit = StartLimit(self._start_timeout_s)
-        while not self._answers():
+        while not self.shows_life():
             if self._process.poll() is not None:
                 raise Unavailable(f"Redis does not start: {tail(self.log_path)}")
             if limit.exceeded(self.log_path.stat().st_size):
@@ -164,10 +165,10 @@ class EmbeddedRedis:
                 raise Unavailable(f"Redis does not answer, and {limit}: {tail(self.log_path)}")
             time.sleep(_POLL_S)
 
-    def _answers(self) -> bool:
+    def shows_life(self, timeout_s: float = 2.0) -> bool:
         """Tell whether our server, which takes our password, is there. The inline protocol needs no client."""
         try:
-            with socket.create_connection(("127.0.0.1", self._port or 0), timeout=2) as connection:
+            with socket.create_connection(("127.0.0.1", self._port or 0), timeout=timeout_s) as connection:
                 connection.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())
                 expected = b"+OK\r\n+PONG\r\n"
                 found = b""

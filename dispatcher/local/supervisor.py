@@ -16,10 +16,11 @@ from dispatcher.local import processes
 from dispatcher.local.child import Child, Program, print_line
 from dispatcher.local.files import FilesMissing, read_secret, write_secret
 from dispatcher.local.guard import Guard
+from dispatcher.local.silence import Silence
 from dispatcher.local.starting import START_TIMEOUT_S, StartLimit, announced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -49,6 +50,13 @@ class Service(Protocol):
     def last_line(self) -> str:
         """What it printed last; empty where that is nothing."""
 
+    @property
+    def hung_steps(self) -> Sequence[tuple[signal.Signals, float]]:
+        """What a hung process is sent, in turn, and for how many seconds to wait before the next."""
+
+    def shows_life(self, timeout_s: float) -> bool:
+        """Tell whether it has shown a sign of life since the last call. A server may take longer to say so."""
+
     def start(self) -> None:
         """Return when it runs; raise Unavailable when it cannot."""
 
@@ -73,12 +81,14 @@ class _Keeper:
         service: Service,
         changed: Callable[[], None],
         give_up: Callable[[FilesMissing], None],
+        hung_after_s: Callable[[], float],
         guard: Guard,
     ) -> None:
         self.service = service
         self.restarts = 0
         self._changed = changed
         self._give_up = give_up
+        self._hung_after_s = hung_after_s
         self._guard = guard
         self._wanted = False
         self._lock = threading.RLock()  # one of start, stop and restart at a time
@@ -87,6 +97,8 @@ class _Keeper:
         self._started_at_s = 0.0
         self._back_off_s = FIRST_BACK_OFF_S
         self._watched: int | None = None
+        self._silence: Silence | None = None  # of the run that `_start_service` began
+        self._answered = threading.Event()
 
     def start(self) -> None:
         """Start the service and keep it from now on."""
@@ -94,7 +106,11 @@ class _Keeper:
             self._start_service()
             _log.info("process.started process=%s pid=%s", self.service.name, self.service.pid)
             self._wanted = True
-            self._retire.clear()
+            self._retire = threading.Event()
+            if not isinstance(self.service, Child):
+                threading.Thread(
+                    target=self._ask, args=(self._retire,), name=f"{self.service.name}-asked", daemon=True
+                ).start()
             self._thread = threading.Thread(target=self._keep, name=f"{self.service.name}-keeper", daemon=True)
             self._thread.start()
 
@@ -123,6 +139,7 @@ class _Keeper:
     def restart(self, act: Callable[[], None] | None = None) -> None:
         """Stop the service (`act` replaces its own way) and start it again at once."""
         with self._lock:
+            self._silence = None  # it may take its time to stop
             (act or self.service.stop)()
             self._start_service()
             self.restarts += 1
@@ -132,6 +149,37 @@ class _Keeper:
         """Restart the service no more."""
         self._wanted = False
         self._retire.set()
+
+    def look(self, elapsed_s: float | None, limit_s: float) -> None:
+        """Count `elapsed_s` more seconds of silence, or from zero again if None, and stop the process if it hangs."""
+        silence = self._silence
+        if silence is None or not self._wanted or self.service.pid != silence.pid:
+            return
+        if isinstance(self.service, Child):
+            alive = self.service.shows_life()
+        else:
+            alive = self._answered.is_set()
+            self._answered.clear()
+        silent_for_s = silence.count(elapsed_s, alive=alive)
+        number = silence.due(limit_s, self.service.hung_steps)
+        if number is None:
+            return
+        _log.error(
+            "process.hung process=%s pid=%d silent_for_s=%.1f sent=%s",
+            *(self.service.name, silence.pid, silent_for_s, number.name),
+        )
+        processes.send(silence.pid, number, group=isinstance(self.service, Child))
+        if number != signal.SIGKILL:
+            processes.send(silence.pid, signal.SIGCONT)  # a stopped process takes no other signal but SIGKILL
+
+    def _ask(self, retire: threading.Event) -> None:
+        """Ask a server for a sign of life, again and again. A thread of its own runs this: an answer may take long."""
+        while not retire.wait(self._hung_after_s() / 6):
+            try:
+                if self.service.pid is not None and self.service.shows_life(self._hung_after_s()):
+                    self._answered.set()
+            except Exception:  # noqa: BLE001 - this thread must outlive it
+                _log.exception("keeper.failed process=%s", self.service.name)
 
     def _keep(self) -> None:
         while self._wanted:
@@ -200,6 +248,8 @@ class _Keeper:
         self._started_at_s = time.monotonic()
         self._watched = self.service.pid
         if self._watched is not None:
+            # A server has answered by now. A program shows when it has come so far.
+            self._silence = Silence(self._watched, started=not isinstance(self.service, Child))
             if isinstance(self.service, Child):
                 self._guard.watch(self._watched, signal.SIGTERM, stage=0)
             else:
@@ -207,6 +257,7 @@ class _Keeper:
                 self._guard.watch(self._watched, signal.SIGINT, stage=1)
 
     def _forget(self) -> None:
+        self._silence = None
         if self._watched is not None:
             self._guard.forget(self._watched)
             self._watched = None
@@ -217,8 +268,8 @@ class Supervisor:
 
     `record` is a file that lists what runs, for `stop_leftovers`; `output` takes each line of a child's output;
     `grace_s` is how long programs may take, together, to stop; `start_timeout_s` how long one that is not ready may
-    print nothing. Thread-safe. Should this process be killed, a guard
-    process stops everything in its place.
+    print nothing. A process that shows no sign of life for `hung_after_s` is stopped and started again. Thread-safe.
+    Should this process be killed, a guard process stops everything in its place.
     """
 
     def __init__(
@@ -228,7 +279,9 @@ class Supervisor:
         output: Callable[[str, str], None] = print_line,
         grace_s: float = 20.0,
         start_timeout_s: float = START_TIMEOUT_S,
+        hung_after_s: float = 60.0,
     ) -> None:
+        self.hung_after_s = hung_after_s
         self._record = record
         self._record_lock = threading.Lock()
         self._record_failed = False
@@ -270,7 +323,7 @@ class Supervisor:
         started: list[_Keeper] = []
         for service in services:
             supervised = Child(service, self._output) if isinstance(service, Program) else service
-            keeper = _Keeper(supervised, self._write_record, self._give_up, self._guard)
+            keeper = _Keeper(supervised, self._write_record, self._give_up, lambda: self.hung_after_s, self._guard)
             self._keepers[supervised.name] = keeper
             keeper.start()
             started.append(keeper)
@@ -398,13 +451,27 @@ class Supervisor:
         self._signals.put(0)
 
     def _take_care(self) -> None:
-        """Do again what failed, until the supervisor stops. A thread of its own runs this."""
-        while not self._stopping.wait(_LOOK_EVERY_S):
+        """Look for processes that hang, and do again what failed. A thread of its own runs this."""
+        looked_at_s = time.monotonic()
+        while not self._stopping.wait(min(_LOOK_EVERY_S, self.hung_after_s / 12)):
+            elapsed_s = time.monotonic() - looked_at_s
+            looked_at_s += elapsed_s
             try:
+                self.look(elapsed_s)
                 if self._record_failed:
                     self._write_record()
             except Exception:  # noqa: BLE001 - this thread must outlive it
                 _log.exception("keeper.failed process=supervisor")
+
+    def look(self, elapsed_s: float) -> None:
+        """Look at every process, `elapsed_s` seconds after the last look, and stop those that hang.
+
+        After a look that came late this process did not run itself: the machine stood still, or it was stopped. So did
+        the others perhaps, and their silence counts from zero again.
+        """
+        late = elapsed_s > self.hung_after_s / 4
+        for keeper in list(self._keepers.values()):
+            keeper.look(None if late else elapsed_s, self.hung_after_s)
 
     def _write_record(self) -> None:
         """Write the list of what runs. Where that fails, nothing else must: it is logged once and tried again."""

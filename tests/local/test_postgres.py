@@ -291,3 +291,58 @@ def test_a_later_start_makes_no_new_database_in_the_place_of_one_that_vanished(d
             (data_dir / "postgres_password").unlink()
         server.start()
         assert scalar(server.url, "SELECT n FROM kept") == 42
+
+
+def hung_log(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line for one in caplog.records if (line := one.getMessage()).startswith("process.hung ")]
+
+
+def test_a_server_that_hangs_is_stopped_in_immediate_mode_and_started_again(
+    data_dir: Path, caplog: pytest.LogCaptureFixture
+):
+    server = EmbeddedPostgres(data_dir, FAST_SETTINGS)
+    with Supervisor() as supervisor:
+        supervisor.start([server])
+        with server.connect() as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
+        pid = supervisor.kill("postgres", signal.SIGSTOP)
+        supervisor.hung_after_s = 2.0
+        until(lambda: supervisor.restarts("postgres") == 1, "it is replaced")
+        supervisor.hung_after_s = 60.0
+        assert hung_log(caplog)[0].startswith(f"process.hung process=postgres pid={pid} ")
+        assert hung_log(caplog)[0].endswith("sent=SIGQUIT")
+        assert "received immediate shutdown request" in server.log_path.read_text()
+        assert scalar(server.url, "SELECT n FROM kept") == 42
+
+
+def test_a_server_that_does_not_get_on_with_its_shutdown_is_replaced(data_dir: Path, caplog: pytest.LogCaptureFixture):
+    server = EmbeddedPostgres(data_dir, FAST_SETTINGS)
+    with Supervisor() as supervisor:
+        supervisor.start([server])
+        with server.connect():  # a smart shutdown waits until it is closed
+            supervisor.kill("postgres", signal.SIGTERM)
+            supervisor.hung_after_s = 2.0
+            until(lambda: supervisor.restarts("postgres") == 1, "it is replaced")
+            supervisor.hung_after_s = 60.0
+        assert hung_log(caplog)[0].endswith("sent=SIGQUIT")
+        assert "received immediate shutdown request" in server.log_path.read_text()
+
+
+def test_a_server_that_refuses_connections_for_another_reason_is_alive(data_dir: Path):
+    with running(data_dir) as server:
+        assert server.shows_life()
+        server._password = "wrong"
+        assert server.shows_life()
+        server.stop("immediate")
+        assert not server.shows_life()
+
+
+def test_a_stop_that_gets_stuck_goes_on_in_immediate_mode_before_anything_is_killed(data_dir: Path):
+    with running(data_dir) as server, server.connect() as connection:
+        backend = connection.info.backend_pid
+        os.kill(backend, signal.SIGSTOP)  # it does not take the request to leave
+        server.stop(timeout_s=0.2)
+        words = server.log_path.read_text()
+        assert words.index("received fast shutdown request") < words.index("received immediate shutdown request")
+        assert "database system is shut down" in words[words.index("received immediate shutdown request") :]
+        assert processes.identify(backend) is None

@@ -16,7 +16,8 @@ from dispatcher.errors import Unavailable
 from dispatcher.local import processes
 from dispatcher.local.files import FilesMissing
 from dispatcher.local.redis import EmbeddedRedis
-from tests.support.patience import PATIENCE_S
+from dispatcher.local.supervisor import Supervisor
+from tests.support.patience import PATIENCE_S, until
 
 
 def answers(url: str) -> bool:
@@ -140,3 +141,15 @@ def test_a_later_start_does_not_make_its_data_directory_anew(data_dir: Path):
         server.start()
     assert not data_dir.exists()
     data_dir.with_name("kept").rename(data_dir)
+
+
+def test_one_that_hangs_is_killed_and_started_again(data_dir: Path, caplog: pytest.LogCaptureFixture):
+    server = EmbeddedRedis(data_dir)
+    with Supervisor() as supervisor:
+        supervisor.start([server])
+        pid = supervisor.kill("redis", signal.SIGSTOP)
+        supervisor.hung_after_s = 2.0
+        until(lambda: supervisor.restarts("redis") == 1, "it is replaced")
+        supervisor.hung_after_s = 60.0
+        assert f"process.hung process=redis pid={pid} " in caplog.text
+        assert answers(server.url)

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from dispatcher.local import processes, starting
 from dispatcher.local.child import Child, Program
 from dispatcher.local.files import write_secret
 from dispatcher.local.lock import DataDirLock
+from dispatcher.local.silence import Silence
 from dispatcher.local.starting import StartLimit
 from dispatcher.local.supervisor import Supervisor, stop_leftovers
 from tests.support.patience import PATIENCE_S
@@ -350,3 +353,108 @@ def test_output_that_cannot_be_passed_on_does_not_block_the_child(tmp_path: Path
         supervisor.start([Program("chatty", argv)])
         until(flag.exists)
     assert len(messages(caplog, "process.output_failed")) == 1
+
+
+PULSING = [
+    *(sys.executable, "-S", "-c"),
+    textwrap.dedent("""
+        import os, time
+        print("up", flush=True)
+        while True:
+            os.write(int(os.environ["DISPATCHER_PULSE"]), b".")
+            time.sleep(0.02)
+    """),
+]
+
+
+def stopped(pid: int) -> bool:
+    """Whether SIGSTOP has stopped it: no sign of life follows."""
+    shown = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=True)
+    return shown.stdout.startswith("T")
+
+
+def test_a_program_that_hangs_is_killed_and_started_again(supervisor: Supervisor, lines: Lines, caplog):
+    supervisor.hung_after_s = 2.0
+    supervisor.start([Program("one", PULSING)])
+    until(lambda: lines)
+    pid = supervisor.kill("one", signal.SIGSTOP)
+    until(lambda: supervisor.restarts("one"))
+    supervisor.hung_after_s = 60.0
+    assert gone(pid)
+    assert re.match(
+        rf"process.hung process=one pid={pid} silent_for_s=\d+\.\d sent=SIGKILL", messages(caplog, "process.hung")[0]
+    )
+    until(lambda: lines.count(("one", "up")) >= 2)
+
+
+def test_a_program_that_is_still_starting_is_not_judged(supervisor: Supervisor, lines: Lines, caplog):
+    supervisor.hung_after_s = 1000.0
+    supervisor.start([Program("slow to start", SLEEPER)])
+    until(lambda: lines)
+    for _ in range(100):
+        supervisor.look(100.0)
+    assert not messages(caplog, "process.hung")
+
+
+def test_after_a_standstill_of_the_supervisor_silence_counts_from_zero_again(
+    supervisor: Supervisor, lines: Lines, caplog
+):
+    supervisor.hung_after_s = 1000.0
+    supervisor.start([Program("one", PULSING)])
+    until(lambda: lines)
+    pid = supervisor.kill("one", signal.SIGSTOP)
+    until(lambda: stopped(pid))
+    supervisor.look(100.0)  # takes its last signs of life
+    for _ in range(9):
+        supervisor.look(100.0)
+    supervisor.look(300.0)  # everything was frozen
+    for _ in range(9):
+        supervisor.look(100.0)
+    assert not messages(caplog, "process.hung")
+    supervisor.look(100.0)
+    assert messages(caplog, "process.hung")
+    until(lambda: supervisor.restarts("one"))
+
+
+def test_a_program_that_waits_until_its_output_is_taken_is_not_hung(tmp_path: Path):
+    taken = threading.Event()
+    script = "import os; os.write(int(os.environ['DISPATCHER_PULSE']), b'.'); print('line', flush=True); os.read(0, 1)"
+    child = Child(
+        Program("one", [sys.executable, "-S", "-c", f"{script}; import time; time.sleep(600)"]), lambda *_: taken.wait()
+    )
+    child.start()
+    try:
+        until(lambda: child.last_line)
+        child.shows_life()
+        assert child.shows_life()
+        taken.set()
+        until(lambda: not child.shows_life())
+    finally:
+        child.kill()
+
+
+def test_what_hangs_is_sent_each_signal_in_turn_and_each_has_its_time():
+    steps = ((signal.SIGQUIT, 15.0), (signal.SIGKILL, 0.0))
+    silence = Silence(1, started=True)
+
+    def wait(seconds: int) -> list[tuple[int, signal.Signals]]:
+        """One look each second; the seconds and signals of those that were due."""
+        sent = []
+        for second in range(1, seconds + 1):
+            silence.count(1.0, alive=False)
+            if (number := silence.due(60.0, steps)) is not None:
+                sent.append((second, number))
+        return sent
+
+    assert wait(140) == [(60, signal.SIGQUIT), (75, signal.SIGKILL), (135, signal.SIGKILL)]
+    assert silence.count(1.0, alive=True) == 0
+    assert wait(60) == [(60, signal.SIGQUIT)]
+
+
+def test_silence_before_the_first_sign_of_life_counts_for_nothing():
+    silence = Silence(1, started=False)
+    assert [silence.count(elapsed_s, alive=False) for elapsed_s in (500.0, None, 500.0)] == [0, 0, 0]
+    assert silence.due(60.0, ((signal.SIGKILL, 0.0),)) is None
+    silence.count(1.0, alive=True)
+    silence.count(60.0, alive=False)
+    assert silence.due(60.0, ((signal.SIGKILL, 0.0),)) == signal.SIGKILL
