@@ -47,7 +47,7 @@ def test_it_keeps_its_url_over_restarts_and_crashes(data_dir: Path, monkeypatch:
 
 def test_a_silent_server_is_given_up(data_dir: Path, monkeypatch: pytest.MonkeyPatch):
     server = EmbeddedRedis(data_dir, start_timeout_s=0)
-    monkeypatch.setattr(server, "_answers", lambda: False)
+    monkeypatch.setattr(server, "shows_life", lambda: False)
     with pytest.raises(Unavailable, match="Redis does not answer, and it has shown no progress for 0 s"):
         server.start()
     assert server.pid is None
