@@ -40,6 +40,7 @@ EVENTS: Final = {
     "process.leftover_stopped": "what a killed supervisor had left running was stopped",
     "process.list_failed": "the supervisor could not write the list of what it runs; it is tried again",
     "process.output_failed": "what a child printed could not be passed on; it is read all the same",
+    "process.notify_failed": "systemd could not be told that the system is ready",
     "process.restarted": "the supervisor started it again",
     "process.start_failed": "a child could not be started again; it is tried later",
     "process.started": "the supervisor started a child",

@@ -229,7 +229,7 @@ def test_every_path_that_is_named_exists(path: Path) -> None:
 @documents
 def test_every_name_of_the_code_that_is_named_exists(path: Path) -> None:
     named = {one for span in spans(path) for one in re.findall(r"\b(?:dispatcher|workers|tests)(?:\.\w+)+", span)}
-    assert [one for one in sorted(named) if one.endswith((".py", ".md")) is False and not resolves(one)] == []
+    assert [one for one in sorted(named) if one.endswith((".py", ".md", ".service")) is False and not resolves(one)] == []
 
 
 def resolves(name: str) -> bool:

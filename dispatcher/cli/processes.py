@@ -9,6 +9,7 @@ from dispatcher import config, telemetry, wiring
 from dispatcher.cli import preflight, target
 from dispatcher.local import Stack
 from dispatcher.local.bootstrap import bootstrap_key
+from dispatcher.local.notify import Notifier
 from dispatcher.store import grants
 from dispatcher.store import migrate as store_migrate
 
@@ -21,6 +22,7 @@ def up(workers: int | None, port: int | None) -> None:
 
     PostgreSQL and Redis are embedded unless DISPATCHER_DATABASE_URL and DISPATCHER_BROKER_URL name others.
     """
+    systemd = Notifier()
     settings = preflight.settings(port=port)
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
     stack = Stack(
@@ -39,6 +41,7 @@ def up(workers: int | None, port: int | None) -> None:
 
     def ready() -> None:
         click.echo(f"ready {stack.url}")
+        systemd.ready()
         click.echo(f"api docs  {stack.url}/docs", err=True)
         if settings.bootstrap_key is None:
             click.echo(f"api key   {bootstrap_key(settings.data_dir)}", err=True)

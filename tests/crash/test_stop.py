@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import uuid
 from collections import Counter
@@ -129,11 +130,15 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GroupedUp]:
     profiles = tmp_path_factory.mktemp("profiles")
     (profiles / "patient.toml").write_text(PROFILE)
     settings = {"DISPATCHER_PROFILES_DIR": str(profiles), "DISPATCHER_DEFAULT_PROFILE": "patient"}
-    found = GroupedUp(term_s=120, grace_s=120, **settings)
+    notified = str(profiles / "notified")
+    found = GroupedUp(term_s=120, grace_s=120, NOTIFY_SOCKET=notified, **settings)
     found.group = own_control_group()
     try:
-        with found:
-            yield found
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.bind(notified)
+            with found:
+                assert systemd.recv(64) == b"READY=1"
+                yield found
     finally:
         if found.group is not None:
             until(lambda: not found.members(), "the control group is empty")
