@@ -29,6 +29,8 @@ from tests.support.servers import drop_database, fresh_database, start_postgres
 LONGEST_FIRST = (
     "crash/test_no_worker_taken.py",
     "api/test_openapi.py",
+    "crash/test_broker.py",
+    "crash/test_rabbitmq.py",
     "bench/test_workloads.py",
     "scenarios/test_demo.py",
     "attack/test_attacks.py",

@@ -229,7 +229,8 @@ def test_every_path_that_is_named_exists(path: Path) -> None:
 @documents
 def test_every_name_of_the_code_that_is_named_exists(path: Path) -> None:
     named = {one for span in spans(path) for one in re.findall(r"\b(?:dispatcher|workers|tests)(?:\.\w+)+", span)}
-    assert [one for one in sorted(named) if one.endswith((".py", ".md", ".service")) is False and not resolves(one)] == []
+    files = (".py", ".md", ".service")
+    assert [name for name in sorted(named) if not name.endswith(files) and not resolves(name)] == []
 
 
 def resolves(name: str) -> bool:

@@ -5,6 +5,7 @@ Celery itself ends the process where Redis is full, read-only or a replica, and 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -61,6 +62,8 @@ class BellConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         process.current().lost(error)
         if self.hub is not None:
             self.hub.on_tick.clear()  # each connection to Redis adds a callback that would stay for ever
+            with contextlib.suppress(Exception):  # such as an acknowledgement, over the connection that is lost
+                self.hub.reset()  # Celery does that, too, and leaves it half done after such an error
         now_s = SYSTEM.monotonic()
         if self._ready_at_s is not None and now_s - self._ready_at_s > BACK_OFF_S[1]:
             self._pause_s = BACK_OFF_S[0]

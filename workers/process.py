@@ -11,11 +11,11 @@ import sys
 import threading
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 from celery.platforms import SecurityWarning
-from celery.signals import setup_logging, worker_shutting_down
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
 from dispatcher import config, pulse, telemetry, wiring
 from dispatcher.clock import SYSTEM
@@ -187,16 +187,26 @@ def main(settings: Settings | None = None) -> None:
     gc.set_threshold(50_000, 20, 50)
 
     asked: list[bool] = []
+    hubs: list[Any] = []
+
+    def note_hub(sender: Any, **_: object) -> None:
+        hubs.append(sender.hub)
 
     def halt(**_: object) -> None:
         asked.append(True)
         process.halt()
+        # The consumer's event loop, to which the signal's thread belongs, waits for up to 10 s on RabbitMQ. A call from
+        # another thread ends that.
+        for hub in hubs:
+            process.loop.call_soon_threadsafe(hub.call_soon, lambda: None)
 
     # Celery warns of root because of pickled messages; ours are JSON, and the only task takes no argument.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     # Celery would raise the root logger's level to its own; with somebody listening it leaves logging alone.
-    # It would log each try to reach the broker. The doorbell logs an outage once.
-    logging.getLogger("celery.worker.consumer.consumer").setLevel(logging.CRITICAL)
+    # They would log each try to reach the broker, and tracebacks. The doorbell logs an outage once.
+    for name in ("consumer.consumer", "loops", "request"):
+        logging.getLogger(f"celery.worker.{name}").setLevel(logging.CRITICAL + 1)
+    worker_ready.connect(note_hub, weak=False)
     setup_logging.connect(_keep_logging, weak=False)
     # The task may be waiting for room: it must return before Celery's own shutdown goes on.
     worker_shutting_down.connect(halt, weak=False)
