@@ -19,16 +19,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _POLL_S = 0.1
+# How long PostgreSQL may take for an immediate shutdown: it waits 5 s for backends that hang.
+_IMMEDIATE_S = 15.0
 
 
 class Guard:
     """The supervisor's end. Processes are watched with the group that they lead; thread-safe.
 
     On the supervisor's death the guard signals those of stage 0, waits up to `grace_s` seconds for them to leave,
-    kills what is left, and goes on with stage 1.
+    kills what is left, and goes on with stage 1, the servers. A server that is left gets SIGQUIT, which asks PostgreSQL
+    for an immediate shutdown, before it is killed.
     """
 
     def __init__(self, grace_s: float) -> None:
@@ -86,12 +89,21 @@ def _signal_groups(signals: Mapping[int, int]) -> None:
             os.killpg(pid, number)
 
 
-def _stop(watched: Mapping[int, int], grace_s: float) -> None:
+def _stop(watched: Mapping[int, int], grace_s: float, *, servers: bool) -> None:
     _signal_groups(watched)
-    until = time.monotonic() + grace_s
-    while time.monotonic() < until and not all(_left(pid) for pid in watched):
-        time.sleep(_POLL_S)
+    _wait(watched, grace_s)
+    stuck = [pid for pid in watched if not _left(pid)]
+    if servers and stuck:
+        _signal_groups(dict.fromkeys(stuck, signal.SIGQUIT))
+        _signal_groups(dict.fromkeys(stuck, signal.SIGCONT))  # a stopped process takes no other signal but SIGKILL
+        _wait(stuck, _IMMEDIATE_S)
     _signal_groups(dict.fromkeys(watched, signal.SIGKILL))
+
+
+def _wait(pids: Iterable[int], patience_s: float) -> None:
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until and not all(_left(pid) for pid in pids):
+        time.sleep(_POLL_S)
 
 
 def main() -> None:
@@ -107,8 +119,8 @@ def main() -> None:
             case ["forget", pid]:
                 for watched in stages:
                     watched.pop(int(pid), None)
-    for watched in stages:
-        _stop(watched, grace_s)
+    for number, watched in enumerate(stages):
+        _stop(watched, grace_s, servers=number == 1)
 
 
 if __name__ == "__main__":

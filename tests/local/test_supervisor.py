@@ -18,6 +18,7 @@ from dispatcher.errors import Unavailable
 from dispatcher.local import processes, starting
 from dispatcher.local.child import Child, Program
 from dispatcher.local.files import write_secret
+from dispatcher.local.guard import Guard
 from dispatcher.local.lock import DataDirLock
 from dispatcher.local.silence import Silence
 from dispatcher.local.starting import StartLimit
@@ -458,3 +459,17 @@ def test_silence_before_the_first_sign_of_life_counts_for_nothing():
     silence.count(1.0, alive=True)
     silence.count(60.0, alive=False)
     assert silence.due(60.0, ((signal.SIGKILL, 0.0),)) == signal.SIGKILL
+
+
+def test_the_guard_asks_a_server_to_stop_immediately_before_it_kills_it():
+    """As PostgreSQL means SIGQUIT: without it a server that gets stuck in its shutdown would be killed by SIGKILL."""
+    script = "import signal, sys, time; signal.signal(2, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", script], stdout=subprocess.PIPE, start_new_session=True
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"up\n"
+        guard = Guard(grace_s=0.1)
+        guard.watch(server.pid, signal.SIGINT, stage=1)
+        guard.close()
+        assert server.wait() == -signal.SIGQUIT
