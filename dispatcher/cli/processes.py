@@ -20,7 +20,9 @@ from dispatcher.store import migrate as store_migrate
 def up(workers: int | None, port: int | None) -> None:
     """Run the whole system on this machine until Ctrl-C.
 
-    PostgreSQL and Redis are embedded unless DISPATCHER_DATABASE_URL and DISPATCHER_BROKER_URL name others.
+    PostgreSQL and Redis are embedded unless DISPATCHER_DATABASE_URL and DISPATCHER_BROKER_URL name others. All that is
+    wrong is reported at once, as by `config check`, before anything starts. A start that shows no progress for
+    DISPATCHER_START_TIMEOUT_S is given up.
     """
     systemd = Notifier()
     settings = preflight.settings(port=port)
