@@ -19,7 +19,7 @@ from dispatcher.local.child import Program, print_line
 from dispatcher.local.files import read_secret, write_secret
 from dispatcher.local.lock import DataDirLock
 from dispatcher.local.paths import default_data_dir, make_data_dir, remove_data_dir
-from dispatcher.local.ports import free_port, port_is_taken
+from dispatcher.local.ports import check_port, free_port
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.local.redis import EmbeddedRedis
 from dispatcher.local.secret_keys import secret_keys
@@ -228,8 +228,8 @@ class Stack:
     def _start(self) -> None:
         stop_leftovers(self.data_dir / "processes")
         # Only now: what was left over may have listened on it.
-        if self._port_given and port_is_taken(self.host, self.port):
-            raise Unavailable(f"cannot listen on {self.host} port {self.port}: it is in use; --port 0 takes a free one")
+        if self._port_given:
+            check_port(self.host, self.port)
         self.supervisor.start([server for server in (self.postgres, self.redis) if server is not None])
         if self.supervisor.interrupted:
             return

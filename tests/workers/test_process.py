@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import pytest
+import redis
+
+from dispatcher import wakeup
+from dispatcher.errors import Unavailable
+from dispatcher.local.redis import EmbeddedRedis
 from tests.support import walk
+from tests.support.patience import until
+from tests.support.tls import Authority
+from workers.app import QUEUE, Bell, make_app
 
 CODE = """
 import resource
@@ -71,3 +85,74 @@ def test_a_worker_that_nobody_asked_to_stop_drains_and_exits_with_an_error(migra
     assert worker.returncode == 70
     assert "worker.stopped" in said
     assert "worker.failed duty=consumer" in said
+
+
+def test_a_worker_takes_bells_over_tls_as_a_user_with_few_rights(
+    migrated_database_url: str, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    """The embedded server has no TLS, so a proxy ends it; the user is the one of docs/operations.md."""
+    operations = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    (rule,) = re.findall(r"^ACL SETUSER dispatcher .*$", operations, re.MULTILINE)
+    authority = Authority.create(tmp_path)
+    place = urlsplit(redis_server.url)
+    assert place.port is not None
+    with (
+        redis.Redis.from_url(redis_server.url) as admin,
+        tls_proxy(authority.server_context("127.0.0.1"), place.port) as port,
+    ):
+        admin.execute_command(*rule.split())
+        url = (
+            f"rediss://dispatcher:password@127.0.0.1:{port}/0"
+            f"?ssl_cert_reqs=required&ssl_ca_certs={authority.certificate_file()}"
+        )
+        assert wakeup.try_write(url) > 0
+        assert wakeup.listeners(url) == 0
+        with pytest.raises(Unavailable, match="certificate verify failed"):
+            wakeup.try_write(url.partition("&")[0])
+        bell = Bell(make_app(url))
+        with started(migrated_database_url, "-m", "dispatcher", "worker", DISPATCHER_BROKER_URL=url) as worker:
+            bell(3)
+            until(lambda: not admin.llen(QUEUE), "the worker has taken the bells")
+            worker.send_signal(signal.SIGTERM)
+            _, said = worker.communicate()
+        bell.close()
+        admin.acl_deluser("dispatcher")
+    assert worker.returncode == 0, said
+    assert "broker.unusable" not in said
+
+
+@contextmanager
+def tls_proxy(context: ssl.SSLContext, port: int) -> Iterator[int]:
+    """A TLS server that passes on to this port; gives its own."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+            writer.close()
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    listening = asyncio.run_coroutine_threadsafe(asyncio.start_server(serve, "127.0.0.1", 0, ssl=context), loop)
+    server = listening.result()
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        asyncio.run_coroutine_threadsafe(end(server), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def end(server: asyncio.Server) -> None:
+    server.close()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
