@@ -65,6 +65,9 @@ def database_url(value: str) -> str:
     return url.render_as_string(hide_password=False)
 
 
+_address = database_url  # a field of this name hides it
+
+
 def _keyring(value: str) -> str:
     """The text of a keyring. Raises ConfigurationError with everything that is wrong in it."""
     Keyring.parse(value)
@@ -205,6 +208,11 @@ class Settings:
     """What the operator decides. Raises nothing itself: `load` reads and checks."""
 
     database_url: str | None = _setting(database_url, "PostgreSQL 15 or later; none: an embedded one", secret=True)
+    direct_database_url: str | None = _setting(
+        _address,
+        "the same database past a connection pooler, for workers, schedulers and `migrate`; none: the one above",
+        secret=True,
+    )
     broker_url: str | None = _setting(_broker_url, "Redis or RabbitMQ; none: an embedded Redis", secret=True)
     data_dir: Path | None = _setting(Path, "where the embedded servers keep their files")
     host: str = _setting(_text, "the address that the API listens on", "127.0.0.1")
@@ -322,6 +330,12 @@ def read(environ: Mapping[str, str] = os.environ) -> tuple[Settings, list[Proble
         for name in ("retention_payloads", "retention_responses")
         if (kept := values.get(name, Settings.__dataclass_fields__[name].default)) > metadata
     ]
+    if "direct_database_url" in values and not environ.get(f"{PREFIX}DATABASE_URL"):
+        problems.append(
+            Problem(
+                f"{PREFIX}DIRECT_DATABASE_URL", "", "***", f"only beside {PREFIX}DATABASE_URL, of the same database"
+            )
+        )
     if values.get("egress_proxy") is not None:
         problems.append(
             Problem(f"{PREFIX}EGRESS_PROXY", "", "***", "nothing yet: sending through a proxy is not built")

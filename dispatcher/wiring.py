@@ -88,6 +88,11 @@ def _database_url(settings: Settings) -> str:
     return settings.database_url
 
 
+def _direct_database_url(settings: Settings) -> str:
+    """The database past a pooler."""
+    return settings.direct_database_url or _database_url(settings)
+
+
 def broker_url(settings: Settings) -> str:
     """Where bells are rung. Raises ConfigurationError where there is none."""
     if settings.broker_url is None:
@@ -101,6 +106,30 @@ def engine(settings: Settings) -> Engine:
     built = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=addresses.connect_timeout(url))
     sessions.set_up(built)
     return built
+
+
+def direct_engine(settings: Settings) -> Engine:
+    """For what may not go through a pooler: synchronous. Raises ConfigurationError where it would, as it is made."""
+    url = _direct_database_url(settings)
+    built = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=addresses.connect_timeout(url))
+    sessions.set_up(built)
+    try:
+        with built.connect() as connection:
+            refuse_pooler(connection, settings)
+    except BaseException:
+        built.dispose()
+        raise
+    return built
+
+
+def refuse_pooler(connection: Connection, settings: Settings) -> None:
+    """Raises ConfigurationError where a connection that has to be direct leads through a pooler."""
+    if sessions.is_pooled(connection):
+        name, allowed = "DISPATCHER_DIRECT_DATABASE_URL", "an address of PostgreSQL itself"
+        if settings.direct_database_url is None:
+            name, allowed = "DISPATCHER_DATABASE_URL", f"as it is for the API; name PostgreSQL itself in {name}"
+        found = "a connection pooler, which workers, schedulers and `dispatcher migrate` cannot go through"
+        raise ConfigurationError([Problem(name, "", found, allowed)])
 
 
 API_POOL_S: Final = 5.0
@@ -130,8 +159,8 @@ def api_engine(settings: Settings, *, connections: int) -> AsyncEngine:
 
 
 def hot_engine(settings: Settings, *, connections: int) -> AsyncEngine:
-    """For workers and the scheduler: asynchronous, prepared statements, plans pinned to the indexes."""
-    url = _database_url(settings)
+    """For workers and the scheduler: asynchronous, prepared statements, plans pinned to the indexes; past a pooler."""
+    url = _direct_database_url(settings)
     options = f"{sessions.as_options(sessions.NEUTRAL)} {PLANS} {LIMITS}"  # of a name that comes twice, the last holds
     built = create_async_engine(
         url,
@@ -225,11 +254,15 @@ def read_schedules(connection: Connection) -> dict[int, RetrySchedule]:
 def prepare_database(settings: Settings) -> None:
     """Migrates the database, publishes the schedules and profiles: what must be done before anything runs on it.
 
-    Raises Unavailable for a database that does not answer, ConfigurationError for broken schedule or profile files.
+    Raises Unavailable for a database that does not answer, ConfigurationError for broken schedule or profile files and
+    for a pooler.
     Logs which schemas of event types are refused since this version: see `check_schemas`.
     """
     loaded, known = catalog(settings), profiles(settings)
-    built = engine(settings)
+    try:
+        built = direct_engine(settings)
+    except DBAPIError as error:
+        raise unavailable(error) from error
     try:
         migrate.migrate(built)
         with built.begin() as connection:
@@ -267,12 +300,13 @@ def schema_refusal(schema: str) -> str | None:
     return event_schemas.refusal(schema)
 
 
-def check_database(settings: Settings) -> None:
+def check_database(settings: Settings, *, direct: bool = False) -> None:
     """Looks once whether the database answers and has this version's schema, before a process starts to serve.
 
-    Raises Unavailable with one sentence. What happens to the database later is survived, not refused.
+    Raises Unavailable with one sentence, and with `direct`, for a process that may not go through a pooler,
+    ConfigurationError where it would. What happens to the database later is survived, not refused.
     """
-    revision = check_answers(settings)
+    revision = check_answers(settings, direct=direct)
     if not migrate.serves(revision):
         raise Unavailable(
             f"the database's schema is at {revision or 'nothing'}, this version needs {migrate.head()}: "
@@ -280,16 +314,21 @@ def check_database(settings: Settings) -> None:
         )
 
 
-def check_answers(settings: Settings) -> str | None:
-    """Looks once whether the database answers; the revision of its schema. Raises Unavailable with one sentence."""
-    built = engine(settings)
+def check_answers(settings: Settings, *, direct: bool = False) -> str | None:
+    """Looks once whether the database answers; the revision of its schema.
+
+    Raises Unavailable with one sentence and, with `direct`, ConfigurationError where a pooler answers.
+    """
+    built = None
     try:
+        built = direct_engine(settings) if direct else engine(settings)
         with built.connect() as connection:
             return migrate.current(connection)
     except DBAPIError as error:
         raise unavailable(error) from error
     finally:
-        built.dispose()
+        if built is not None:
+            built.dispose()
 
 
 def unavailable(error: DBAPIError) -> Unavailable:

@@ -178,7 +178,7 @@ def main(settings: Settings | None = None) -> None:
     allow_open_files()
     wiring.require(settings, "database_url", "broker_url", "secret_keys")
     app = make_app(wiring.broker_url(settings))
-    wiring.check_database(settings)
+    wiring.check_database(settings, direct=True)
     process = Process.start(settings, app, os.environ.pop(config.PULSE, None))
     _current.append(process)
     # What is loaded by now stays; a delivery makes no cycles, so a collection every 700 objects found nothing and

@@ -387,5 +387,5 @@ def main(settings: Settings | None = None) -> None:
     settings = settings or config.load()
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
     wiring.require(settings, "database_url", "broker_url")
-    wiring.check_database(settings)
+    wiring.check_database(settings, direct=True)
     uvloop.run(_main(settings, os.environ.pop(config.PULSE, None)))

@@ -108,20 +108,17 @@ class Patient:
     def engine(self) -> Engine:
         """Of connections that read only."""
         assert self.settings.database_url is not None
-        engine = create_engine(
-            self.settings.database_url,
-            hide_parameters=True,
-            poolclass=NullPool,
-            connect_args={"connect_timeout": CONNECT_S},
-        )
-        sessions.set_up(
-            engine, statement_timeout=f"{STATEMENT_S}s", lock_timeout="2s", default_transaction_read_only="on"
-        )
-        return engine
+        return _reading_engine(self.settings.database_url)
 
     def connect(self) -> Connection:
         """A connection to look with; close it."""
         return self.engine.connect()
+
+
+def _reading_engine(url: str) -> Engine:
+    engine = create_engine(url, hide_parameters=True, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_S})
+    sessions.set_up(engine, statement_timeout=f"{STATEMENT_S}s", lock_timeout="2s", default_transaction_read_only="on")
+    return engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +152,31 @@ def database(patient: Patient) -> Finding:
     if server.version < migrate.OLDEST_SERVER * 10_000:
         return Finding("failed", found, f"Version {migrate.OLDEST_SERVER} or later is needed.")
     return ok(found)
+
+
+def pooler(patient: Patient) -> Finding:
+    """Workers, schedulers and `migrate` reach the database past a pooler, and it is the one that the API has."""
+    direct_url = patient.settings.direct_database_url
+    with patient.connect() as connection:
+        is_pooled, here = sessions.is_pooled(connection), health.identity(connection)
+    if direct_url is None:
+        if not is_pooled:
+            return ok("none is between: every process reaches PostgreSQL itself")
+        found = (
+            "DISPATCHER_DATABASE_URL leads through a connection pooler, and DISPATCHER_DIRECT_DATABASE_URL is not set"
+        )
+        return Finding(
+            "failed", found, "Set it to PostgreSQL's own address: workers, schedulers and migrate need that."
+        )
+    with _reading_engine(direct_url).connect() as connection:
+        if sessions.is_pooled(connection):
+            found = "DISPATCHER_DIRECT_DATABASE_URL leads through a connection pooler"
+            return Finding("failed", found, "Set it to PostgreSQL's own address.")
+        if health.identity(connection) != here:
+            found = "DISPATCHER_DATABASE_URL and DISPATCHER_DIRECT_DATABASE_URL lead to two databases"
+            return Finding("failed", found, "Correct one of them: what the API accepts, workers must find.")
+    way = "through a pooler" if is_pooled else "directly"
+    return ok(f"the API reaches the database {way}, workers and schedulers directly")
 
 
 def schema(patient: Patient) -> Finding:
@@ -437,6 +459,7 @@ def embedded_data_dir() -> Path | None:
 CHECKS: Final = (
     Check("settings", settings, needs_database=False),
     Check("database", database, needs_database=False),
+    Check("pooler", pooler),
     Check("schema", schema),
     Check("clock", clock),
     Check("durability", durability),

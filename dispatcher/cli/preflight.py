@@ -161,9 +161,9 @@ def _has_processes(folder: Path) -> bool:
 
 
 def database(settings: Settings) -> None:
-    """The database that is named answers."""
+    """The database that is named answers, and workers reach it without a pooler."""
     if settings.database_url is not None:
-        wiring.check_answers(settings)
+        wiring.check_answers(settings, direct=True)
 
 
 def _data_dir(settings: Settings) -> Path:
@@ -183,5 +183,5 @@ CHECKS: Final = (
     Check(cluster, ("database_url", "data_dir")),
     Check(redis, ("broker_url",)),
     Check(port, ("host", "port")),
-    Check(database, ("database_url",)),
+    Check(database, ("database_url", "direct_database_url")),
 )

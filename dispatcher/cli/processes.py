@@ -31,6 +31,7 @@ def up(workers: int | None, port: int | None) -> None:
         migrate=lambda url: wiring.prepare_database(config.with_database(settings, url)),
         data_dir=settings.data_dir,
         database_url=settings.database_url,
+        direct_database_url=settings.direct_database_url,
         broker_url=settings.broker_url,
         host=settings.host,
         port=settings.port,

@@ -210,6 +210,7 @@ def settings() -> Settings:
     return replace(
         found,
         database_url=config.database_url(running.database_url),
+        direct_database_url=running.direct_database_url,
         broker_url=found.broker_url or running.broker_url,
         secret_keys=found.secret_keys or (secret_keys(data_dir) if running.keeps_keyring else None),
     )

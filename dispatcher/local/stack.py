@@ -48,6 +48,7 @@ class Running:
     broker_url: str = field(repr=False)
     command_line_key: str = field(default="", repr=False)  # of a version before it, none
     keeps_keyring: bool = False
+    direct_database_url: str | None = field(default=None, repr=False)
 
 
 def find_running(data_dir: Path) -> Running | None:
@@ -121,6 +122,7 @@ class Stack:
         migrate: Callable[[str], None],
         data_dir: Path | None = None,
         database_url: str | None = None,
+        direct_database_url: str | None = None,
         broker_url: str | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -151,6 +153,7 @@ class Stack:
         self._lock = DataDirLock(self.data_dir)
         self._command_line_key = f"dcl_{secrets.token_urlsafe(32)}"
         self._database_url = database_url
+        self._direct_database_url = direct_database_url
         self._broker_url = broker_url
         self._migrate = migrate
         if programs is None:
@@ -203,6 +206,8 @@ class Stack:
             # Output that waits in a buffer is lost in a crash.
             "PYTHONUNBUFFERED": "1",
         }
+        if self._direct_database_url is not None:
+            found["DISPATCHER_DIRECT_DATABASE_URL"] = self._direct_database_url
         if self._keeps_keyring:
             found["DISPATCHER_SECRET_KEYS"] = secret_keys(self.data_dir)
         return {**found, **self._env}
@@ -249,6 +254,7 @@ class Stack:
             self.broker_url,
             self._command_line_key,
             keeps_keyring=self._keeps_keyring,
+            direct_database_url=self._direct_database_url,
         )
         write_secret(self.data_dir / "running", json.dumps(asdict(running)))
 

@@ -22,6 +22,10 @@ SELECT current_setting('server_version_num')::int AS version, current_setting('s
 
 _CLOCK = text("SELECT clock_timestamp()")
 
+_IDENTITY = text("""
+SELECT d.datname, d.oid, pg_postmaster_start_time() FROM pg_database d WHERE d.datname = current_database()
+""")
+
 _NOT_VACUUMED = text("""
 SELECT relname FROM pg_class
 WHERE relnamespace = 'dispatcher'::regnamespace AND 'autovacuum_enabled=false' = ANY (reloptions)
@@ -79,6 +83,11 @@ def clock(connection: Connection) -> datetime:
     """The server's time at this moment."""
     at: datetime = connection.execute(_CLOCK).scalar_one()
     return at
+
+
+def identity(connection: Connection) -> tuple[object, ...]:
+    """What tells this database from any other, until its server starts anew."""
+    return tuple(connection.execute(_IDENTITY).one())
 
 
 def not_vacuumed(connection: Connection) -> list[str]:

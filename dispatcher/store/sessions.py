@@ -1,6 +1,9 @@
 """What is set on our connections, whatever the role or the database was given by ALTER ROLE or ALTER DATABASE.
 
-A connection to PostgreSQL itself is set up once, after it was made. Nothing is passed as a start-up parameter.
+A connection to PostgreSQL itself is set up once, after it was made. Nothing is passed as a start-up parameter, which a
+pooler such as PgBouncer refuses. Behind a pooler that hands out servers for a transaction, whatever is set for longer
+would be set for somebody else: there each transaction sets its own values, in the same round trip as its BEGIN, and
+nothing is prepared.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from sqlalchemy import event
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
 NEUTRAL: Final = {
     "client_encoding": "UTF8",
@@ -40,6 +43,17 @@ which an operator says how durable a commit is.
 
 _SINCE_17: Final = {"transaction_timeout": "0"}
 
+_OF_SESSIONS: Final = {
+    "default_transaction_isolation",
+    "default_transaction_deferrable",
+    "default_transaction_read_only",
+    "idle_session_timeout",
+}
+"""What means nothing within a transaction, or what its BEGIN says."""
+
+_POOLED: Final = "dispatcher.pooled"
+_BEGIN: Final = "dispatcher.begin"
+
 
 def as_options(values: Mapping[str, str]) -> str:
     r"""The values as libpq's `options`, for a connection that surely leads to PostgreSQL itself.
@@ -51,27 +65,59 @@ def as_options(values: Mapping[str, str]) -> str:
 
 
 def set_up(engine: Engine, **values: str) -> None:
-    """Has each connection of the engine start with `NEUTRAL` and these values; what its `options` set is left alone."""
+    """Has each connection of the engine start with `NEUTRAL` and these values; what its `options` set is left alone.
+
+    Behind a pooler each transaction starts so. There the driver is in autocommit mode and the BEGIN is ours, since the
+    driver's own BEGIN cannot carry anything.
+    """
 
     def prepare(connection: Any, record: Any) -> None:
-        info = record.driver_connection.info
-        wanted = NEUTRAL | (_SINCE_17 if info.server_version >= 170_000 else {}) | values
-        statement = _set_configs({name: wanted[name] for name in wanted if f"{name}=" not in info.options})
-        if not statement:
-            return
+        driver = record.driver_connection
+        wanted = NEUTRAL | (_SINCE_17 if driver.info.server_version >= 170_000 else {}) | values
+        wanted = {name: wanted[name] for name in wanted if f"{name}=" not in driver.info.options}
         connection.autocommit = True
         cursor = connection.cursor()
         try:
-            cursor.execute(statement)
+            # A pooler makes up the number of the server process that it tells its clients.
+            cursor.execute("SELECT pg_catalog.pg_backend_pid()")
+            is_pooled = record.info[_POOLED] = cursor.fetchone()[0] != driver.info.backend_pid
+            if is_pooled:
+                driver.prepare_threshold = None
+                record.info[_BEGIN] = _begin(wanted)
+                return
+            if wanted:
+                cursor.execute(_set("SET", wanted))
         finally:
             cursor.close()
         connection.autocommit = False
 
+    def begin(connection: Connection) -> None:
+        if (statement := connection.info.get(_BEGIN)) is not None:
+            connection.exec_driver_sql(statement)
+
     # Before SQLAlchemy's own statements, which read the isolation level and may be cancelled by a time-out.
     event.listen(engine, "connect", prepare, insert=True)
+    event.listen(engine, "begin", begin)
 
 
-def _set_configs(values: Mapping[str, str]) -> str:
-    """A statement that sets the values, or nothing; names and values are ours, none comes from outside."""
-    calls = ", ".join(f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in values.items())
-    return calls and f"SELECT {calls}"
+def is_pooled(connection: Connection) -> bool:
+    """Whether a pooler is between this connection, of an engine that `set_up` knows, and PostgreSQL."""
+    return bool(connection.info[_POOLED])
+
+
+def _begin(values: Mapping[str, str]) -> str:
+    access = " READ ONLY" if values.get("default_transaction_read_only") == "on" else ""
+    kept = {name: value for name, value in values.items() if name not in _OF_SESSIONS}
+    return f"BEGIN ISOLATION LEVEL READ COMMITTED{access} NOT DEFERRABLE; {_set('SET LOCAL', kept)}"
+
+
+def _set(verb: str, values: Mapping[str, str]) -> str:
+    """Statements that set the values. No name and no value comes from outside.
+
+    They take no snapshot, as calls of set_config() would: a transaction may still change its isolation level.
+
+    >>> _set("SET LOCAL", {"TimeZone": "UTC", "search_path": "pg_catalog, pg_temp"})
+    "SET LOCAL TimeZone = 'UTC'; SET LOCAL search_path = 'pg_catalog', 'pg_temp'"
+    """
+    lists = {name: ", ".join(f"'{part}'" for part in value.split(", ")) for name, value in values.items()}
+    return "; ".join(f"{verb} {name} = {parts}" for name, parts in lists.items())
