@@ -21,7 +21,7 @@ from dispatcher import config, pulse, telemetry, wiring
 from dispatcher.clock import SYSTEM
 from dispatcher.flow import erase, prune, replay, rescue, retention
 from dispatcher.ids import uuid7
-from dispatcher.store import counts, deliveries, replays, workers
+from dispatcher.store import counts, deliveries, partitions, replays, workers
 from dispatcher.wakeup import CHANNEL, broker_name, redis_url
 from workers.app import Bell, make_app
 
@@ -185,7 +185,10 @@ class Scheduler:
         """A lock that was not to be had is tried for again in a minute; it says nothing of heartbeats."""
         try:
             async with self._engine.begin() as connection:
-                await connection.run_sync(prune.make_partitions)
+                missing = await connection.run_sync(partitions.missing)
+            for partition in missing:
+                async with self._engine.begin() as connection:
+                    await connection.run_sync(prune.make_partition, partition)
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise

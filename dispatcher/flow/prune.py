@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from dispatcher.store.partitions import DayPartition
 
-def make_partitions(connection: Connection, *, now: datetime | None = None) -> None:
-    """Makes next week's partitions, in a transaction of its own: attaching one locks the default partitions, so it
+
+def make_partition(connection: Connection, partition: DayPartition) -> None:
+    """Makes a partition of next week, in a transaction of its own: attaching it locks a default partition, so it
     gives up after two seconds (a DBAPIError, tried again in a minute) rather than have claims wait behind it.
     """
     partitions.lock_briefly(connection)
-    partitions.ensure(connection, now)
+    partitions.make(connection, partition)
 
 
 def prune(connection: Connection, *, batch: int = 1000, now: datetime | None = None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +11,8 @@ from sqlalchemy import text
 from dispatcher.ids import first_id
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlalchemy import Connection
 
 TABLES: Final = ("events", "ended_deliveries", "attempts")
@@ -21,45 +24,73 @@ _DEFAULT_IS_EMPTY: Final = (
 )
 
 
+_PRESENT = text("SELECT relname FROM pg_class WHERE relnamespace = 'dispatcher'::regnamespace AND relispartition")
+
+
+@dataclass(frozen=True, slots=True)
+class DayPartition:
+    """One table's partition of one day: ids from `low` up to, and without, `high`."""
+
+    table: str
+    name: str
+    low: UUID
+    high: UUID
+
+    @property
+    def locks(self) -> dict[str, str]:
+        """What `make` locks, in this order."""
+        parent = f"dispatcher.{self.table}"
+        return {parent: "SHARE UPDATE EXCLUSIVE", f"{parent}_default": "ACCESS EXCLUSIVE"}
+
+
 def lock_briefly(connection: Connection) -> None:
     """Has this transaction wait at most two seconds for any lock."""
     connection.execute(text("SET LOCAL lock_timeout = '2s'"))
 
 
-def ensure(connection: Connection, now: datetime | None = None) -> list[str]:
-    """Makes the partitions from two days ago to a week ahead that are missing; returns their names.
-
-    Rows of any other day fall into the default partition, so nothing is ever refused for its date. A day of which
-    the default partition holds rows already is left to it. Takes a SHARE UPDATE EXCLUSIVE lock on the
-    parents, for which nobody waits who reads or writes them, and, where it makes any, an ACCESS EXCLUSIVE one on
-    their default partitions: it waits for who reads those, as a claim does for a moment, and claims then for it.
-    """
+def missing(connection: Connection, now: datetime | None = None) -> list[DayPartition]:
+    """The partitions from two days ago to a week ahead that do not exist yet."""
     at = now or connection.execute(text("SELECT statement_timestamp()")).scalar_one()
     midnight = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    present = set(
-        connection.execute(
-            text("SELECT relname FROM pg_class WHERE relnamespace = 'dispatcher'::regnamespace AND relispartition")
-        ).scalars()
+    present = set(connection.execute(_PRESENT).scalars())
+    days = [midnight + timedelta(days=n) for n in range(-DAYS_BACK, DAYS_AHEAD + 1)]
+    wanted = [
+        DayPartition(table, f"{table}_{day:%Y%m%d}", first_id(day), first_id(day + timedelta(days=1)))
+        for day in days
+        for table in TABLES
+    ]
+    return [partition for partition in wanted if partition.name not in present]
+
+
+def make(connection: Connection, partition: DayPartition) -> bool:
+    """Makes a partition, unless another process has just made it or the default partition holds rows of its day.
+
+    Rows of a day without a partition fall into the default partition, so nothing is ever refused for its date. Takes a
+    SHARE UPDATE EXCLUSIVE lock on the parent, for which nobody waits who reads or writes it, then an ACCESS EXCLUSIVE
+    one on the default partition: it waits for who reads that, as a claim does for a moment, and claims then for it.
+    Two partitions in one transaction would hold one such lock while they wait for the next, and a claim, which reads
+    several tables, could then be part of a deadlock.
+    """
+    table, name = partition.table, partition.name
+    connection.execute(text(f"LOCK TABLE ONLY dispatcher.{table} IN SHARE UPDATE EXCLUSIVE MODE"))
+    if name in connection.execute(_PRESENT).scalars().all():
+        return False
+    column = "delivery_id" if table == "attempts" else "id"
+    empty = text(_DEFAULT_IS_EMPTY.format(table=table, column=column))
+    if not connection.execute(empty, {"low": partition.low, "high": partition.high}).scalar_one():
+        return False
+    # Made apart and then attached: PARTITION OF would lock the parent against everybody, so it would wait for every
+    # open producer, and every other one behind it.
+    connection.execute(text(f"CREATE TABLE dispatcher.{name} (LIKE dispatcher.{table} INCLUDING ALL)"))
+    connection.execute(
+        text(
+            f"ALTER TABLE dispatcher.{table} ATTACH PARTITION dispatcher.{name} "
+            f"FOR VALUES FROM ('{partition.low}') TO ('{partition.high}')"
+        )
     )
-    made = []
-    for day in (midnight + timedelta(days=n) for n in range(-DAYS_BACK, DAYS_AHEAD + 1)):
-        low, high = first_id(day), first_id(day + timedelta(days=1))
-        for table in TABLES:
-            name = f"{table}_{day:%Y%m%d}"
-            if name in present:
-                continue
-            column = "delivery_id" if table == "attempts" else "id"
-            empty = text(_DEFAULT_IS_EMPTY.format(table=table, column=column))
-            if not connection.execute(empty, {"low": low, "high": high}).scalar_one():
-                continue
-            # Made apart and then attached: PARTITION OF would lock the parent against everybody, so it would wait for
-            # every open producer, and every other one behind it.
-            connection.execute(text(f"CREATE TABLE dispatcher.{name} (LIKE dispatcher.{table} INCLUDING ALL)"))
-            connection.execute(
-                text(
-                    f"ALTER TABLE dispatcher.{table} ATTACH PARTITION dispatcher.{name} "
-                    f"FOR VALUES FROM ('{low}') TO ('{high}')"
-                )
-            )
-            made.append(name)
-    return made
+    return True
+
+
+def ensure(connection: Connection, now: datetime | None = None) -> list[str]:
+    """Makes all that are missing in one transaction, for a database without other users; returns their names."""
+    return [partition.name for partition in missing(connection, now) if make(connection, partition)]

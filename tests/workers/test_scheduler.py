@@ -273,14 +273,14 @@ async def test_partitions_that_cannot_be_made_hold_up_neither_rescue_nor_pruning
 ) -> None:
     pruned = asyncio.Event()
 
-    def refuse(_: Any) -> None:
+    def refuse(*_: Any) -> None:
         raise OperationalError("ATTACH", {}, Exception("canceling statement due to lock timeout"))
 
     def note(_: Any) -> bool:
         pruned.set()
         return False
 
-    monkeypatch.setattr("workers.scheduler.prune.make_partitions", refuse)
+    monkeypatch.setattr("workers.scheduler.prune.make_partition", refuse)
     monkeypatch.setattr("workers.scheduler.prune.prune", note)
     lost_claim(engine)
     keeping = asyncio.create_task(scheduler._keep_house())
@@ -290,6 +290,29 @@ async def test_partitions_that_cannot_be_made_hold_up_neither_rescue_nor_pruning
     scheduler._stopping.clear()
     time.at_s += TERM_S
     assert await scheduler.rescue() == 1
+
+
+async def test_making_partitions_never_holds_one_lock_while_it_waits_for_another(
+    engine: Engine, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock_at_once(connection: Connection) -> None:
+        connection.execute(text("SET LOCAL lock_timeout = '50ms'"))
+
+    monkeypatch.setattr("dispatcher.store.partitions.lock_briefly", lock_at_once)
+    with engine.connect() as reader:
+        before = partitions_of(reader)
+        reader.rollback()
+        reader.execute(text("SELECT FROM dispatcher.ended_deliveries_default"))
+        await scheduler._make_partitions()
+        made = partitions_of(reader) - before
+    assert len(made) == 1, "what was locked before the step that had to wait has been committed"
+    assert made.pop().startswith("events_")
+
+
+def partitions_of(connection: Connection) -> set[str]:
+    return set(
+        connection.execute(text("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'")).scalars()
+    )
 
 
 async def test_it_runs_until_it_is_stopped_and_keeps_house_meanwhile(
