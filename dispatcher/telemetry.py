@@ -32,6 +32,8 @@ EVENTS: Final = {
     "heartbeat.failed": "a worker could not show that it lives",
     "keeper.failed": "a defect of ours met the supervisor, which goes on",
     "leader.elected": "this scheduler now rescues, prunes and makes partitions",
+    "migration.lock_missed": "a step of a migration did not get its lock within half a second; it is tried again",
+    "migration.waits": "another process migrates the database; this one waits for it to end",
     "process.awaited": "the supervisor waits for a server, a program or the migration to be ready",
     "process.exited": "a child of the supervisor ended by itself",
     "process.given_up": "files of a server have vanished; everything is stopped",

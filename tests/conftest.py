@@ -27,6 +27,7 @@ from tests.support.patience import PATIENCE_S
 from tests.support.servers import drop_database, fresh_database, start_postgres
 
 LONGEST_FIRST = (
+    "upgrade/test_upgrade.py",
     "crash/test_no_worker_taken.py",
     "api/test_openapi.py",
     "crash/test_broker.py",
@@ -70,6 +71,7 @@ ALLOWED_SKIPS = (
     # what the test says: why no package helps
     ("which only Linux has", "another operating system"),
     ("needs root", "whoever is not root cannot become another user"),
+    ("the history of this checkout does not have commit", "a shallow clone, or files without a repository"),
     (
         "no Python of this version that the user nobody can run",
         "a distribution has one version, and others lie in homes",

@@ -6,10 +6,11 @@ from alembic import context
 
 from dispatcher.store.migrate import SCHEMA
 
+# No transaction of Alembic's: the runner of `dispatcher.store.steps` makes its own, or has that of its caller.
 context.configure(
     connection=context.config.attributes["connection"],
     version_table_schema=SCHEMA,
-    transactional_ddl=True,
+    transactional_ddl=False,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -1,13 +1,15 @@
-"""${message}
+"""${message}"""
 
-Stay compatible with the version that is running: add first, remove one release later.
-"""
+from dispatcher.store import steps
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
 
+# The version before goes on while this runs, and afterwards: CONTRIBUTING.md, "Add a migration".
+STEPS = (${upgrades if upgrades else ""})
+
 
 def upgrade() -> None:
-    ${upgrades if upgrades else "pass"}
+    steps.run(revision, STEPS)

@@ -1,13 +1,13 @@
 """The walk: tenants, endpoints, events, deliveries, attempts, lanes, wakes, workers."""
 
-from alembic import op
+from dispatcher.store import steps
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
-STATEMENTS = """
+TABLES = """
 CREATE TABLE dispatcher.tenants (
     id uuid PRIMARY KEY,
     name text NOT NULL UNIQUE CHECK (name <> ''),
@@ -235,8 +235,8 @@ CREATE TABLE dispatcher.leader (
 );
 """
 
+STEPS = (steps.Change("tables", TABLES),)
+
 
 def upgrade() -> None:
-    for statement in STATEMENTS.split(";\n"):
-        if statement.strip():
-            op.execute(statement)
+    steps.run(revision, STEPS)

@@ -1,26 +1,79 @@
 """What the HTTP API keeps: keys and their scopes, profiles, targets, pauses, platform keys, the audit log."""
 
-from alembic import op
+from dispatcher.store import steps
 
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# Columns are added with constant defaults only, so no table is rewritten and the version that runs can go on.
-STATEMENTS = """
+TENANTS = """
 ALTER TABLE dispatcher.tenants
     ADD COLUMN profile text,                                       -- of endpoints that name none; null: the setting's
-    ADD COLUMN secrets jsonb NOT NULL DEFAULT '[]';                -- [{sealed, expires_at}]: for targets of events
-CREATE INDEX tenants_parent ON dispatcher.tenants (parent_id) WHERE parent_id IS NOT NULL;
+    ADD COLUMN secrets jsonb NOT NULL DEFAULT '[]'                 -- [{sealed, expires_at}]: for targets of events
+"""
 
+API_KEYS = """
 ALTER TABLE dispatcher.api_keys
-    ADD COLUMN scopes text[] NOT NULL DEFAULT '{admin}' CHECK (cardinality(scopes) > 0),
-    ADD COLUMN rate_limit real CHECK (rate_limit > 0),             -- requests a second; null: no limit
+    ADD COLUMN scopes text[] NOT NULL DEFAULT '{admin}',
+    ADD COLUMN rate_limit real,                                    -- requests a second; null: no limit
     ADD COLUMN signing_secret text,                                -- sealed: for requests signed by HMAC
-    ADD COLUMN last_used_at timestamptz;
-CREATE INDEX api_keys_tenant ON dispatcher.api_keys (tenant_id);
+    ADD COLUMN last_used_at timestamptz,
+    ADD CONSTRAINT api_keys_scopes_check CHECK (cardinality(scopes) > 0) NOT VALID,
+    ADD CONSTRAINT api_keys_rate_limit_check CHECK (rate_limit > 0) NOT VALID
+"""
 
+ENDPOINTS = """
+ALTER TABLE dispatcher.endpoints
+    ADD COLUMN signature text[],                                   -- schemes; null: the profile's
+    ADD COLUMN headers text,                                       -- sealed JSON: [[name, value]]
+    ADD COLUMN auth text,                                          -- sealed JSON: {type, username, password}
+    ADD COLUMN rate_limit real,                                    -- attempts a second; null: no limit
+    ADD COLUMN ordered boolean NOT NULL DEFAULT false,
+    ADD COLUMN origin text,                                        -- of an implicit endpoint: where targets of events are
+    ADD COLUMN blocked smallint NOT NULL DEFAULT 0,                -- attempts in a row that met a denied address
+    ADD CONSTRAINT endpoints_signature_check CHECK (cardinality(signature) > 0) NOT VALID,
+    ADD CONSTRAINT endpoints_rate_limit_check CHECK (rate_limit > 0) NOT VALID
+"""
+
+LANES = """
+ALTER TABLE dispatcher.lanes
+    ADD COLUMN tokens real,                                        -- of the rate limit, as of tokens_at
+    ADD COLUMN tokens_at timestamptz
+"""
+
+DELIVERIES = """
+ALTER TABLE dispatcher.deliveries
+    ADD COLUMN target_url text,                                    -- of its own, over the endpoint's
+    ADD COLUMN target_method text,
+    ADD COLUMN ordered boolean NOT NULL DEFAULT false,
+    ADD CONSTRAINT deliveries_target_method_check CHECK (target_method IN ('POST', 'GET')) NOT VALID
+"""
+
+ENDED_DELIVERIES = """
+ALTER TABLE dispatcher.ended_deliveries
+    ADD COLUMN target_url text,
+    ADD COLUMN target_method text
+"""
+
+REPLAYS = """
+ALTER TABLE dispatcher.replays
+    DROP CONSTRAINT replays_state_check,
+    DROP CONSTRAINT replays_check,
+    ADD COLUMN kind text NOT NULL DEFAULT 'replay',
+    ADD COLUMN tenant_id uuid,                                     -- null: of an operator, over all tenants
+    ADD COLUMN rate real,                                          -- deliveries a second; null: as fast as it goes
+    ADD COLUMN total bigint,                                       -- how many there were when it was asked for
+    ADD COLUMN created_by text NOT NULL DEFAULT '',
+    ADD COLUMN stepped_at timestamptz,
+    ADD CONSTRAINT replays_state_check CHECK (state IN ('running', 'paused', 'done', 'cancelled')) NOT VALID,
+    ADD CONSTRAINT an_ended_replay_has_an_end
+        CHECK ((state IN ('running', 'paused')) = (ended_at IS NULL)) NOT VALID,
+    ADD CONSTRAINT replays_kind_check CHECK (kind IN ('replay', 'cancellation')) NOT VALID,
+    ADD CONSTRAINT replays_rate_check CHECK (rate > 0) NOT VALID
+"""
+
+TABLES = """
 -- Signed requests that were accepted: each only once.
 CREATE TABLE dispatcher.request_signatures (
     signature_sha256 bytea PRIMARY KEY,
@@ -47,33 +100,6 @@ CREATE TABLE dispatcher.profiles (
     is_default boolean NOT NULL DEFAULT false                      -- of tenants that name none
 );
 CREATE UNIQUE INDEX profiles_default ON dispatcher.profiles (is_default) WHERE is_default;
-
-ALTER TABLE dispatcher.endpoints
-    ADD COLUMN signature text[] CHECK (cardinality(signature) > 0), -- schemes; null: the profile's
-    ADD COLUMN headers text,                                       -- sealed JSON: [[name, value]]
-    ADD COLUMN auth text,                                          -- sealed JSON: {type, username, password}
-    ADD COLUMN rate_limit real CHECK (rate_limit > 0),             -- attempts a second; null: no limit
-    ADD COLUMN ordered boolean NOT NULL DEFAULT false,
-    ADD COLUMN origin text,                                        -- of an implicit endpoint: where targets of events are
-    ADD COLUMN blocked smallint NOT NULL DEFAULT 0;                -- attempts in a row that met a denied address
-CREATE UNIQUE INDEX endpoints_origin ON dispatcher.endpoints (tenant_id, origin)
-    WHERE origin IS NOT NULL AND status <> 'deleted';
-CREATE INDEX endpoints_blocked ON dispatcher.endpoints (id) WHERE blocked > 0;
-
-ALTER TABLE dispatcher.lanes
-    ADD COLUMN tokens real,                                        -- of the rate limit, as of tokens_at
-    ADD COLUMN tokens_at timestamptz;
-
-ALTER TABLE dispatcher.deliveries
-    ADD COLUMN target_url text,                                    -- of its own, over the endpoint's
-    ADD COLUMN target_method text CHECK (target_method IN ('POST', 'GET')),
-    ADD COLUMN ordered boolean NOT NULL DEFAULT false;
-CREATE INDEX deliveries_ordered ON dispatcher.deliveries (endpoint_id, id) WHERE ordered;
-ALTER TABLE dispatcher.ended_deliveries
-    ADD COLUMN target_url text,
-    ADD COLUMN target_method text;
--- The metrics count lately ended failures by it. What was delivered, which is nearly all, is not in it.
-CREATE INDEX ended_lately ON dispatcher.ended_deliveries (ended_at, state) WHERE state <> 'delivered';
 
 CREATE TABLE dispatcher.event_types (
     name text PRIMARY KEY CHECK (name <> ''),
@@ -110,18 +136,6 @@ CREATE TABLE dispatcher.signing_keys (
     CHECK (signs_until <= published_until)
 );
 
-ALTER TABLE dispatcher.replays
-    DROP CONSTRAINT replays_state_check,
-    ADD CONSTRAINT replays_state_check CHECK (state IN ('running', 'paused', 'done', 'cancelled')),
-    DROP CONSTRAINT replays_check,
-    ADD CONSTRAINT an_ended_replay_has_an_end CHECK ((state IN ('running', 'paused')) = (ended_at IS NULL)),
-    ADD COLUMN kind text NOT NULL DEFAULT 'replay' CHECK (kind IN ('replay', 'cancellation')),
-    ADD COLUMN tenant_id uuid,                                     -- null: of an operator, over all tenants
-    ADD COLUMN rate real CHECK (rate > 0),                         -- deliveries a second; null: as fast as it goes
-    ADD COLUMN total bigint,                                       -- how many there were when it was asked for
-    ADD COLUMN created_by text NOT NULL DEFAULT '',
-    ADD COLUMN stepped_at timestamptz;
-
 CREATE TABLE dispatcher.audit_log (
     id uuid PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT statement_timestamp(),
@@ -137,7 +151,7 @@ CREATE INDEX audit_log_tenant ON dispatcher.audit_log (tenant_id, id);
 CREATE FUNCTION dispatcher.append_only() RETURNS trigger LANGUAGE plpgsql AS
     'BEGIN RAISE EXCEPTION ''the audit log is append-only''; END';
 CREATE TRIGGER audit_log_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON dispatcher.audit_log
-    FOR EACH STATEMENT EXECUTE FUNCTION dispatcher.append_only();
+    FOR EACH STATEMENT EXECUTE FUNCTION dispatcher.append_only()
 """
 
 # Lets a producer that may insert no endpoint make the one that a target of its event needs. Whatever else is asked of
@@ -183,10 +197,40 @@ FUNCTIONS = (
     dispatcher.register_implicit_endpoint(uuid, uuid, text, text, text, int) FROM PUBLIC""",
 )
 
+STEPS = (
+    steps.Change("tenants", TENANTS, "dispatcher.tenants"),
+    steps.NewIndex("tenants_parent", "dispatcher.tenants", "(parent_id) WHERE parent_id IS NOT NULL"),
+    steps.Change("api_keys", API_KEYS, "dispatcher.api_keys"),
+    steps.validate("dispatcher.api_keys", "api_keys_scopes_check", "api_keys_rate_limit_check"),
+    steps.NewIndex("api_keys_tenant", "dispatcher.api_keys", "(tenant_id)"),
+    steps.Change("endpoints", ENDPOINTS, "dispatcher.endpoints"),
+    steps.validate("dispatcher.endpoints", "endpoints_signature_check", "endpoints_rate_limit_check"),
+    steps.NewIndex(
+        "endpoints_origin",
+        "dispatcher.endpoints",
+        "(tenant_id, origin) WHERE origin IS NOT NULL AND status <> 'deleted'",
+        unique=True,
+    ),
+    steps.NewIndex("endpoints_blocked", "dispatcher.endpoints", "(id) WHERE blocked > 0"),
+    steps.Change("lanes", LANES, "dispatcher.lanes"),
+    steps.Change("deliveries", DELIVERIES, "dispatcher.deliveries"),
+    steps.validate("dispatcher.deliveries", "deliveries_target_method_check"),
+    steps.NewIndex("deliveries_ordered", "dispatcher.deliveries", "(endpoint_id, id) WHERE ordered"),
+    steps.Change("ended_deliveries", ENDED_DELIVERIES, "dispatcher.ended_deliveries"),
+    # The metrics count lately ended failures by it. What was delivered, which is nearly all, is not in it.
+    steps.NewIndex("ended_lately", "dispatcher.ended_deliveries", "(ended_at, state) WHERE state <> 'delivered'"),
+    steps.Change("replays", REPLAYS, "dispatcher.replays"),
+    steps.validate(
+        "dispatcher.replays",
+        "replays_state_check",
+        "an_ended_replay_has_an_end",
+        "replays_kind_check",
+        "replays_rate_check",
+    ),
+    steps.Change("tables", TABLES),
+    steps.Change("functions", FUNCTIONS),
+)
+
 
 def upgrade() -> None:
-    for statement in STATEMENTS.split(";\n"):
-        if statement.strip():
-            op.execute(statement)
-    for statement in FUNCTIONS:
-        op.execute(statement)
+    steps.run(revision, STEPS)

@@ -1,24 +1,31 @@
 """How long payloads, answers and the log itself are kept, and what was erased."""
 
-from alembic import op
+from dispatcher.store import steps
 
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-STATEMENTS = """
--- A payload that is null is gone: erased at an instant, or, without one, past its retention.
+# A payload that is null is gone: erased at an instant, or, without one, past its retention.
+EVENTS = """
 ALTER TABLE dispatcher.events
     ALTER COLUMN payload DROP NOT NULL,
-    ADD COLUMN erased_at timestamptz;
+    ADD COLUMN erased_at timestamptz
+"""
 
--- Shorter than the installation's; null: as long as that.
+# Shorter than the installation's; null: as long as that.
+TENANTS = """
 ALTER TABLE dispatcher.tenants
-    ADD COLUMN payloads_days smallint CHECK (payloads_days > 0),
-    ADD COLUMN responses_days smallint CHECK (responses_days > 0),
-    ADD COLUMN metadata_days smallint CHECK (metadata_days > 0);
+    ADD COLUMN payloads_days smallint,
+    ADD COLUMN responses_days smallint,
+    ADD COLUMN metadata_days smallint,
+    ADD CONSTRAINT tenants_payloads_days_check CHECK (payloads_days > 0) NOT VALID,
+    ADD CONSTRAINT tenants_responses_days_check CHECK (responses_days > 0) NOT VALID,
+    ADD CONSTRAINT tenants_metadata_days_check CHECK (metadata_days > 0) NOT VALID
+"""
 
+TABLES = """
 -- What retention did to a day's partition, and where it is to look at it again.
 CREATE TABLE dispatcher.retained (
     partition text PRIMARY KEY,
@@ -32,14 +39,6 @@ CREATE TABLE dispatcher.kept (
     since uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'
 );
 INSERT INTO dispatcher.kept DEFAULT VALUES;
-
--- How far a tenant's shorter retention is, along its events.
-CREATE TABLE dispatcher.tenant_retained (
-    tenant_id uuid NOT NULL REFERENCES dispatcher.tenants ON DELETE CASCADE,
-    what text NOT NULL CHECK (what IN ('payloads', 'responses', 'metadata')),
-    cursor uuid NOT NULL,
-    PRIMARY KEY (tenant_id, what)
-);
 
 CREATE TABLE dispatcher.erasures (
     id uuid PRIMARY KEY,
@@ -59,8 +58,29 @@ CREATE TABLE dispatcher.erasures (
 CREATE INDEX erasures_next ON dispatcher.erasures (next_pass_at) WHERE next_pass_at IS NOT NULL
 """
 
+# How far a tenant's shorter retention is, along its events.
+TENANT_RETAINED = """
+CREATE TABLE dispatcher.tenant_retained (
+    tenant_id uuid NOT NULL REFERENCES dispatcher.tenants ON DELETE CASCADE,
+    what text NOT NULL CHECK (what IN ('payloads', 'responses', 'metadata')),
+    cursor uuid NOT NULL,
+    PRIMARY KEY (tenant_id, what)
+)
+"""
+
+STEPS = (
+    steps.Change("events", EVENTS, "dispatcher.events"),
+    steps.Change("tenants", TENANTS, "dispatcher.tenants"),
+    steps.validate(
+        "dispatcher.tenants",
+        "tenants_payloads_days_check",
+        "tenants_responses_days_check",
+        "tenants_metadata_days_check",
+    ),
+    steps.Change("tables", TABLES),
+    steps.Change("tenant_retained", TENANT_RETAINED, "dispatcher.tenants", steps.SHARE_ROW_EXCLUSIVE),
+)
+
 
 def upgrade() -> None:
-    for statement in STATEMENTS.split(";\n"):
-        if statement.strip():
-            op.execute(statement)
+    steps.run(revision, STEPS)

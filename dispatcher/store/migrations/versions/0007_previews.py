@@ -1,13 +1,13 @@
 """Previews of replays and cancellations, each of which starts one."""
 
-from alembic import op
+from dispatcher.store import steps
 
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-STATEMENTS = """
+PREVIEWS = """
 CREATE TABLE dispatcher.previews (
     id uuid PRIMARY KEY,
     tenant_id uuid,                             -- who has previewed; null: an operator
@@ -21,7 +21,8 @@ CREATE TABLE dispatcher.previews (
 CREATE INDEX previews_expiry ON dispatcher.previews (expires_at)
 """
 
+STEPS = (steps.Change("previews", PREVIEWS),)
+
 
 def upgrade() -> None:
-    for statement in STATEMENTS.split(";\n"):
-        op.execute(statement)
+    steps.run(revision, STEPS)
