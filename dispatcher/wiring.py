@@ -276,6 +276,21 @@ def prepare_database(settings: Settings) -> None:
         built.dispose()
 
 
+def pending_migrations(settings: Settings) -> tuple[str | None, list[migrate.PlannedStep]]:
+    """The schema's revision, None for an empty database, and the steps that `prepare_database` would run.
+
+    Changes nothing. Raises Unavailable for a database that does not answer.
+    """
+    built = engine(settings)
+    try:
+        with built.connect() as connection:
+            return migrate.current(connection), migrate.pending(connection)
+    except DBAPIError as error:
+        raise unavailable(error) from error
+    finally:
+        built.dispose()
+
+
 def check_schemas(connection: Connection) -> None:
     """Logs a warning for each event type whose schema an earlier version has stored and this one refuses.
 

@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from dispatcher import config, telemetry, wiring
 from dispatcher.cli import preflight, target
+from dispatcher.errors import Unavailable
 from dispatcher.local import Stack
 from dispatcher.local.bootstrap import bootstrap_key
 from dispatcher.local.notify import Notifier
@@ -78,13 +79,42 @@ def scheduler() -> None:
 
 @click.command()
 @click.option("--grant-producer", metavar="ROLE", help="Also grant this SQL role what emit() needs, and no more.")
-def migrate(grant_producer: str | None) -> None:
-    """Bring the database's schema up to date and publish the schedules."""
+@click.option("--check", is_flag=True, help="Change nothing; exit with 1 if the database lacks migrations.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; print each missing step and what it locks.")
+def migrate(grant_producer: str | None, *, check: bool, dry_run: bool) -> None:
+    """Bring the database's schema up to date and publish the schedules.
+
+    It may run beside live processes of the version before: it works in short steps, none of which waits longer than a
+    second for a lock or holds one for longer that blocks others. If it is interrupted, run it again: it continues with
+    the first step that is missing.
+    """
+    if check + dry_run + (grant_producer is not None) > 1:
+        raise click.UsageError("--check, --dry-run and --grant-producer exclude each other")
+    if check or dry_run:
+        _show_pending(check=check)
+        return
     wiring.prepare_database(target.settings())
     with target.database() as (_, connection):
         if grant_producer is not None:
             grants.grant_producer(connection, grant_producer)
         version = connection.execute(text("SHOW server_version")).scalar_one()
-    click.echo(f"schema {store_migrate.SCHEMA} is at {store_migrate.head()} on PostgreSQL {version}")
+        revision = store_migrate.current(connection)
+    click.echo(f"schema {store_migrate.SCHEMA} is at {revision} on PostgreSQL {version}")
     if grant_producer is not None:
         click.echo(f"{grant_producer} may emit events, and nothing else")
+
+
+def _show_pending(*, check: bool) -> None:
+    revision, pending = wiring.pending_migrations(target.settings())
+    if check:
+        if not store_migrate.serves(revision):
+            raise Unavailable(
+                f"the database's schema is at {revision or 'nothing'}, and migrations up to {store_migrate.head()} are "
+                "missing: run `dispatcher migrate`"
+            )
+        click.echo(f"schema {store_migrate.SCHEMA} is at {revision}; no migration is missing")
+        return
+    for step in pending:
+        locks = ", ".join(f"{mode} on {table}" for table, mode in step.locks.items())
+        click.echo(f"{step.revision or '-':<4}  {step.name}: {locks or 'locks no existing table'}")
+    click.echo(f"{len(pending)} steps are missing; nothing was changed")
