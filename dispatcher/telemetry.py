@@ -26,6 +26,7 @@ EVENTS: Final = {
     "broker.unusable": "a worker cannot use the broker; it claims by itself and keeps trying",
     "broker.usable": "the broker can be used again",
     "claims.given_up": "a worker gave back claims that it never heard of: a commit's answer had been lost",
+    "clock.stepped": "the database's clock was set; what is due was corrected for it",
     "delivery.attempted": "an attempt was made and recorded: what came of it and what was decided",
     "claim.failed": "the database did not answer a claim; it is tried again",
     "fold.failed": "statistics could not be brought up to date; it is tried again, and answers stay complete",

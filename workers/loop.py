@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 
 from dispatcher import telemetry
 from dispatcher.errors import ConfigurationError
+from dispatcher.flow.due_clock import DueClock
 from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import format_id, uuid7
 from dispatcher.model.delivery import Attempt, Result, RetryAt
@@ -96,8 +97,10 @@ class WorkerLoop:
         self._schedules: dict[int, RetrySchedule] = {}
         self._routes: dict[UUID, Route] = {}
         self._platform_keys = PlatformKeys()
-        self._deliver = make_deliver(self._schedules, self._may_post, lambda: self._platform_keys)
-        self._clock = self._deliver.clock
+        deliver = make_deliver(self._schedules, self._may_post, lambda: self._platform_keys)
+        self._clock = deliver.clock
+        self._due_clock = DueClock(self._clock, name=f"worker {worker_id}", term_s=term_s)
+        self._deliver = replace(deliver, stamp=self._due_clock.stamp)
         self._max_in_flight = max_in_flight
         self._batch = batch
         self._term_s = term_s
@@ -276,7 +279,12 @@ class WorkerLoop:
         room = self.room
         limit, lane_limit = share(room, self._max_in_flight)
         claimed = deliveries.claim(
-            connection, worker_id=self.worker_id, room=room, batch=min(limit, self._batch), lane_limit=lane_limit
+            connection,
+            worker_id=self.worker_id,
+            room=room,
+            batch=min(limit, self._batch),
+            lane_limit=lane_limit,
+            now=self._due_clock.bounds,
         )
         stale = {
             claim.endpoint_id
@@ -321,7 +329,7 @@ class WorkerLoop:
         at = self._clock.now()
         outcome = Outcome(OutcomeClass.INTERNAL, known=False, error=f"a defect of ours: {type(error).__name__}")
         attempt = Attempt(
-            id=uuid7(at),
+            id=uuid7(self._due_clock.stamp(at)),
             worker_id=self.worker_id,
             started_at=at,
             method=route.endpoint.method,
@@ -402,7 +410,9 @@ class WorkerLoop:
 
     async def _record_once(self, results: list[Result]) -> None:
         def record(connection: Connection) -> int:
-            return deliveries.record(connection, results, monotonic_s=self._clock.monotonic())
+            return deliveries.record(
+                connection, results, monotonic_s=self._clock.monotonic(), now=self._due_clock.bounds
+            )
 
         async with self._engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -431,6 +441,9 @@ class WorkerLoop:
                 _log.warning("heartbeat.failed worker=%s error=%s", self.worker_id, telemetry.one_line(error))
 
     async def _beat(self) -> None:
+        # In a transaction of its own, since it may lock the one row of the clock.
+        async with self._engine.begin() as connection:
+            await connection.run_sync(self._due_clock.sample)
         asked_at_s = self._clock.monotonic()
         async with self._engine.begin() as connection:
             await connection.run_sync(
@@ -441,6 +454,7 @@ class WorkerLoop:
                     pid=os.getpid(),
                     room=self.room,
                     term_s=self._term_s,
+                    now=self._due_clock.bounds,
                 )
             )
             self._platform_keys = await connection.run_sync(

@@ -20,13 +20,16 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from dispatcher import config, pulse, telemetry, wiring
 from dispatcher.clock import SYSTEM
 from dispatcher.flow import erase, prune, replay, rescue, retention
+from dispatcher.flow.due_clock import DueClock
 from dispatcher.ids import uuid7
+from dispatcher.store import clock as due_clock
 from dispatcher.store import counts, deliveries, partitions, replays, workers
 from dispatcher.wakeup import CHANNEL, broker_name, redis_url
 from workers.app import Bell, make_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import Connection
@@ -42,6 +45,7 @@ TICK_S: Final = (0.01, 0.25)
 10 ms against 20: at half load a median of 16 to 20 ms from accept to receive against 18 to 32, for the same CPU.
 """
 
+READ_CLOCK_EVERY_S: Final = 0.2
 RESCUE_EVERY_S: Final = 1.0
 PRUNE_EVERY_S: Final = 60.0
 FOLD_EVERY_S: Final = 5.0  # what is counted in the same rows meanwhile is written once
@@ -85,6 +89,8 @@ class Scheduler:
         self._term_s = term_s
         self._policy = policy or retention.Policy()
         self._clock = clock
+        self._due_clock = DueClock(clock, name=f"scheduler {self.id}", term_s=term_s)
+        self._server_started_at: datetime | None = None
         self._schedules: dict[int, RetrySchedule] = {}
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -141,10 +147,12 @@ class Scheduler:
 
     async def tick(self) -> bool:
         """Looks once and rings for what is due; whether there was a bell to ring, and the broker took it."""
+        if self._clock.boottime() - self._due_clock.read_at_s >= READ_CLOCK_EVERY_S:
+            await self._read_clock()
         asked_at_s = self._clock.monotonic()
         async with self._engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
-            demand = await connection.run_sync(deliveries.demand)
+            demand = await connection.run_sync(partial(deliveries.demand, now=self._due_clock.bounds))
         self._stood_still(asked_at_s)
         return demand.bells > 0 and await self._rang(demand.bells)
 
@@ -162,6 +170,11 @@ class Scheduler:
         self._broker_fails = False
         return True
 
+    async def _read_clock(self) -> None:
+        """Notices a step of the database's clock, and corrects it in a transaction of its own."""
+        async with self._engine.begin() as connection:
+            await connection.run_sync(self._due_clock.sample)
+
     async def _keep_house(self) -> None:
         pruned_at_s = float("-inf")
         more = False
@@ -169,6 +182,7 @@ class Scheduler:
             try:
                 if await self._lead():
                     await self.rescue()
+                    await self._repair()
                     if self._clock.monotonic() - pruned_at_s >= PRUNE_EVERY_S:
                         pruned_at_s = self._clock.monotonic()
                         await self._make_partitions()
@@ -180,6 +194,12 @@ class Scheduler:
                 self._connected_since_s = self._clock.monotonic()
                 _log.warning("rescue.failed error=%s", telemetry.one_line(error))
             await self._stops_within(RESCUE_EVERY_S)
+
+    async def _repair(self) -> None:
+        """Repairs what was accepted between a step and its notice, by transactions that committed later."""
+        if self._due_clock.has_stepped:
+            async with self._engine.begin() as connection:
+                await connection.run_sync(due_clock.repair)
 
     async def _make_partitions(self) -> None:
         """A lock that was not to be had is tried for again in a minute; it says nothing of heartbeats."""
@@ -207,9 +227,14 @@ class Scheduler:
     async def retain(self) -> None:
         """One step: a day dropped, or a partition rewritten. Two schedulers that do so wait for one another's locks."""
         async with self._engine.begin() as connection:
-            done = await connection.run_sync(partial(retention.step, policy=self._policy))
+            done = await connection.run_sync(partial(retention.step, policy=self._policy, now=self._kept_from()))
         for one in done:
             _log.info("retention.done partition=%s action=%r", one.partition.name, one.action)
+
+    def _kept_from(self) -> datetime:
+        """By what time retention deletes: the earlier of the host's and the due clock, since either may be wrong."""
+        bounds, at = self._due_clock.bounds, self._clock.now()
+        return at if bounds is None else min(at, bounds[0])
 
     async def _stops_within(self, pause_s: float) -> bool:
         """Waits so long; whether `stop` was called meanwhile."""
@@ -233,16 +258,27 @@ class Scheduler:
         more = True
         while more and not self._stopping.is_set() and self._clock.monotonic() < until_s:
             async with self._engine.begin() as connection:
-                more = await connection.run_sync(prune.prune)
+                more = await connection.run_sync(partial(prune.prune, bounds=self._due_clock.bounds))
             async with self._engine.begin() as connection:
-                more = await connection.run_sync(partial(retention.sweep, policy=self._policy)) or more
+                more = (
+                    await connection.run_sync(partial(retention.sweep, policy=self._policy, now=self._kept_from()))
+                    or more
+                )
         return more
 
     async def _lead(self) -> bool:
+        if self._due_clock.bounds is None:
+            await self._read_clock()
         asked_at_s = self._clock.monotonic()
         async with self._engine.begin() as connection:
             term = await connection.run_sync(
-                partial(workers.lead, name="scheduler", owner=self.id, term_s=LEADER_TERM_S)
+                partial(
+                    workers.lead,
+                    name="scheduler",
+                    owner=self.id,
+                    term_s=LEADER_TERM_S,
+                    now=self._due_clock.bounds,
+                )
             )
         if term is not None and term != self._term:
             _log.info("leader.elected scheduler=%s term=%d", self.id, term)
@@ -268,12 +304,20 @@ class Scheduler:
 
     def _rescue_on(self, connection: Connection) -> int:
         asked_at_s = self._clock.monotonic()
-        server = workers.server_clock(connection)
-        if self._stood_still(asked_at_s) or server.up_for_s < self._term_s:
+        server = workers.server_clock(connection, now=self._due_clock.bounds)
+        if self._stood_still(asked_at_s) or self._was_restarted(server):
             return 0
         self._schedules = wiring.read_schedules(connection)
         # Who is dead is judged by the time just read: if the database stands still from here on, nobody dies of it.
         return rescue.rescue(connection, self._schedules, clock=self._clock, now=server.now)
+
+    def _was_restarted(self, server: workers.ServerClock) -> bool:
+        """Whether the database is not the server that it was: heartbeats had to wait for the new one."""
+        before, self._server_started_at = self._server_started_at, server.started_at
+        if before in (None, server.started_at):  # before its first look, it has waited for a whole term
+            return False
+        self._connected_since_s = self._clock.monotonic()
+        return True
 
     def _stood_still(self, asked_at_s: float) -> bool:
         """Whether a small statement took so long that heartbeats, which waited too, may be old without fault."""

@@ -100,7 +100,8 @@ class Deliver:
 
     `schedules` maps a version's id to its schedule, `profiles` a profile's name to it; `platform_keys` answers the
     platform's keys of the moment; `networks` are those that may be dialled although not public; `may_post` is False
-    once the worker's heartbeat is too old to be sure of its claims.
+    once the worker's heartbeat is too old to be sure of its claims. `stamp` turns the host's time into that of the due
+    clock, of which attempts' ids are.
     """
 
     transport: httpx.AsyncBaseTransport
@@ -113,6 +114,7 @@ class Deliver:
     user_agent: bytes
     may_post: Callable[[], bool]
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    stamp: Callable[[datetime], datetime] = lambda at: at
 
     def route(self, endpoint: Endpoint) -> Route:
         """Parses and unseals what the endpoint's attempts need."""
@@ -178,7 +180,9 @@ class Deliver:
             return Result(claim, None, Released(), self.clock.monotonic())
         prepared = self.prepare(claim, route)
         if isinstance(prepared, Outcome):
-            return self._result(claim, route, None, prepared, self.clock.now())
+            at = self.clock.now()
+            return self._result(claim, route, None, prepared, at, uuid7(self.stamp(at)))
+        attempt_id = uuid7(self.stamp(prepared.at))
         profile = route.profile
         outcome = await send(
             self.transport,
@@ -187,7 +191,7 @@ class Deliver:
             success=profile.success,
             clock=self.clock,
         )
-        return self._result(claim, route, prepared, outcome, prepared.at)
+        return self._result(claim, route, prepared, outcome, prepared.at, attempt_id)
 
     def prepare(self, claim: Claim, route: Route) -> Prepared | Outcome:
         """Builds and signs the request; an Outcome says why that can never work, or not now."""
@@ -244,7 +248,15 @@ class Deliver:
             signed = [(route.renamed.get(name, name), value) for name, value in signed]
         return signed
 
-    def _result(self, claim: Claim, route: Route, prepared: Prepared | None, outcome: Outcome, at: datetime) -> Result:
+    def _result(
+        self,
+        claim: Claim,
+        route: Route,
+        prepared: Prepared | None,
+        outcome: Outcome,
+        at: datetime,
+        attempt_id: UUID,
+    ) -> Result:
         change = decide(
             outcome,
             schedule=self.schedules[claim.schedule_id],
@@ -255,7 +267,7 @@ class Deliver:
         )
         endpoint = route.endpoint
         attempt = Attempt(
-            id=uuid7(at),
+            id=attempt_id,
             worker_id=self.worker_id,
             started_at=at,
             method=prepared.method if prepared else claim.target_method or endpoint.method,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from dispatcher.store.clock import Bounds, Now
     from dispatcher.store.partitions import DayPartition
 
 
@@ -24,17 +25,23 @@ def make_partition(connection: Connection, partition: DayPartition) -> None:
     partitions.make(connection, partition)
 
 
-def prune(connection: Connection, *, batch: int = 1000, now: datetime | None = None) -> bool:
-    """One round, bounded by `batch` rows of each kind; whether some kind had that many, so that more may be left."""
+def prune(
+    connection: Connection, *, batch: int = 1000, now: datetime | None = None, bounds: Bounds | None = None
+) -> bool:
+    """One round, bounded by `batch` rows of each kind; whether some kind had that many, so that more may be left.
+
+    `bounds` are those of the due clock, by which deliveries and events' keys expire and workers are dead.
+    """
+    due_now: Now = now or bounds
     pruned = (
-        deliveries.expire(connection, batch=batch, now=now),
-        deliveries.cancel_deleted(connection, batch=batch, now=now),
+        deliveries.expire(connection, batch=batch, now=due_now),
+        deliveries.cancel_deleted(connection, batch=batch, now=due_now),
         deliveries.set_order(connection, batch=batch),
-        events.forget(connection, batch=batch, now=now),
+        events.forget(connection, batch=batch, now=due_now),
         idempotency.forget(connection, batch=batch, now=now),
         tenants.forget_signatures(connection, batch=batch, now=now),
         previews.forget(connection, batch=batch, now=now),
         counts.forget(connection, batch=batch, now=now),
     )
-    workers.bury(connection, now=now)
+    workers.bury(connection, now=due_now)
     return max(pruned) >= batch

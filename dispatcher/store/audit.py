@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 from sqlalchemy import text
@@ -112,10 +112,38 @@ WHERE e.id >= :first AND e.id < :last AND e.id >= :all_made_kept
   AND (e.fanout <> coalesce(made.n, 0) OR made.most > 1)
 """
 
+# What was added to the database's clock while it showed these instants. A step back makes it show some of them twice.
+_CLOCKS: Final = """
+regime AS MATERIALIZED (
+    SELECT correction, after AS first, coalesce(lead(before) OVER (ORDER BY seq), 'infinity') AS last
+    FROM dispatcher.clock_steps
+    UNION ALL
+    SELECT interval '0', '-infinity',
+           coalesce((SELECT before FROM dispatcher.clock_steps ORDER BY seq LIMIT 1), 'infinity')
+)
+"""
+
+
+def _correction(which: Literal["min", "max"], instant: str) -> str:
+    """SQL for the least or the largest correction of the database's clock at an instant that it, or a host, showed.
+
+    Beyond the margin, a host's clock may show what the database's never did: then it may be any of them.
+    """
+    return f"""
+        coalesce((SELECT {which}(correction) FROM regime
+                  WHERE {instant} BETWEEN first - interval '1 minute' AND last + interval '1 minute'),
+                 (SELECT {which}(correction) FROM regime))"""
+
+
+_STAMPED: Final = (
+    "to_timestamp(CAST(CAST('x' || translate(left(CAST(a.id AS text), 13), '-', '') AS bit(48)) AS bigint) / 1000.0)"
+)
+"""When an attempt started, by the due clock, which does not step: in its id, to the millisecond."""
+
 # Who should have heard an event, as `flow.explain` tells it of one: by the versions of the endpoints' history. What
 # changed within the margin of the acceptance may have been seen by it or not, so either is right.
 _WANTS: Final = f"""
-WITH RECURSIVE event AS MATERIALIZED (
+WITH RECURSIVE {_CLOCKS.strip()}, event AS MATERIALIZED (
     SELECT id, tenant_id, type, created_at FROM dispatcher.events
     WHERE id >= :first AND id < :last AND id >= :all_made_kept
 ), asked AS MATERIALIZED (
@@ -125,13 +153,18 @@ WITH RECURSIVE event AS MATERIALIZED (
     UNION
     SELECT o.heir_id, t.parent_id FROM owner o JOIN dispatcher.tenants t ON t.id = o.id WHERE t.parent_id IS NOT NULL
 ), version AS (
-    SELECT h.endpoint_id, e.tenant_id, h.status, h.event_types, h.changed_at AS since,
-           lead(h.changed_at) OVER (PARTITION BY h.endpoint_id ORDER BY h.version) AS until
-    FROM dispatcher.endpoint_history h JOIN dispatcher.endpoints e ON e.id = h.endpoint_id
+    SELECT h.endpoint_id, e.tenant_id, h.status, h.event_types, h.earliest AS since, h.latest AS surely_since,
+           lead(h.latest) OVER (PARTITION BY h.endpoint_id ORDER BY h.version) AS until,
+           lead(h.earliest) OVER (PARTITION BY h.endpoint_id ORDER BY h.version) AS surely_until
+    FROM (SELECT *, changed_at + least(interval '0', {_correction("min", "changed_at")}) AS earliest,
+                 changed_at + greatest(interval '0', {_correction("max", "changed_at")}) AS latest
+          FROM dispatcher.endpoint_history) h
+    JOIN dispatcher.endpoints e ON e.id = h.endpoint_id
     WHERE e.origin IS NULL
 ), wants AS MATERIALIZED (
     SELECT a.tenant_id, a.type, v.endpoint_id, v.tenant_id = a.tenant_id AS own,
-           v.since, coalesce(v.until, 'infinity') AS until
+           v.since, coalesce(v.until, 'infinity') AS until,
+           v.surely_since, coalesce(v.surely_until, 'infinity') AS surely_until
     FROM asked a
     JOIN owner o ON o.heir_id = a.tenant_id
     JOIN version v ON v.tenant_id = o.id
@@ -154,8 +187,8 @@ FROM event e
 JOIN wants w ON w.tenant_id = e.tenant_id AND w.type = e.type
 LEFT JOIN targeted t ON t.event_id = e.id
 LEFT JOIN original o ON o.event_id = e.id AND o.endpoint_id = w.endpoint_id
-WHERE e.created_at >= w.since + make_interval(secs => :margin_s)
-  AND e.created_at < w.until - make_interval(secs => :margin_s)
+WHERE e.created_at >= w.surely_since + make_interval(secs => :margin_s)
+  AND e.created_at < w.surely_until - make_interval(secs => :margin_s)
   AND o.event_id IS NULL AND NOT (w.own AND t.event_id IS NOT NULL)
 """
 )
@@ -196,12 +229,12 @@ WHERE d.state = 'exhausted' AND d.id >= :first AND d.id < :last AND d.id >= :kep
 """
 
 _EARLY: Final = (
-    """
-WITH attempt AS (
-    SELECT a.delivery_id, a.claim_seq, a.number, a.outcome, a.started_at,
+    f"""
+WITH {_CLOCKS.strip()}, attempt AS (
+    SELECT a.delivery_id, a.claim_seq, a.number, a.outcome, {_STAMPED} AS started_at,
            lag(a.decision) OVER w AS decision,
            lag(a.outcome) OVER w AS outcome_before,
-           lag(a.started_at) OVER w + make_interval(secs => lag(a.duration_ms) OVER w / 1000.0) AS failed_at
+           lag({_STAMPED}) OVER w + make_interval(secs => lag(a.duration_ms) OVER w / 1000.0) AS failed_at
     FROM dispatcher.attempts a WHERE a.delivery_id >= :first AND a.delivery_id < :last
     WINDOW w AS (PARTITION BY a.delivery_id ORDER BY a.claim_seq)
 ), declared AS (
@@ -213,9 +246,10 @@ WITH attempt AS (
 ), delivery AS (
 """
     + _BOTH.format(columns="d.id, d.schedule_id, d.created_at, d.first_attempt_at")
-    + """
-), bound AS (
-    SELECT a.*, CASE WHEN a.decision IS NULL AND a.claim_seq = 1 THEN d.created_at
+    + f"""
+), bound AS (  -- the first attempt: the producer's clock; the others: the due clock
+    SELECT a.*, CASE WHEN a.decision IS NULL AND a.claim_seq = 1 AND s.wait > interval '0'
+                     THEN d.created_at + least(interval '0', {_correction("min", "d.created_at")})
                      WHEN s.relative_to = 'first_attempt' THEN d.first_attempt_at
                      WHEN a.decision LIKE 'retry in %' AND a.outcome_before <> 'ok' THEN a.failed_at
                 END + s.wait AS due_at
@@ -274,10 +308,10 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT count(*) AS n FROM dispatcher.deliveries d WHERE d.endpoint_id = e.id AND d.state = 'in_flight'
 ) busy
-WHERE e.status = 'active' AND due.since < statement_timestamp() - make_interval(secs => :settle_s)
-  AND busy.n < least(l.cap, e.max_in_flight) AND l.ready_at > statement_timestamp()
+WHERE e.status = 'active' AND due.since < dispatcher.due_time() - make_interval(secs => :settle_s)
+  AND busy.n < least(l.cap, e.max_in_flight) AND l.ready_at > dispatcher.due_time()
   AND NOT EXISTS (SELECT FROM dispatcher.wakes w
-                  WHERE w.endpoint_id = e.id AND (l.capped OR w.due_at <= statement_timestamp()))
+                  WHERE w.endpoint_id = e.id AND (l.capped OR w.due_at <= dispatcher.due_time()))
 """
 
 # A retired worker has no row any more: its claim is then dated by when the delivery was due, which is no later.
@@ -285,7 +319,7 @@ _DEAD: Final = """
 SELECT 'dlv_' || d.id || ': claimed by ' || d.claimed_by
 FROM dispatcher.deliveries d LEFT JOIN dispatcher.workers w ON w.id = d.claimed_by
 WHERE d.state = 'in_flight' AND d.claimed_by IS NOT NULL
-  AND coalesce(w.heartbeat_until, d.due_at) < statement_timestamp() - make_interval(secs => :settle_s)
+  AND coalesce(w.heartbeat_until, d.due_at) < dispatcher.due_time() - make_interval(secs => :settle_s)
 """
 
 CHECKS: Final = (
@@ -317,10 +351,10 @@ CHECKS: Final = (
     Check(
         3,
         "an attempt that started after its delivery had ended",
-        "SELECT 'dlv_' || d.id || ': claim ' || a.claim_seq FROM dispatcher.ended_deliveries d "
+        f"WITH {_CLOCKS} SELECT 'dlv_' || d.id || ': claim ' || a.claim_seq FROM dispatcher.ended_deliveries d "
         "JOIN dispatcher.attempts a ON a.delivery_id = d.id "
         "WHERE d.id >= :first AND d.id < :last AND a.delivery_id >= :first AND a.delivery_id < :last "
-        "AND a.started_at > d.ended_at + make_interval(secs => :tolerance_s)",
+        f"AND {_STAMPED} > d.ended_at + {_correction('max', 'd.ended_at')} + make_interval(secs => :tolerance_s)",
     ),
     Check(
         4,

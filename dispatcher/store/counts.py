@@ -160,7 +160,8 @@ WITH holder AS MATERIALIZED (
 SELECT grouping(key) = 0 AS of_key, CAST(key AS text) AS key,
        count(*) FILTER (WHERE asked AND NOT in_flight AND NOT beyond) AS waiting,
        count(*) FILTER (WHERE asked AND in_flight) AS in_flight,
-       min(created_at) FILTER (WHERE asked) AS oldest_waiting_at, min(due_at) FILTER (WHERE asked) AS oldest_due_at,
+       min(created_at) FILTER (WHERE asked) AS oldest_waiting_at,
+       min(due_at) FILTER (WHERE asked) - dispatcher.clock_correction() AS oldest_due_at,
        coalesce(bool_or(beyond), false) AS at_least
 FROM (SELECT {key} AS key, c.*, {asked} AS asked FROM live c) x
 GROUP BY GROUPING SETS ((), (key))

@@ -1,6 +1,6 @@
 """The statements that move a delivery: claim, record, release, and what operators do to a waiting one.
 
-Every statement takes `now`; None means the database's own clock, which decides what is due.
+Every statement takes `now`, as `dispatcher.store.clock` has it: None means the due clock, which decides what is due.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from dispatcher.ids import uuid7
 from dispatcher.model.delivery import Claim, DeliveryState, Released, RetryAt, Stop
 from dispatcher.model.event import StoredEvent
 from dispatcher.model.outcome import OutcomeClass
+from dispatcher.store.clock import bind
 from dispatcher.store.endpoints import HEARD
 from dispatcher.store.rows import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import Connection
 
     from dispatcher.model.delivery import Result
+    from dispatcher.store.clock import Now
 
 LANES_A_BELL: Final = 64
 """Lanes or wakes that are due for each worker that is rung: a claim takes 300 deliveries, of as many lanes."""
@@ -34,7 +35,7 @@ LANES_A_BELL: Final = 64
 # read all wakes, of which every endpoint that answers has one for a minute.
 _LOCK_LANES = text("""
 WITH clock AS MATERIALIZED (
-    SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now
+    SELECT dispatcher.due_time(CAST(:now AS timestamptz[])) AS now
 ), ready AS MATERIALIZED (
     SELECT endpoint_id FROM dispatcher.lanes
     WHERE ready_at <= (SELECT now FROM clock)
@@ -87,7 +88,7 @@ SELECT endpoint_id FROM found UNION ALL SELECT NULL FROM contended
 #   that waited, for each claim (measured: 400 µs a delivery for 110).
 _CLAIM = text("""
 WITH clock AS MATERIALIZED (
-    SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now
+    SELECT dispatcher.due_time(CAST(:now AS timestamptz[])) AS now
 ), locked AS MATERIALIZED (
     SELECT CAST(value AS uuid) AS endpoint_id FROM json_array_elements_text(CAST(CAST(:lanes AS text) AS json))
 ), woken AS (
@@ -209,7 +210,7 @@ LATENCY: Final = "CAST(floor(4 * ln(greatest(1, duration_ms)) / ln(2)) AS smalli
 
 _TALLY: Final = """
     INSERT INTO dispatcher.tallies (at, body)
-    SELECT clock.now, t.body FROM clock, (
+    SELECT clock.wall, t.body FROM clock, (
         SELECT json_agg(g) AS body
         FROM (SELECT endpoint_id, event_type, kind, what, size, sum(n) AS n
               FROM ({counted}) x GROUP BY endpoint_id, event_type, kind, what, size) g) t
@@ -233,7 +234,7 @@ _TALLY_RECORD: Final = _TALLY.format(
 
 _RECORD = text(f"""
 WITH clock AS MATERIALIZED (
-    SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now
+    SELECT now, now - dispatcher.clock_correction() AS wall FROM dispatcher.due_time(CAST(:now AS timestamptz[])) now
 ), result AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(
         delivery_id uuid, claim_seq int, endpoint_id uuid, event_type text, state text, reason text,
@@ -276,7 +277,7 @@ WITH clock AS MATERIALIZED (
         (id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, ended_at, replay_id, replay_of, claim_seq,
          schedule_id, attempts, refunds, state, event_type, mode, object_id, reason, last_outcome, last_status_code,
          last_error, target_url, target_method)
-    SELECT id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, clock.now, replay_id, replay_of,
+    SELECT id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, clock.wall, replay_id, replay_of,
            claim_seq, schedule_id, attempts + charged::int, refunds, final_state, event_type, mode, object_id,
            final_reason, coalesce(outcome, last_outcome), coalesce(status_code, last_status_code),
            CASE WHEN outcome IS NULL THEN last_error ELSE error END, target_url, target_method
@@ -321,7 +322,7 @@ WITH clock AS MATERIALIZED (
     SET status = CASE WHEN v.reason IS NULL THEN e.status ELSE 'disabled' END, status_reason = v.reason,
         blocked = CASE WHEN v.reason IS NULL THEN v.blocked ELSE 0 END,
         version = e.version + (v.reason IS NOT NULL)::int,
-        updated_at = CASE WHEN v.reason IS NULL THEN e.updated_at ELSE clock.now END
+        updated_at = CASE WHEN v.reason IS NULL THEN e.updated_at ELSE clock.wall END
     FROM clock, verdict r
     CROSS JOIN LATERAL (
         SELECT b.blocked + r.blocked AS blocked,
@@ -339,11 +340,11 @@ WITH clock AS MATERIALIZED (
     WHERE e.blocked > 0 AND e.id = ANY (ARRAY[r.endpoint_id]) AND NOT EXISTS (SELECT FROM judged WHERE judged.id = e.id)
 ), history AS (
     INSERT INTO dispatcher.endpoint_history (endpoint_id, version, changed_at, event_types, status, status_reason)
-    SELECT id, version, clock.now, {HEARD}, status, status_reason FROM judged, clock
+    SELECT id, version, clock.wall, {HEARD}, status, status_reason FROM judged, clock
     WHERE status = 'disabled'
 ), trail AS (
     INSERT INTO dispatcher.audit_log (id, at, actor, action, object, tenant_id, before, after)
-    SELECT x.id, clock.now, 'worker', 'endpoint.disabled', 'ep_' || d.id, d.tenant_id,
+    SELECT x.id, clock.wall, 'worker', 'endpoint.disabled', 'ep_' || d.id, d.tenant_id,
            CAST('{{"status": "active"}}' AS jsonb),
            jsonb_build_object('status', 'disabled', 'status_reason', d.status_reason)
     FROM judged d JOIN verdict x ON x.endpoint_id = d.id, clock
@@ -372,7 +373,7 @@ WITH lost AS MATERIALIZED (  -- or the planner may begin with all endpoints and 
     WHERE d.claimed_by IS NOT NULL AND NOT EXISTS (
         SELECT FROM dispatcher.workers w
         WHERE w.id = d.claimed_by
-          AND w.heartbeat_until > coalesce(CAST(:now AS timestamptz), statement_timestamp()))
+          AND w.heartbeat_until > dispatcher.due_time(CAST(:now AS timestamptz[])))
     LIMIT :batch
     FOR NO KEY UPDATE SKIP LOCKED
 )
@@ -385,7 +386,7 @@ FROM lost d JOIN dispatcher.endpoints e ON e.id = ANY (ARRAY[d.endpoint_id])
 _HURRY = text("""
 WITH hurried AS (
     UPDATE dispatcher.deliveries d
-    SET due_at = coalesce(CAST(:now AS timestamptz), statement_timestamp())
+    SET due_at = dispatcher.due_time(CAST(:now AS timestamptz[]))
     WHERE d.id = :id AND d.state = 'waiting'
     RETURNING d.endpoint_id, d.due_at
 ), woken AS (
@@ -397,7 +398,7 @@ SELECT count(*) FROM hurried
 _MOVE = (
     """
 WITH clock AS MATERIALIZED (
-    SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now
+    SELECT now, now - dispatcher.clock_correction() AS wall FROM dispatcher.due_time(CAST(:now AS timestamptz[])) now
 ), gone AS (
     DELETE FROM dispatcher.deliveries d
     WHERE d.id IN ({which}) AND d.state = 'waiting'
@@ -414,7 +415,7 @@ INSERT INTO dispatcher.ended_deliveries
     (id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, ended_at, replay_id, replay_of, claim_seq,
      schedule_id, attempts, refunds, state, event_type, mode, object_id, reason, last_outcome, last_status_code,
      last_error, target_url, target_method)
-SELECT id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, clock.now, replay_id, replay_of, claim_seq,
+SELECT id, endpoint_id, event_id, tenant_id, created_at, first_attempt_at, clock.wall, replay_id, replay_of, claim_seq,
        schedule_id, attempts, refunds, :state, event_type, mode, object_id, :reason, last_outcome, last_status_code,
        last_error, target_url, target_method
 FROM gone, clock
@@ -450,7 +451,7 @@ _EXPIRE_HELD = text(
         SELECT w.id FROM dispatcher.endpoints e
         JOIN dispatcher.deliveries w ON w.endpoint_id = e.id AND w.state = 'waiting'
         WHERE e.status = 'disabled' AND w.expires_at IS NULL
-          AND w.due_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp()) - interval '7 days'
+          AND w.due_at <= dispatcher.due_time(CAST(:now AS timestamptz[])) - interval '7 days'
         LIMIT :batch"""
     )
 )
@@ -462,7 +463,7 @@ _EXPIRE_PAUSED = text(
         JOIN dispatcher.deliveries w ON w.endpoint_id = e.id AND w.state = 'waiting'
         WHERE EXISTS (SELECT FROM dispatcher.pauses)  -- once, before anything is read
           AND w.expires_at IS NULL
-          AND w.due_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp()) - interval '7 days'
+          AND w.due_at <= dispatcher.due_time(CAST(:now AS timestamptz[])) - interval '7 days'
           AND EXISTS (SELECT FROM dispatcher.pauses p
                       WHERE (p.tenant_id IS NULL OR p.tenant_id = e.tenant_id)
                         AND (p.endpoint_id IS NULL OR p.endpoint_id = e.id)
@@ -483,20 +484,20 @@ _EXPIRE = text(
     _MOVE.format(
         which="""
         SELECT w.id FROM dispatcher.deliveries w
-        WHERE w.state = 'waiting' AND w.expires_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
+        WHERE w.state = 'waiting' AND w.expires_at <= dispatcher.due_time(CAST(:now AS timestamptz[]))
         LIMIT :batch"""
     )
 )
 
 _WAKE = text("""
 INSERT INTO dispatcher.wakes (endpoint_id, due_at)
-VALUES (:endpoint_id, coalesce(CAST(:now AS timestamptz), statement_timestamp()))
+VALUES (:endpoint_id, dispatcher.due_time(CAST(:now AS timestamptz[])))
 """)
 
 # Counts no further than makes a difference: see `Demand.bells`.
 _DEMAND = text("""
 WITH clock AS MATERIALIZED (
-    SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now
+    SELECT dispatcher.due_time(CAST(:now AS timestamptz[])) AS now
 ), idle AS MATERIALIZED (
     SELECT count(*) AS workers FROM dispatcher.workers
     WHERE room > 0 AND NOT going AND heartbeat_until > (SELECT now FROM clock)
@@ -530,7 +531,7 @@ def claim(
     room: int,
     batch: int,
     lane_limit: int | None = None,
-    now: datetime | None = None,
+    now: Now = None,
 ) -> Claimed:
     """Claims up to min(room, batch) due deliveries for the worker, fairly over the lanes that have any.
 
@@ -544,7 +545,7 @@ def claim(
     room left, which it keeps for lanes that answer.
     """
     limit = min(room, batch)
-    values = {"lanes": limit, "worker": worker_id, "room": room, "now": now}
+    values = {"lanes": limit, "worker": worker_id, "room": room, "now": bind(now)}
     lanes = list(connection.execute(_LOCK_LANES, values).scalars())
     if lanes in ([], [None]):
         return Claimed([], more=bool(lanes))
@@ -557,7 +558,7 @@ def claim(
             "worker": worker_id,
             "room": room,
             "lane_limit": lane_limit,
-            "now": now,
+            "now": bind(now),
         },
     ).all()
     claims = [_read_claim(row[:-1]) for row in rows]
@@ -569,7 +570,7 @@ def record(
     results: Sequence[Result],
     *,
     monotonic_s: float,
-    now: datetime | None = None,
+    now: Now = None,
 ) -> int:
     """Records what came of claims; returns how many of the deliveries were still theirs to move.
 
@@ -585,7 +586,7 @@ def record(
         {
             "rows": _rows_json(rows),
             "verdicts": to_json(_verdicts(results)),
-            "now": now,
+            "now": bind(now),
         },
     ).scalar_one()
     return moved
@@ -742,57 +743,64 @@ class Lost:
     url: str
 
 
-def lost(connection: Connection, *, batch: int, now: datetime | None = None) -> list[Lost]:
+def lost(connection: Connection, *, batch: int, now: Now = None) -> list[Lost]:
     """Up to `batch` claims of dead workers, locked until the transaction ends so that `record` can take them back.
 
     Reads by the partial index deliveries_claimed; skips what a worker or another rescuer is recording right now.
     """
-    return [Lost(_read_claim(row[:-3]), *row[-3:]) for row in connection.execute(_LOST, {"batch": batch, "now": now})]
+    return [
+        Lost(_read_claim(row[:-3]), *row[-3:]) for row in connection.execute(_LOST, {"batch": batch, "now": bind(now)})
+    ]
 
 
-def hurry(connection: Connection, delivery_id: UUID, *, now: datetime | None = None) -> bool:
+def hurry(connection: Connection, delivery_id: UUID, *, now: Now = None) -> bool:
     """Makes a waiting delivery due now. False where it is not waiting."""
-    moved: int = connection.execute(_HURRY, {"id": delivery_id, "now": now}).scalar_one()
+    moved: int = connection.execute(_HURRY, {"id": delivery_id, "now": bind(now)}).scalar_one()
     return moved > 0
 
 
-def cancel(connection: Connection, delivery_id: UUID, reason: str, *, now: datetime | None = None) -> bool:
+def cancel(connection: Connection, delivery_id: UUID, reason: str, *, now: Now = None) -> bool:
     """Ends a waiting delivery as `cancelled`. False where it is not waiting: a POST cannot be called back."""
     done = connection.execute(
-        _CANCEL, {"id": delivery_id, "state": DeliveryState.CANCELLED, "reason": reason, "now": now}
+        _CANCEL, {"id": delivery_id, "state": DeliveryState.CANCELLED, "reason": reason, "now": bind(now)}
     )
     return len(done.all()) > 0
 
 
-def cancel_chosen(connection: Connection, ids: Collection[UUID], reason: str, *, now: datetime | None = None) -> int:
+def cancel_chosen(connection: Connection, ids: Collection[UUID], reason: str, *, now: Now = None) -> int:
     """Ends those of the deliveries that wait as `cancelled`; returns how many."""
     done = connection.execute(
-        _CANCEL_CHOSEN, {"ids": to_json(list(ids)), "state": DeliveryState.CANCELLED, "reason": reason, "now": now}
+        _CANCEL_CHOSEN,
+        {"ids": to_json(list(ids)), "state": DeliveryState.CANCELLED, "reason": reason, "now": bind(now)},
     )
     return len(done.all())
 
 
-def cancel_all_of(
-    connection: Connection, endpoint_id: UUID, reason: str, *, batch: int, now: datetime | None = None
-) -> int:
+def cancel_all_of(connection: Connection, endpoint_id: UUID, reason: str, *, batch: int, now: Now = None) -> int:
     """Ends up to `batch` waiting deliveries of an endpoint as `cancelled`; returns how many."""
     done = connection.execute(
         _CANCEL_ALL_OF,
-        {"endpoint_id": endpoint_id, "batch": batch, "state": DeliveryState.CANCELLED, "reason": reason, "now": now},
+        {
+            "endpoint_id": endpoint_id,
+            "batch": batch,
+            "state": DeliveryState.CANCELLED,
+            "reason": reason,
+            "now": bind(now),
+        },
     )
     return len(done.all())
 
 
-def cancel_deleted(connection: Connection, *, batch: int, now: datetime | None = None) -> int:
+def cancel_deleted(connection: Connection, *, batch: int, now: Now = None) -> int:
     """Ends up to `batch` waiting deliveries of deleted endpoints: in flight, or being emitted, at the deletion."""
     done = connection.execute(
         _CANCEL_DELETED,
-        {"batch": batch, "state": DeliveryState.CANCELLED, "reason": "the endpoint was deleted", "now": now},
+        {"batch": batch, "state": DeliveryState.CANCELLED, "reason": "the endpoint was deleted", "now": bind(now)},
     )
     return len(done.all())
 
 
-def expire(connection: Connection, *, batch: int, now: datetime | None = None) -> int:
+def expire(connection: Connection, *, batch: int, now: Now = None) -> int:
     """Ends up to `batch` of each: waiting deliveries whose `expires_at` has passed (index deliveries_expiry), and those
     without one that a disabled endpoint or a pause has kept from being sent for 7 days (index deliveries_due);
     returns how many.
@@ -803,7 +811,7 @@ def expire(connection: Connection, *, batch: int, now: datetime | None = None) -
         (_EXPIRE_HELD, "held for 7 days, until it expired"),
         (_EXPIRE_PAUSED, "held for 7 days, until it expired"),
     ):
-        values = {"batch": batch, "state": DeliveryState.EXPIRED, "reason": reason, "now": now}
+        values = {"batch": batch, "state": DeliveryState.EXPIRED, "reason": reason, "now": bind(now)}
         expired += len(connection.execute(statement, values).all())
     return expired
 
@@ -816,9 +824,9 @@ def set_order(connection: Connection, *, batch: int) -> int:
     return connection.execute(_SET_ORDER, {"batch": batch}).rowcount
 
 
-def wake(connection: Connection, endpoint_id: UUID, *, now: datetime | None = None) -> None:
+def wake(connection: Connection, endpoint_id: UUID, *, now: Now = None) -> None:
     """Has the next claim look at the endpoint's lane."""
-    connection.execute(_WAKE, {"endpoint_id": endpoint_id, "now": now})
+    connection.execute(_WAKE, {"endpoint_id": endpoint_id, "now": bind(now)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -838,7 +846,7 @@ class Demand:
         return min(self.workers, -(-self.lanes // LANES_A_BELL))
 
 
-def demand(connection: Connection, *, now: datetime | None = None) -> Demand:
+def demand(connection: Connection, *, now: Now = None) -> Demand:
     """What the scheduler rings for. Reads the ends of the indexes lanes_ready, wakes_due and lanes_capped."""
-    workers, ready, woken, capped = connection.execute(_DEMAND, {"lanes": LANES_A_BELL, "now": now}).one()
+    workers, ready, woken, capped = connection.execute(_DEMAND, {"lanes": LANES_A_BELL, "now": bind(now)}).one()
     return Demand(ready + woken + capped, workers)

@@ -52,7 +52,7 @@ _REMEMBER = f"""
     INSERT INTO dispatcher.endpoint_history (endpoint_id, version, event_types, status, status_reason)
     SELECT id, version, {HEARD}, status, status_reason FROM endpoint
 ), wake AS (
-    INSERT INTO dispatcher.wakes (endpoint_id, due_at) SELECT id, statement_timestamp() FROM endpoint
+    INSERT INTO dispatcher.wakes (endpoint_id, due_at) SELECT id, dispatcher.due_time() FROM endpoint
 )
 SELECT count(*) FROM endpoint
 """

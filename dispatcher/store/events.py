@@ -16,6 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from dispatcher.store.clock import bind
 from dispatcher.store.rows import to_ascii_json
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Connection
+
+    from dispatcher.store.clock import Now
 
 _RECIPIENTS = text("""
 WITH RECURSIVE asked AS (
@@ -63,20 +66,19 @@ SELECT dispatcher.register_implicit_endpoint(:id, :tenant_id, :origin, :profile,
 _REMEMBER = text("""
 INSERT INTO dispatcher.idempotency AS i (tenant_id, key, event_id, body_sha256, expires_at)
 SELECT tenant_id, key, event_id, pg_catalog.decode(body_sha256, 'hex'),
-       coalesce(CAST(:now AS timestamptz), pg_catalog.statement_timestamp())
-       + pg_catalog.make_interval(secs => lifetime_s)
+       dispatcher.due_time(CAST(:now AS timestamptz[])) + pg_catalog.make_interval(secs => lifetime_s)
 FROM pg_catalog.json_to_recordset(CAST(CAST(:rows AS text) AS json))
      AS x(tenant_id uuid, key text, event_id uuid, body_sha256 text, lifetime_s float8)
 ORDER BY tenant_id, key
 ON CONFLICT (tenant_id, key) DO UPDATE
 SET event_id = excluded.event_id, body_sha256 = excluded.body_sha256, expires_at = excluded.expires_at
-WHERE i.expires_at <= coalesce(CAST(:now AS timestamptz), pg_catalog.statement_timestamp())
+WHERE i.expires_at <= dispatcher.due_time(CAST(:now AS timestamptz[]))
 RETURNING CAST(i.event_id AS text)
 """)
 
 _RECALL = text("""
 SELECT x.n, CAST(i.event_id AS text), i.body_sha256,
-       extract(epoch FROM i.expires_at - coalesce(CAST(:now AS timestamptz), pg_catalog.statement_timestamp()))
+       extract(epoch FROM i.expires_at - dispatcher.due_time(CAST(:now AS timestamptz[])))
 FROM pg_catalog.json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(n int, tenant_id uuid, key text)
 JOIN dispatcher.idempotency i ON i.tenant_id = x.tenant_id AND i.key = x.key
 """)
@@ -89,10 +91,12 @@ WITH event AS (
     FROM pg_catalog.json_to_recordset(CAST(CAST(:events AS text) AS json))
          AS x(id uuid, tenant_id uuid, type text, mode text, object_id text, payload_at int, payload_bytes int,
               fanout smallint, created_at timestamptz)
-), delivery AS MATERIALIZED (
-    SELECT x.*, greatest(x.not_before, coalesce(CAST(:now AS timestamptz), pg_catalog.statement_timestamp())
-                                       + pg_catalog.make_interval(secs => x.first_wait_s)) AS due_at
-    FROM pg_catalog.json_to_recordset(CAST(CAST(:deliveries AS text) AS json))
+), clock AS MATERIALIZED (
+    SELECT dispatcher.due_time(CAST(:now AS timestamptz[])) AS now, dispatcher.clock_correction() AS correction
+), delivery AS MATERIALIZED (  -- instants that producers name are the database's clock's
+    SELECT x.*, greatest(x.not_before + clock.correction,
+                         clock.now + pg_catalog.make_interval(secs => x.first_wait_s)) AS due_at, clock.correction
+    FROM clock, pg_catalog.json_to_recordset(CAST(CAST(:deliveries AS text) AS json))
          AS x(id uuid, endpoint_id uuid, event_id uuid, tenant_id uuid, created_at timestamptz,
               not_before timestamptz, first_wait_s float8, expires_at timestamptz, schedule_id smallint,
               event_type text, mode text, object_id text, replay_id uuid, replay_of uuid,
@@ -104,7 +108,7 @@ WITH event AS (
 INSERT INTO dispatcher.deliveries (id, endpoint_id, event_id, tenant_id, created_at, due_at, expires_at, schedule_id,
                                    event_type, mode, object_id, replay_id, replay_of,
                                    target_url, target_method, ordered)
-SELECT id, endpoint_id, event_id, tenant_id, created_at, due_at, expires_at, schedule_id,
+SELECT id, endpoint_id, event_id, tenant_id, created_at, due_at, expires_at + correction, schedule_id,
        event_type, mode, object_id, replay_id, replay_of,
        target_url, target_method, coalesce(ordered, false)
 FROM delivery
@@ -114,7 +118,7 @@ FROM delivery
 _FORGET = text("""
 DELETE FROM dispatcher.idempotency WHERE (tenant_id, key) IN (
     SELECT tenant_id, key FROM dispatcher.idempotency
-    WHERE expires_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
+    WHERE expires_at <= dispatcher.due_time(CAST(:now AS timestamptz[]))
     LIMIT :batch FOR UPDATE SKIP LOCKED)
 """)
 
@@ -214,7 +218,7 @@ class Remembered:
     lifetime_s: float
 
 
-def remember(connection: Connection, asked: Sequence[Remembered], *, now: datetime | None = None) -> set[UUID]:
+def remember(connection: Connection, asked: Sequence[Remembered], *, now: Now = None) -> set[UUID]:
     """Takes the keys; returns the event ids of those that were free, or whose time has passed.
 
     Waits for any transaction that has taken or repeated the same key and is still open, in the order of (tenant,
@@ -231,12 +235,13 @@ def remember(connection: Connection, asked: Sequence[Remembered], *, now: dateti
         }
         for r in asked
     ]
-    return {UUID(taken) for taken in connection.execute(_REMEMBER, {"rows": to_ascii_json(rows), "now": now}).scalars()}
+    return {
+        UUID(taken)
+        for taken in connection.execute(_REMEMBER, {"rows": to_ascii_json(rows), "now": bind(now)}).scalars()
+    }
 
 
-def recall(
-    connection: Connection, keys: Collection[tuple[UUID, str]], *, now: datetime | None = None
-) -> list[Remembered]:
+def recall(connection: Connection, keys: Collection[tuple[UUID, str]], *, now: Now = None) -> list[Remembered]:
     """What the keys stand for, those of them that are kept. Locks nothing.
 
     Run it after `remember` refused some, as a statement of its own: it then sees them.
@@ -245,7 +250,7 @@ def recall(
     rows = to_ascii_json([{"n": n, "tenant_id": tenant_id, "key": key} for n, (tenant_id, key) in enumerate(asked)])
     return [
         Remembered(asked[n][0], asked[n][1], UUID(event_id), bytes(body_sha256), float(lifetime_s))
-        for n, event_id, body_sha256, lifetime_s in connection.execute(_RECALL, {"rows": rows, "now": now})
+        for n, event_id, body_sha256, lifetime_s in connection.execute(_RECALL, {"rows": rows, "now": bind(now)})
     ]
 
 
@@ -291,7 +296,7 @@ def accept(
     deliveries: Sequence[NewDelivery],
     payloads: bytes = b"",
     *,
-    now: datetime | None = None,
+    now: Now = None,
 ) -> None:
     """Inserts the events, their deliveries, and a wake for each endpoint: one statement.
 
@@ -302,11 +307,11 @@ def accept(
         "events": to_ascii_json(events),
         "deliveries": to_ascii_json(deliveries),
         "payloads": payloads,
-        "now": now,
+        "now": bind(now),
     }
     connection.execute(_ACCEPT, values)
 
 
-def forget(connection: Connection, *, batch: int, now: datetime | None = None) -> int:
+def forget(connection: Connection, *, batch: int, now: Now = None) -> int:
     """Deletes up to `batch` idempotency keys whose time has passed; returns how many."""
-    return connection.execute(_FORGET, {"batch": batch, "now": now}).rowcount
+    return connection.execute(_FORGET, {"batch": batch, "now": bind(now)}).rowcount

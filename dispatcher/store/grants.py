@@ -2,7 +2,8 @@
 
 The columns are those that the statements of `dispatcher.store.events` name. A producer reads no payload, URL, secret
 or delivery, and changes nothing but the idempotency keys that it takes. An endpoint it makes only by a function that
-runs as the schema's owner, and only for a target of an event.
+runs as the schema's owner, and only for a target of an event. The correction of the database's clock, by which it is
+due, everybody may read.
 """
 
 from __future__ import annotations

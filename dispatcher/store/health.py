@@ -37,14 +37,14 @@ SELECT relname FROM pg_class WHERE relnamespace = 'dispatcher'::regnamespace AND
 """)
 
 _PROCESSES = text("""
-SELECT count(*) FILTER (WHERE heartbeat_until > statement_timestamp()) AS alive,
-       count(*) FILTER (WHERE heartbeat_until <= statement_timestamp()) AS dead,
-       coalesce(sum(room) FILTER (WHERE heartbeat_until > statement_timestamp()), 0) AS room
+SELECT count(*) FILTER (WHERE heartbeat_until > dispatcher.due_time()) AS alive,
+       count(*) FILTER (WHERE heartbeat_until <= dispatcher.due_time()) AS dead,
+       coalesce(sum(room) FILTER (WHERE heartbeat_until > dispatcher.due_time()), 0) AS room
 FROM dispatcher.workers
 """)
 
 _LEADER = text("""
-SELECT extract(epoch FROM expires_at - statement_timestamp())::float8 FROM dispatcher.leader WHERE name = 'scheduler'
+SELECT extract(epoch FROM expires_at - dispatcher.due_time())::float8 FROM dispatcher.leader WHERE name = 'scheduler'
 """)
 
 _OLDEST_TALLY = text("""

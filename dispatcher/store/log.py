@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COLUMNS: Final = """
 d.id, d.event_id, d.event_type, d.object_id, d.mode, d.endpoint_id, coalesce(d.target_url, e.url) AS url, d.tenant_id,
 d.attempts, d.refunds, d.reason, d.last_outcome, d.last_status_code, d.replay_of, d.replay_id, d.created_at,
-d.first_attempt_at, v.name AS schedule, v.hash AS schedule_version
+d.first_attempt_at - dispatcher.clock_correction() AS first_attempt_at, v.name AS schedule, v.hash AS schedule_version
 """
 
 JOINS: Final = """
@@ -232,8 +232,8 @@ def find(connection: Connection, delivery_id: UUID) -> LoggedDelivery | None:
     """The delivery with this id, live or ended."""
     rows = connection.execute(
         text(f"""
-        SELECT {COLUMNS}, d.state, d.due_at, CAST(NULL AS timestamptz) AS ended_at,
-               {HELD}
+        SELECT {COLUMNS}, d.state, d.due_at - dispatcher.clock_correction() AS due_at,
+               CAST(NULL AS timestamptz) AS ended_at, {HELD}
         FROM dispatcher.deliveries d {JOINS} WHERE d.id = :id
         UNION ALL
         SELECT {COLUMNS}, d.state, NULL, d.ended_at, NULL

@@ -27,12 +27,12 @@ _GAUGES = text("""
 SELECT (SELECT count(*) FROM (SELECT id FROM dispatcher.deliveries ORDER BY id LIMIT :exact + 1) x) AS counted,
        (SELECT greatest(0, reltuples)::bigint FROM pg_class WHERE oid = 'dispatcher.deliveries'::regclass) AS estimated,
        (SELECT count(*) FROM dispatcher.deliveries WHERE claimed_by IS NOT NULL) AS in_flight,
-       coalesce(extract(epoch FROM statement_timestamp() - least(
-           (SELECT ready_at FROM dispatcher.lanes WHERE ready_at <= statement_timestamp() ORDER BY ready_at LIMIT 1),
-           (SELECT due_at FROM dispatcher.wakes WHERE due_at <= statement_timestamp() ORDER BY due_at LIMIT 1))), 0)
+       coalesce(extract(epoch FROM dispatcher.due_time() - least(
+           (SELECT ready_at FROM dispatcher.lanes WHERE ready_at <= dispatcher.due_time() ORDER BY ready_at LIMIT 1),
+           (SELECT due_at FROM dispatcher.wakes WHERE due_at <= dispatcher.due_time() ORDER BY due_at LIMIT 1))), 0)
            AS oldest_due_s,
-       (SELECT count(*) FROM dispatcher.workers WHERE heartbeat_until > statement_timestamp()) AS workers,
-       (SELECT coalesce(sum(room), 0) FROM dispatcher.workers WHERE heartbeat_until > statement_timestamp()) AS room,
+       (SELECT count(*) FROM dispatcher.workers WHERE heartbeat_until > dispatcher.due_time()) AS workers,
+       (SELECT coalesce(sum(room), 0) FROM dispatcher.workers WHERE heartbeat_until > dispatcher.due_time()) AS room,
        (SELECT count(*) FROM dispatcher.pauses) AS pauses,
        (SELECT count(*) FROM dispatcher.replays WHERE state = 'running') AS replays
 """)

@@ -45,7 +45,7 @@ WITH ended AS (
     DELETE FROM dispatcher.pauses WHERE id = :id RETURNING tenant_id, endpoint_id
 ), woken AS (
     INSERT INTO dispatcher.wakes (endpoint_id, due_at)
-    SELECT e.id, statement_timestamp() FROM ended p
+    SELECT e.id, dispatcher.due_time() FROM ended p
     JOIN dispatcher.endpoints e ON (p.tenant_id IS NULL OR e.tenant_id = p.tenant_id)
                                AND (p.endpoint_id IS NULL OR e.id = p.endpoint_id)
     WHERE e.status <> 'deleted'

@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 
 State = Literal["running", "stopped", "done"]
 
-_CLOCK: Final = "clock AS (SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now)"
+_CLOCK: Final = """clock AS (
+    SELECT now, now + dispatcher.clock_correction() AS due
+    FROM (SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now) x
+)"""
 
 # What was made and not attempted yet is bounded by the depths, so counting all of it stays cheap. What is in flight
 # does not make an endpoint one that is stuck: it may be a dead worker's, to which all endpoints have lost some.
 _FRESH: Final = """
 SELECT endpoint_id, count(*) AS n, min(due_at) FILTER (WHERE state = 'waiting') AS since,
-       count(*) FILTER (WHERE due_at >= clock.now - make_interval(secs => :stuck_s)) AS young
+       count(*) FILTER (WHERE due_at >= clock.due - make_interval(secs => :stuck_s)) AS young
 FROM dispatcher.deliveries CROSS JOIN clock
 WHERE replay_id = :replay_id AND attempts = 0 AND refunds = 0
 GROUP BY endpoint_id
@@ -49,7 +52,7 @@ LEFT JOIN dispatcher.endpoints e ON e.id = r.endpoint_id
 LEFT JOIN fresh f ON f.endpoint_id = r.endpoint_id
 WHERE r.replay_id = :replay_id AND r.state = 'running'
   AND (e.status IS DISTINCT FROM 'active' AND e.status IS DISTINCT FROM 'disabled'
-       OR (coalesce(f.n, 0) < :depth AND coalesce(f.since >= clock.now - make_interval(secs => :stuck_s), true)
+       OR (coalesce(f.n, 0) < :depth AND coalesce(f.since >= clock.due - make_interval(secs => :stuck_s), true)
            AND (CAST(:rate AS float8) IS NULL
                 OR greatest(r.stepped_at, CAST(:resumed_at AS timestamptz))
                    + make_interval(secs => 1 / CAST(:rate AS float8)) <= clock.now)
@@ -111,7 +114,7 @@ SELECT r.endpoint_id, coalesce(e.url, ''), r.total, r.made, r.state,
        CASE WHEN r.state <> 'running' THEN r.status_reason
             ELSE coalesce({_HELD},
                  CASE WHEN fresh.n > 0 AND (fresh.n >= :depth
-                                            OR fresh.since < clock.now - make_interval(secs => :stuck_s))
+                                            OR fresh.since < clock.due - make_interval(secs => :stuck_s))
                       THEN fresh.n || ' made have not been attempted yet' END,
                  CASE WHEN one.canary IS NOT NULL AND NOT r.passed AND r.made >= r.canary_from + one.canary
                       THEN 'those that go first have not all been attempted yet' END) END,

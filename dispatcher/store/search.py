@@ -93,7 +93,8 @@ def parts(
         where, values = condition(chosen, "deliveries")
         yield Part(
             f"""
-            SELECT {COLUMNS}, d.state, d.due_at, CAST(NULL AS timestamptz) AS ended_at, {HELD}
+            SELECT {COLUMNS}, d.state, d.due_at - dispatcher.clock_correction() AS due_at,
+                   CAST(NULL AS timestamptz) AS ended_at, {HELD}
             FROM (SELECT d.* FROM dispatcher.deliveries d WHERE {where} {page}) d {JOINS}
             ORDER BY d.id {direction}""",
             {**paged, **values},

@@ -32,7 +32,7 @@ ORDER BY id LIMIT :most
 """)
 
 _MORE = text("""
-SELECT expires_at, target_method FROM dispatcher.deliveries WHERE id = :id
+SELECT expires_at - dispatcher.clock_correction(), target_method FROM dispatcher.deliveries WHERE id = :id
 UNION ALL
 SELECT NULL, target_method FROM dispatcher.ended_deliveries WHERE id = :id
 """)

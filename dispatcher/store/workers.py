@@ -1,4 +1,4 @@
-"""The statements by which a worker shows that it lives, and the scheduler which one leads."""
+"""The statements by which a worker shows that it lives, and the scheduler which one leads, all by the due clock."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from dispatcher.store.clock import bind
+
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import Connection
 
+    from dispatcher.store.clock import Now
+
 _HEARTBEAT = text("""
 INSERT INTO dispatcher.workers (id, host, pid, room, started_at, heartbeat_until)
-VALUES (:id, :host, :pid, :room, coalesce(CAST(:now AS timestamptz), statement_timestamp()),
-        coalesce(CAST(:now AS timestamptz), statement_timestamp()) + make_interval(secs => :term_s))
+VALUES (:id, :host, :pid, :room, dispatcher.due_time(CAST(:now AS timestamptz[])),
+        dispatcher.due_time(CAST(:now AS timestamptz[])) + make_interval(secs => :term_s))
 ON CONFLICT (id) DO UPDATE
 SET heartbeat_until = excluded.heartbeat_until, room = excluded.room, going = false
 """)
@@ -25,22 +29,22 @@ _RETIRE = text("DELETE FROM dispatcher.workers WHERE id = :id")
 
 _BURY = text("""
 DELETE FROM dispatcher.workers w
-WHERE w.heartbeat_until < coalesce(CAST(:now AS timestamptz), statement_timestamp()) - interval '1 hour'
+WHERE w.heartbeat_until < dispatcher.due_time(CAST(:now AS timestamptz[])) - interval '1 hour'
   AND NOT EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.state = 'in_flight' AND d.claimed_by = w.id)
 """)
 
 _LEAD = text("""
 INSERT INTO dispatcher.leader AS l (name, owner, term, expires_at)
 VALUES (:name, :owner, 1,
-        coalesce(CAST(:now AS timestamptz), statement_timestamp()) + make_interval(secs => :term_s))
+        dispatcher.due_time(CAST(:now AS timestamptz[])) + make_interval(secs => :term_s))
 ON CONFLICT (name) DO UPDATE
 SET owner = excluded.owner, expires_at = excluded.expires_at, term = l.term + (l.owner <> excluded.owner)::int
-WHERE l.owner = excluded.owner OR l.expires_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
+WHERE l.owner = excluded.owner OR l.expires_at <= dispatcher.due_time(CAST(:now AS timestamptz[]))
 RETURNING term
 """)
 
 _SERVER_CLOCK = text("""
-SELECT statement_timestamp(), extract(epoch FROM statement_timestamp() - pg_postmaster_start_time())::float8
+SELECT dispatcher.due_time(CAST(:now AS timestamptz[])), pg_postmaster_start_time()
 """)
 
 
@@ -52,14 +56,14 @@ def heartbeat(
     pid: int,
     room: int,
     term_s: float,
-    now: datetime | None = None,
+    now: Now = None,
 ) -> None:
     """Prolongs the life of the worker's claims to `term_s` seconds from now; the first one registers it.
 
     It may be rung again: one that the database took to be going may have stopped meanwhile.
     """
     connection.execute(
-        _HEARTBEAT, {"id": worker_id, "host": host, "pid": pid, "room": room, "term_s": term_s, "now": now}
+        _HEARTBEAT, {"id": worker_id, "host": host, "pid": pid, "room": room, "term_s": term_s, "now": bind(now)}
     )
 
 
@@ -68,24 +72,28 @@ def retire(connection: Connection, worker_id: UUID) -> None:
     connection.execute(_RETIRE, {"id": worker_id})
 
 
-def bury(connection: Connection, *, now: datetime | None = None) -> None:
+def bury(connection: Connection, *, now: Now = None) -> None:
     """Forgets workers that have been dead for an hour and hold no claim."""
-    connection.execute(_BURY, {"now": now})
+    connection.execute(_BURY, {"now": bind(now)})
 
 
-def lead(connection: Connection, name: str, owner: UUID, *, term_s: float, now: datetime | None = None) -> int | None:
+def lead(connection: Connection, name: str, owner: UUID, *, term_s: float, now: Now = None) -> int | None:
     """Takes or keeps the leadership of `name` for `term_s` seconds; its term, or None while another has it."""
-    return connection.execute(_LEAD, {"name": name, "owner": owner, "term_s": term_s, "now": now}).scalar_one_or_none()
+    return connection.execute(
+        _LEAD, {"name": name, "owner": owner, "term_s": term_s, "now": bind(now)}
+    ).scalar_one_or_none()
 
 
 @dataclass(frozen=True, slots=True)
 class ServerClock:
-    """The database's time, and the seconds since its server started: heartbeats cannot have been renewed before."""
+    """The due clock's time, and when the database's server started as its own clock said then: heartbeats cannot have
+    been renewed between two servers. The latter says only which server it is, since clocks may step.
+    """
 
     now: datetime
-    up_for_s: float
+    started_at: datetime
 
 
-def server_clock(connection: Connection) -> ServerClock:
+def server_clock(connection: Connection, *, now: Now = None) -> ServerClock:
     """Reads the clock by which claims live and die."""
-    return ServerClock(*connection.execute(_SERVER_CLOCK).one())
+    return ServerClock(*connection.execute(_SERVER_CLOCK, {"now": bind(now)}).one())

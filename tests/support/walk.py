@@ -28,6 +28,7 @@ from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
 from dispatcher.retry import RetrySchedule
 from dispatcher.signing import Keyring
 from dispatcher.store import counts, deliveries, endpoints, schedules, workers
+from dispatcher.store.clock import Now
 from dispatcher.wiring import prepare_database, profiles
 from tests.support.servers import fresh_database
 
@@ -118,14 +119,14 @@ def emit(
     return enqueue(connection, events, now=now)
 
 
-def add_worker(connection: Connection, *, now: datetime | None = NOW, term_s: float = 30.0, room: int = 1000) -> UUID:
+def add_worker(connection: Connection, *, now: Now = NOW, term_s: float = 30.0, room: int = 1000) -> UUID:
     worker_id = uuid7()
     workers.heartbeat(connection, worker_id, host="test", pid=1, room=room, term_s=term_s, now=now)
     return worker_id
 
 
 def claim(
-    connection: Connection, worker_id: UUID, *, now: datetime | None = NOW, room: int = 1000, batch: int = 300
+    connection: Connection, worker_id: UUID, *, now: Now = NOW, room: int = 1000, batch: int = 300
 ) -> list[Claim]:
     return deliveries.claim(connection, worker_id=worker_id, room=room, batch=batch, now=now).claims
 
@@ -184,9 +185,7 @@ def result(
     )
 
 
-def record(
-    connection: Connection, results: Sequence[Result], *, now: datetime | None = NOW, monotonic_s: float = 0.0
-) -> int:
+def record(connection: Connection, results: Sequence[Result], *, now: Now = NOW, monotonic_s: float = 0.0) -> int:
     return deliveries.record(connection, results, monotonic_s=monotonic_s, now=now)
 
 

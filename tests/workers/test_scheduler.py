@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -37,8 +37,11 @@ class Time:
         return self.at_s
 
 
-def server_up_for(seconds: float) -> Callable[[Any], workers.ServerClock]:
-    return lambda _: workers.ServerClock(datetime.now(UTC), seconds)
+STARTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def server_started_at(at: datetime) -> Callable[..., workers.ServerClock]:
+    return lambda *_, **__: workers.ServerClock(datetime.now(UTC), at)
 
 
 @pytest.fixture
@@ -52,11 +55,7 @@ def rung() -> list[int]:
 
 
 @pytest.fixture
-async def make_scheduler(
-    hot: AsyncEngine, rung: list[int], time: Time, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Scheduler]:
-    # The server of the tests has not been up for a whole term yet; a test of its own looks at that.
-    monkeypatch.setattr(workers, "server_clock", server_up_for(1e9))
+async def make_scheduler(hot: AsyncEngine, rung: list[int], time: Time) -> Callable[..., Scheduler]:
     return lambda ring=rung.append: Scheduler(
         hot, ring, term_s=TERM_S, clock=Clock(monotonic=time), broker="redis://cache/0"
     )
@@ -225,13 +224,20 @@ async def test_a_lost_connection_starts_the_term_anew(
     assert await scheduler.rescue() == 1
 
 
-async def test_a_server_that_started_less_than_a_term_ago_rescues_nobody(
+async def test_a_server_that_was_started_anew_rescues_nobody_for_a_term_whatever_its_clock_says(
     engine: Engine, scheduler: Scheduler, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lost_claim(engine)
+    """By its start, a clock that was set would make it look much older than a term, or not started yet."""
     time.at_s += TERM_S
-    monkeypatch.setattr(workers, "server_clock", server_up_for(TERM_S - 1))
+    monkeypatch.setattr(workers, "server_clock", server_started_at(STARTED_AT))
     assert await scheduler.rescue() == 0
+    lost_claim(engine)
+    monkeypatch.setattr(workers, "server_clock", server_started_at(STARTED_AT - timedelta(days=1)))
+    assert await scheduler.rescue() == 0
+    time.at_s += TERM_S - 1
+    assert await scheduler.rescue() == 0
+    time.at_s += 1
+    assert await scheduler.rescue() == 1
 
 
 async def test_a_database_that_stood_still_rescues_nobody_until_heartbeats_could_be_renewed(
@@ -241,13 +247,13 @@ async def test_a_database_that_stood_still_rescues_nobody_until_heartbeats_could
     lost_claim(engine)
     time.at_s += TERM_S
 
-    def stand_still(_: Any) -> workers.ServerClock:
+    def stand_still(*_: Any, **__: Any) -> workers.ServerClock:
         time.at_s += 60
-        return workers.ServerClock(datetime.now(UTC), 1e9)
+        return workers.ServerClock(datetime.now(UTC), STARTED_AT)
 
     monkeypatch.setattr(workers, "server_clock", stand_still)
     assert await scheduler.rescue() == 0
-    monkeypatch.setattr(workers, "server_clock", server_up_for(1e9))
+    monkeypatch.setattr(workers, "server_clock", server_started_at(STARTED_AT))
     assert await scheduler.rescue() == 0
     time.at_s += TERM_S
     assert await scheduler.rescue() == 1
@@ -276,7 +282,7 @@ async def test_partitions_that_cannot_be_made_hold_up_neither_rescue_nor_pruning
     def refuse(*_: Any) -> None:
         raise OperationalError("ATTACH", {}, Exception("canceling statement due to lock timeout"))
 
-    def note(_: Any) -> bool:
+    def note(_: Any, **__: Any) -> bool:
         pruned.set()
         return False
 
