@@ -12,6 +12,7 @@ come. A full Redis, for example, still serves the consumer, but takes no bell fr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from typing import TYPE_CHECKING, Final
@@ -149,7 +150,8 @@ async def _in_daemon_thread(call: Callable[[], None]) -> None:
             call()
         except Exception as raised:  # noqa: BLE001 - passed on
             error = raised
-        loop.call_soon_threadsafe(settle, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            loop.call_soon_threadsafe(settle, error)
 
     threading.Thread(target=run, name="dispatcher-broker", daemon=True).start()
     await done

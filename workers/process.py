@@ -202,12 +202,12 @@ def main(settings: Settings | None = None) -> None:
 
     # Celery warns of root because of pickled messages; ours are JSON, and the only task takes no argument.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    # Celery would raise the root logger's level to its own; with somebody listening it leaves logging alone.
-    # They would log each try to reach the broker, and tracebacks. The doorbell logs an outage once.
+    # These would log each try to reach the broker, and tracebacks. The doorbell logs an outage once.
     for name in ("consumer.consumer", "loops", "request"):
         logging.getLogger(f"celery.worker.{name}").setLevel(logging.CRITICAL + 1)
-    worker_ready.connect(note_hub, weak=False)
+    # Celery would raise the root logger's level to its own; with somebody listening it leaves logging alone.
     setup_logging.connect(_keep_logging, weak=False)
+    worker_ready.connect(note_hub, weak=False)
     # The task may be waiting for room: it must return before Celery's own shutdown goes on.
     worker_shutting_down.connect(halt, weak=False)
     try:

@@ -59,5 +59,5 @@ def test_workers_go_on_without_rabbitmq_and_use_it_when_it_is_back(system: Syste
     until(usable, "the worker uses it again")
     deliver(system)
     assert system.stack.supervisor.children["worker-1"].pid == pid
-    assert 2 <= len(lines(system, "broker.unusable")) <= 3
+    assert len(lines(system, "broker.unusable")) >= 2
     assert not any("process.exited" in line or "Traceback" in line for line in system.lines), system.lines

@@ -167,3 +167,22 @@ async def test_a_try_without_an_end_is_a_failed_one(
     await doorbell.look()
     let_go.set()
     assert said(caplog) == ["broker.unusable broker=redis://cache:6379/0 error=TimeoutError"]
+
+
+def test_a_try_that_ends_after_the_event_loop_was_closed_harms_nobody() -> None:
+    """Pytest fails a test for what a thread raises."""
+    let_go = threading.Event()
+
+    def wait() -> None:
+        let_go.wait()
+
+    async def give_up() -> None:
+        trying = asyncio.create_task(module._in_daemon_thread(wait))
+        await asyncio.sleep(0)
+        trying.cancel()
+
+    asyncio.run(give_up())
+    let_go.set()
+    for thread in threading.enumerate():
+        if thread.name == "dispatcher-broker":
+            thread.join()
