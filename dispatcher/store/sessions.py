@@ -84,6 +84,8 @@ def set_up(engine: Engine, **values: str) -> None:
             if is_pooled:
                 driver.prepare_threshold = None
                 record.info[_BEGIN] = _begin(wanted)
+                if not event.contains(engine, "begin", begin):  # an engine with a listener takes longer for everything
+                    event.listen(engine, "begin", begin)
                 return
             if wanted:
                 cursor.execute(_set("SET", wanted))
@@ -97,7 +99,6 @@ def set_up(engine: Engine, **values: str) -> None:
 
     # Before SQLAlchemy's own statements, which read the isolation level and may be cancelled by a time-out.
     event.listen(engine, "connect", prepare, insert=True)
-    event.listen(engine, "begin", begin)
 
 
 def is_pooled(connection: Connection) -> bool:
