@@ -55,7 +55,8 @@ WHERE r.replay_id = :replay_id AND r.state = 'running'
        OR (coalesce(f.n, 0) < :depth AND coalesce(f.since >= clock.due - make_interval(secs => :stuck_s), true)
            AND (CAST(:rate AS float8) IS NULL
                 OR greatest(r.stepped_at, CAST(:resumed_at AS timestamptz))
-                   + make_interval(secs => 1 / CAST(:rate AS float8)) <= clock.now)
+                   + make_interval(secs => 1 / CAST(:rate AS float8)) <= clock.now
+                OR greatest(r.stepped_at, CAST(:resumed_at AS timestamptz)) > clock.now)  -- the clock was set back
            AND ({_HELD}) IS NULL))
 ORDER BY r.looked_at, r.endpoint_id LIMIT :most
 """)

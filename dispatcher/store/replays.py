@@ -46,7 +46,8 @@ _NEXT = text(f"""{_REPLAY}, clock.now,
 FROM dispatcher.replays,
      (SELECT coalesce(CAST(:now AS timestamptz), statement_timestamp()) AS now) clock
 WHERE state = 'running' AND id <> ALL (CAST(:but AS uuid[]))
-  AND (rate IS NULL OR coalesce(stepped_at, created_at) + make_interval(secs => 1 / CAST(rate AS float8)) <= clock.now)
+  AND (rate IS NULL OR coalesce(stepped_at, created_at) + make_interval(secs => 1 / CAST(rate AS float8)) <= clock.now
+       OR coalesce(stepped_at, created_at) > clock.now)  -- the clock was set back
 ORDER BY coalesce(looked_at, created_at), id LIMIT 1
 FOR UPDATE OF replays SKIP LOCKED
 """)

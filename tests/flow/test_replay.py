@@ -287,6 +287,16 @@ def test_a_slow_rate_makes_one_at_its_time(engine: Engine, exhausted: UUID) -> N
     assert steps(engine, at + timedelta(hours=1)) == [1]
 
 
+def test_a_clock_that_was_set_back_holds_up_no_replay_with_a_rate(engine: Engine, exhausted: UUID) -> None:
+    at = datetime.now(UTC)
+    set_back = at - timedelta(hours=1)
+    with engine.begin() as connection:
+        start(connection, rate=1.0, now=at)
+    assert steps(engine, set_back) == [1]
+    assert steps(engine, set_back + timedelta(seconds=0.5)) == []
+    assert steps(engine, set_back + timedelta(seconds=1)) == [1]
+
+
 def test_a_paused_replay_rests_and_its_rest_does_not_count_for_its_rate(engine: Engine, exhausted: UUID) -> None:
     at = datetime.now(UTC)
     with engine.begin() as connection:
