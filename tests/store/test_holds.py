@@ -258,3 +258,27 @@ def test_an_answer_that_disables_is_in_the_audit_log_once(engine: Engine) -> Non
         walk.record(connection, [walk.result(claim, stop, gone, worker_id=worker_id) for claim in claims])
         (entry,) = walk.rows(connection, "SELECT after FROM dispatcher.audit_log WHERE actor = 'worker'")
         assert entry.after == {"status": "disabled", "status_reason": "gone 410"}
+
+
+def test_in_order_is_by_ids_and_what_is_committed_late_comes_late(engine: Engine) -> None:
+    """Two producers at once: ids are made as they emit, and nobody waits for what is not committed. So the receiver
+    sees the second one first. What is emitted after both are committed comes after both.
+    """
+    with engine.begin() as connection:
+        walk.add_endpoint(connection, ordered=True)
+        worker_id = walk.add_worker(connection, now=None)
+
+    def deliver_next() -> UUID:
+        with engine.begin() as connection:
+            (claim,) = walk.claim(connection, worker_id, now=None)
+            walk.record(connection, [walk.result(claim)], now=None)
+        return claim.event.id
+
+    with engine.begin() as slow:
+        first = walk.emit(slow, now=None)[0].id
+        with engine.begin() as fast:
+            second = walk.emit(fast, now=None)[0].id
+        assert deliver_next() == second
+    with engine.begin() as connection:
+        third = walk.emit(connection, now=None)[0].id
+    assert [deliver_next(), deliver_next()] == [first, third]
