@@ -38,22 +38,30 @@ log = logging.getLogger(__name__)
 
 USER_AGENT: Final = f"dispatcher/{__version__}".encode()
 
-PLANS: Final = " ".join(
-    f"-c {setting}"
-    for setting in (
-        "plan_cache_mode=force_generic_plan",
-        "enable_seqscan=off",
-        "enable_bitmapscan=off",
-        "enable_memoize=off",
-        "enable_hashjoin=off",
-        "enable_mergejoin=off",
-        "enable_sort=off",
-        "jit=off",
-    )
-)
+PINNED: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_memoize": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_sort": "off",
+    "jit": "off",
+}
 """For the hot path's few statements: planned once a connection, and by index whatever the statistics say, since a
 plan made while the tables are empty would otherwise scan them when they are full. By plain index scans, whose order
-lets a LIMIT stop early: a bitmap of all that is due is as large as the backlog, and so is what a sort of it reads."""
+lets a LIMIT stop early: a bitmap of all that is due is as large as the backlog, and so is what a sort of it reads.
+
+The order of a loop still follows the statistics of the moment: what a statement must do for that is said in
+`dispatcher.store.deliveries`, and tests/store/test_bounds.py tries every statement."""
+
+MADE_ANEW: Final = {"plan_cache_mode": "force_custom_plan"}
+"""For all other statements: planned each time, for the values and the sizes of the tables at that time. A plan that is
+kept may have been made while the tables were empty."""
+
+
+PLANS: Final = sessions.as_options(PINNED)
+"""`PINNED` as connection options."""
 
 LIMITS: Final = "-c idle_in_transaction_session_timeout=10s"
 """A worker that hangs or is cut off between two statements of a claim would keep its lanes locked for everybody."""
@@ -104,7 +112,7 @@ def engine(settings: Settings) -> Engine:
     """For the command line: synchronous, planned freely; also through a pooler."""
     url = _database_url(settings)
     built = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=addresses.connect_timeout(url))
-    sessions.set_up(built)
+    sessions.set_up(built, **MADE_ANEW)
     return built
 
 
@@ -112,7 +120,7 @@ def direct_engine(settings: Settings) -> Engine:
     """For what may not go through a pooler: synchronous. Raises ConfigurationError where it would, as it is made."""
     url = _direct_database_url(settings)
     built = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=addresses.connect_timeout(url))
-    sessions.set_up(built)
+    sessions.set_up(built, **MADE_ANEW)
     try:
         with built.connect() as connection:
             refuse_pooler(connection, settings)
@@ -139,8 +147,11 @@ API_STATEMENT_S: Final = 15.0
 """How long a statement of the API may run: its caller is answered soon after (`dispatcher.api.context.STALLED_S`)."""
 
 
-def api_engine(settings: Settings, *, connections: int) -> AsyncEngine:
-    """For the API: asynchronous, planned freely; so many requests at once reach the database, the others wait.
+def api_engine(settings: Settings, *, connections: int, pinned: bool = False) -> AsyncEngine:
+    """For the API: asynchronous; so many requests at once reach the database, the others wait.
+
+    Statements are planned each time or, with `pinned`, once a connection and by index, as workers' are: for events and
+    keys, where planning each time would cost as much as the statement.
 
     A request waits 5 s for a lock, such as an idempotency key that a producer's open transaction holds; then it gets a
     503 rather than keep its connection from others.
@@ -154,14 +165,19 @@ def api_engine(settings: Settings, *, connections: int) -> AsyncEngine:
         pool_timeout=API_POOL_S,
         connect_args=addresses.connect_timeout(url),
     )
-    sessions.set_up(built.sync_engine, lock_timeout="5s", statement_timeout=f"{API_STATEMENT_S:g}s")
+    plans = PINNED if pinned else MADE_ANEW
+    sessions.set_up(built.sync_engine, **plans, lock_timeout="5s", statement_timeout=f"{API_STATEMENT_S:g}s")
     return built
 
 
-def hot_engine(settings: Settings, *, connections: int) -> AsyncEngine:
-    """For workers and the scheduler: asynchronous, prepared statements, plans pinned to the indexes; past a pooler."""
+def hot_engine(settings: Settings, *, connections: int, statement_timeout_s: float = 0) -> AsyncEngine:
+    """For workers and the scheduler: asynchronous, prepared statements, plans pinned to the indexes; past a pooler.
+
+    No statement may take longer than `statement_timeout_s`; 0: there is no limit.
+    """
     url = _direct_database_url(settings)
-    options = f"{sessions.as_options(sessions.NEUTRAL)} {PLANS} {LIMITS}"  # of a name that comes twice, the last holds
+    limits = f"{LIMITS} -c statement_timeout={round(statement_timeout_s * 1000)}"
+    options = f"{sessions.as_options(sessions.NEUTRAL)} {PLANS} {limits}"  # of a name that comes twice, the last holds
     built = create_async_engine(
         url,
         hide_parameters=True,

@@ -1,4 +1,4 @@
-"""The scheduler process: rings a bell for each batch that is due; one of the schedulers also keeps house.
+"""The scheduler process: rings a bell for each batch that is due; one of the schedulers has other duties too.
 
 It holds no state that matters: what is due stands in the database, and every duty may be done twice.
 """
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import redis.asyncio
 import uvloop
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from dispatcher import config, pulse, telemetry, wiring
 from dispatcher.clock import SYSTEM
@@ -28,12 +30,12 @@ from dispatcher.wakeup import CHANNEL, broker_name, redis_url
 from workers.app import Bell, make_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from dispatcher.clock import Clock
     from dispatcher.config import Settings
@@ -57,13 +59,31 @@ five seconds kept a core busy for 100 to 300 ms: the 99th percentile beside dead
 FOLD_REST_S: Final = 1.0  # at most, after a step: the server ends whoever idles in a transaction (`wiring.LIMITS`)
 COMPLAIN_EVERY_S: Final = 5.0  # while the database is away every tick fails, four times a second
 LEADER_TERM_S: Final = 10.0
-CONNECTIONS: Final = 5
-"""One for each of the things that it keeps doing."""
+RESCUE_TIMEOUT_S: Final = 10.0
+"""Of each statement by which the lead is kept, the dead are found and their claims taken back: each reads no more than
+its batch. The next try is a second away."""
+
+RESCUE_LOCK_S: Final = 2.0
+"""How long such a statement waits for a lock."""
+
+DUTY_TIMEOUT_S: Final = 60.0
+"""Of each statement of the other duties but retention: a batch takes milliseconds."""
+
+RETAIN_TIMEOUT_S: Final = 3600.0
+"""Of each statement of retention, which copies a day's partition. No statement of the scheduler may take longer."""
+
+CONNECTIONS: Final = 8
+"""One for each of the things that it keeps doing, so that none waits for another: see `Scheduler.run`."""
 
 REPLAY_EVERY_S: Final = (0.05, 1.0)
 """The pause between two rounds of replays: the shorter while one runs."""
 
 _T = TypeVar("_T")
+
+_LIMIT: Final = text("""
+SELECT set_config('statement_timeout', CAST(:statement AS text), true),
+       set_config('lock_timeout', CAST(:lock AS text), true)
+""")
 
 _log = logging.getLogger(__name__)
 
@@ -110,11 +130,14 @@ class Scheduler:
         self._woken.set()
 
     async def run(self) -> None:
-        """Ticks and keeps house until `stop`."""
+        """Ticks and does its duties until `stop`, each in a task and on a connection of its own."""
         _log.info("scheduler.started scheduler=%s", self.id)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_ticking())
-            group.create_task(self._keep_house())
+            group.create_task(self._keep_rescuing())
+            group.create_task(self._keep_partitions())
+            group.create_task(self._keep_erasing())
+            group.create_task(self._keep_pruning())
             group.create_task(self._keep_folding())
             group.create_task(self._keep_replaying())
             group.create_task(self._keep_retaining())
@@ -175,47 +198,69 @@ class Scheduler:
         async with self._engine.begin() as connection:
             await connection.run_sync(self._due_clock.sample)
 
-    async def _keep_house(self) -> None:
-        pruned_at_s = float("-inf")
-        more = False
+    @contextlib.asynccontextmanager
+    async def _transaction(self, timeout_s: float, *, lock_s: float | None = None) -> AsyncIterator[AsyncConnection]:
+        """A transaction whose statements end after so long: one that is stuck keeps its locks, and vacuum waiting, no
+        longer than that. `lock_s` is how long they wait for a lock, if not as long.
+        """
+        async with self._engine.begin() as connection:
+            limits = {"statement": round(timeout_s * 1000), "lock": round((lock_s or timeout_s) * 1000)}
+            await connection.execute(_LIMIT, limits)
+            yield connection
+
+    async def _keep_rescuing(self) -> None:
+        """Keeps the lead, and rescues while it has it."""
         while not self._stopping.is_set():
+            began_s = self._clock.monotonic()
             try:
                 if await self._lead():
                     await self.rescue()
                     await self._repair()
-                    if self._clock.monotonic() - pruned_at_s >= PRUNE_EVERY_S:
-                        pruned_at_s = self._clock.monotonic()
-                        await self._make_partitions()
-                        more = True
-                    await self._erase()
-                    if more:
-                        more = await self._prune()
             except SQLAlchemyError as error:
-                self._connected_since_s = self._clock.monotonic()
+                # That a lock was not to be had says nothing of heartbeats.
+                if not isinstance(getattr(error, "orig", None), LockNotAvailable) or self._stood_still(began_s):
+                    self._connected_since_s = self._clock.monotonic()
                 _log.warning("rescue.failed error=%s", telemetry.one_line(error))
             await self._stops_within(RESCUE_EVERY_S)
 
     async def _repair(self) -> None:
         """Repairs what was accepted between a step and its notice, by transactions that committed later."""
         if self._due_clock.has_stepped:
-            async with self._engine.begin() as connection:
+            async with self._transaction(RESCUE_TIMEOUT_S, lock_s=RESCUE_LOCK_S) as connection:
                 await connection.run_sync(due_clock.repair)
 
+    async def _keep_doing(self, name: str, duty: Callable[[], Awaitable[object]], *, every_s: float) -> None:
+        """Does its duty over and over while this scheduler leads; what fails is logged and done again."""
+        done_at_s = float("-inf")
+        while not self._stopping.is_set():
+            now_s = self._clock.monotonic()
+            if now_s < self._leads_until_s and now_s - done_at_s >= every_s:
+                done_at_s = now_s
+                try:
+                    await duty()
+                except SQLAlchemyError as error:  # such as a lock that was not to be had
+                    _log.warning("duty.failed duty=%s error=%s", name, telemetry.one_line(error))
+            await self._stops_within(RESCUE_EVERY_S)
+
+    async def _keep_partitions(self) -> None:
+        await self._keep_doing("partitions", self._make_partitions, every_s=PRUNE_EVERY_S)
+
+    async def _keep_erasing(self) -> None:
+        await self._keep_doing("erase", self._erase, every_s=0.0)
+
+    async def _keep_pruning(self) -> None:
+        await self._keep_doing("prune", self._prune, every_s=PRUNE_EVERY_S)
+
     async def _make_partitions(self) -> None:
-        """A lock that was not to be had is tried for again in a minute; it says nothing of heartbeats."""
-        try:
-            async with self._engine.begin() as connection:
-                missing = await connection.run_sync(partitions.missing)
-            for partition in missing:
-                async with self._engine.begin() as connection:
-                    await connection.run_sync(prune.make_partition, partition)
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            _log.warning("rescue.failed error=%s", telemetry.one_line(error))
+        """A partition is a transaction of its own: it holds one lock while it waits for none."""
+        async with self._transaction(DUTY_TIMEOUT_S) as connection:
+            missing = await connection.run_sync(partitions.missing)
+        for partition in missing:
+            async with self._transaction(DUTY_TIMEOUT_S) as connection:
+                await connection.run_sync(prune.make_partition, partition)
 
     async def _keep_retaining(self) -> None:
-        """Apart from the house, which must not wait: to rewrite a large day's partition may take minutes."""
+        """To rewrite a large day's partition may take minutes."""
         while not await self._stops_within(PRUNE_EVERY_S):
             if self._clock.monotonic() >= self._leads_until_s:
                 continue
@@ -226,7 +271,7 @@ class Scheduler:
 
     async def retain(self) -> None:
         """One step: a day dropped, or a partition rewritten. Two schedulers that do so wait for one another's locks."""
-        async with self._engine.begin() as connection:
+        async with self._transaction(RETAIN_TIMEOUT_S) as connection:
             done = await connection.run_sync(partial(retention.step, policy=self._policy, now=self._kept_from()))
         for one in done:
             _log.info("retention.done partition=%s action=%r", one.partition.name, one.action)
@@ -245,32 +290,31 @@ class Scheduler:
         return True
 
     async def _erase(self) -> None:
-        """Erases for a second at most: whoever is to be rescued waits."""
-        until_s = self._clock.monotonic() + RESCUE_EVERY_S
-        while not self._stopping.is_set() and self._clock.monotonic() < until_s:
-            async with self._engine.begin() as connection:
+        """Erases while there is something to be erased now, and this scheduler leads."""
+        while self._leads():
+            async with self._transaction(DUTY_TIMEOUT_S) as connection:
                 if await connection.run_sync(erase.step) is None:
                     return
 
-    async def _prune(self) -> bool:
-        """Prunes for a second at most, since whoever is to be rescued waits; whether more is left."""
-        until_s = self._clock.monotonic() + RESCUE_EVERY_S
-        more = True
-        while more and not self._stopping.is_set() and self._clock.monotonic() < until_s:
-            async with self._engine.begin() as connection:
-                more = await connection.run_sync(partial(prune.prune, bounds=self._due_clock.bounds))
-            async with self._engine.begin() as connection:
-                more = (
-                    await connection.run_sync(partial(retention.sweep, policy=self._policy, now=self._kept_from()))
-                    or more
-                )
-        return more
+    async def _prune(self) -> None:
+        """Prunes until nothing is left, while this scheduler leads."""
+        after, more = prune.FIRST, True
+        while more and self._leads():
+            async with self._transaction(DUTY_TIMEOUT_S) as connection:
+                pruned = await connection.run_sync(partial(prune.prune, after=after, bounds=self._due_clock.bounds))
+            async with self._transaction(DUTY_TIMEOUT_S) as connection:
+                swept = await connection.run_sync(partial(retention.sweep, policy=self._policy, now=self._kept_from()))
+            after, more = pruned.after, pruned.more or swept
+
+    def _leads(self) -> bool:
+        """Whether this scheduler goes on and has the lead, as far as its own clock knows."""
+        return not self._stopping.is_set() and self._clock.monotonic() < self._leads_until_s
 
     async def _lead(self) -> bool:
         if self._due_clock.bounds is None:
             await self._read_clock()
         asked_at_s = self._clock.monotonic()
-        async with self._engine.begin() as connection:
+        async with self._transaction(RESCUE_TIMEOUT_S, lock_s=RESCUE_LOCK_S) as connection:
             term = await connection.run_sync(
                 partial(
                     workers.lead,
@@ -292,7 +336,7 @@ class Scheduler:
             return 0
         rescued = 0
         while not self._stopping.is_set():
-            async with self._engine.begin() as connection:
+            async with self._transaction(RESCUE_TIMEOUT_S, lock_s=RESCUE_LOCK_S) as connection:
                 batch = await connection.run_sync(self._rescue_on)
             rescued += batch
             if batch == 0:
@@ -328,7 +372,7 @@ class Scheduler:
         return True
 
     async def _keep_folding(self) -> None:
-        """Apart from the house, which must not wait: a fold takes its time, so that deliveries do not wait for it."""
+        """A fold takes its time, so that deliveries do not wait for it."""
         while not await self._stops_within(FOLD_EVERY_S):
             if self._clock.monotonic() >= self._leads_until_s:
                 continue
@@ -342,7 +386,7 @@ class Scheduler:
     async def _fold(self, *, paced: bool) -> bool:
         """Folds a batch of tallies into counts, by steps, with pauses or at once; whether more may be left."""
         taken = counts.Taken()
-        async with self._engine.begin() as connection:
+        async with self._transaction(DUTY_TIMEOUT_S) as connection:
 
             async def step(statement: Callable[[Connection], _T]) -> _T:
                 began_s = self._clock.monotonic()
@@ -366,7 +410,7 @@ class Scheduler:
                 pause_s = REPLAY_EVERY_S[0] if await self.replay() else REPLAY_EVERY_S[1]
             except SQLAlchemyError as error:
                 pause_s = REPLAY_EVERY_S[1]
-                _log.warning("rescue.failed error=%s", telemetry.one_line(error))
+                _log.warning("duty.failed duty=replay error=%s", telemetry.one_line(error))
 
     async def replay(self) -> bool:
         """Replays, or cancels, for a second at most, while it has the lead; whether any is left that runs.
@@ -377,7 +421,7 @@ class Scheduler:
         until_s = self._clock.monotonic() + RESCUE_EVERY_S
         resting: list[UUID] = []
         while not self._stopping.is_set() and self._clock.monotonic() < min(until_s, self._leads_until_s):
-            async with self._engine.begin() as connection:
+            async with self._transaction(DUTY_TIMEOUT_S) as connection:
                 done = await connection.run_sync(partial(replay.take_turn, but=tuple(resting), clock=self._clock))
                 if done is None:
                     return bool(resting) or await connection.run_sync(replays.runs)
@@ -409,7 +453,7 @@ async def _main(settings: Settings, pulse_pipe: str | None) -> None:
     pulse.start(pulse_pipe)
     url = wiring.broker_url(settings)
     scheduler = Scheduler(
-        wiring.hot_engine(settings, connections=CONNECTIONS),
+        wiring.hot_engine(settings, connections=CONNECTIONS, statement_timeout_s=RETAIN_TIMEOUT_S),
         Bell(make_app(url)),
         term_s=settings.worker_term_s,
         policy=wiring.retention_policy(settings),

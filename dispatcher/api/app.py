@@ -106,8 +106,8 @@ def make_app(settings: Settings, *, command_line_key: str | None = None, prepare
         app.state.context = context = Context(
             settings=settings,
             engine=wiring.api_engine(settings, connections=CONNECTIONS),
-            ingest_engine=wiring.api_engine(settings, connections=ingest.MOST),
-            lookups=wiring.api_engine(settings, connections=LOOKUP_CONNECTIONS),
+            ingest_engine=wiring.api_engine(settings, connections=ingest.MOST, pinned=True),
+            lookups=wiring.api_engine(settings, connections=LOOKUP_CONNECTIONS, pinned=True),
             keyring=register.keyring,
             clock=register.clock,
             profiles=register.profiles,

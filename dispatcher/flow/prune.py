@@ -4,7 +4,9 @@ signatures, previews, workers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 from dispatcher.store import counts, deliveries, events, idempotency, partitions, previews, tenants, workers
 
@@ -16,6 +18,20 @@ if TYPE_CHECKING:
     from dispatcher.store.clock import Bounds, Now
     from dispatcher.store.partitions import DayPartition
 
+FIRST: Final = UUID(int=0)
+"""Before the first endpoint."""
+
+ENDPOINTS: Final = 5_000
+"""How many endpoints one round looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """Whether more may be left, and behind which endpoint the next round is to go on."""
+
+    more: bool
+    after: UUID
+
 
 def make_partition(connection: Connection, partition: DayPartition) -> None:
     """Makes a partition of next week, in a transaction of its own: attaching it locks a default partition, so it
@@ -26,17 +42,22 @@ def make_partition(connection: Connection, partition: DayPartition) -> None:
 
 
 def prune(
-    connection: Connection, *, batch: int = 1000, now: datetime | None = None, bounds: Bounds | None = None
-) -> bool:
-    """One round, bounded by `batch` rows of each kind; whether some kind had that many, so that more may be left.
+    connection: Connection,
+    *,
+    after: UUID = FIRST,
+    endpoints: int = ENDPOINTS,
+    batch: int = 1000,
+    now: datetime | None = None,
+    bounds: Bounds | None = None,
+) -> Pruned:
+    """One round, bounded by `batch` rows of each kind, and by so many endpoints, those behind `after`.
 
-    `bounds` are those of the due clock, by which deliveries and events' keys expire and workers are dead.
+    More may be left where some kind had that many rows, or there are more endpoints. `bounds` are those of the due
+    clock, by which deliveries and events' keys expire and workers are dead.
     """
     due_now: Now = now or bounds
-    pruned = (
+    most = max(
         deliveries.expire(connection, batch=batch, now=due_now),
-        deliveries.cancel_deleted(connection, batch=batch, now=due_now),
-        deliveries.set_order(connection, batch=batch),
         events.forget(connection, batch=batch, now=due_now),
         idempotency.forget(connection, batch=batch, now=now),
         tenants.forget_signatures(connection, batch=batch, now=now),
@@ -44,4 +65,7 @@ def prune(
         counts.forget(connection, batch=batch, now=now),
     )
     workers.bury(connection, now=due_now)
-    return max(pruned) >= batch
+    swept = deliveries.sweep(connection, after=after, endpoints=endpoints, batch=batch, now=due_now)
+    if swept.most >= batch:
+        return Pruned(more=True, after=after)
+    return Pruned(more=most >= batch or swept.last is not None, after=swept.last or FIRST)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import orjson
 from sqlalchemy import text
 
+from dispatcher.store import limits
 from dispatcher.store.rows import to_json
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _EXPANDED: Final = """json_to_recordset(t.body)
 _TAKE = text(f"""
 WITH taken AS (
     DELETE FROM dispatcher.tallies
-    WHERE id IN (SELECT id FROM dispatcher.tallies ORDER BY id LIMIT :batch FOR UPDATE SKIP LOCKED)
+    WHERE id = ANY (ARRAY(SELECT id FROM dispatcher.tallies ORDER BY id LIMIT :batch FOR UPDATE SKIP LOCKED))
     RETURNING at, body
 ), finest AS (
     SELECT x.endpoint_id, date_bin('5 minutes', t.at, {_EPOCH}) AS since, x.event_type, x.kind, x.what, x.size,
@@ -124,12 +125,6 @@ _KEYS: Final[dict[By, str]] = {
 # For this transaction: a million counts are hashed by what they are, and neither sorted nor worth compiling for.
 _HASHED = text("""
 SELECT set_config('enable_sort', 'off', true), set_config('jit', 'off', true), set_config('work_mem', '32MB', true)
-""")
-
-# As workers' connections plan (`wiring.PLANS`), for this transaction: by index whatever the statistics say.
-_PLAN = text("""
-SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-       set_config('enable_sort', 'off', true), set_config('jit', 'off', true)
 """)
 
 # Each endpoint that has any has an equal share of what may be read, so that the backlog of one hides no other's; what
@@ -303,7 +298,7 @@ def backlog(connection: Connection, scope: Scope, *, by: By, most: int = MOST) -
 
     By the indexes deliveries_due and deliveries_claimed. Pins the plans of its transaction, so it comes last there.
     """
-    connection.execute(_PLAN)
+    limits.pin_plans(connection)
     statement = _waiting(_shape(scope), scope.event_type is not None, by)
     total, groups = Backlog(), {}
     for of_key, key, *values in connection.execute(statement, {"most": most} | _values(scope)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, assert_never
+from uuid import UUID
 
 from sqlalchemy import text
 
@@ -21,9 +22,8 @@ from dispatcher.store.rows import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from uuid import UUID
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, TextClause
 
     from dispatcher.model.delivery import Result
     from dispatcher.store.clock import Now
@@ -387,7 +387,7 @@ _HURRY = text("""
 WITH hurried AS (
     UPDATE dispatcher.deliveries d
     SET due_at = dispatcher.due_time(CAST(:now AS timestamptz[]))
-    WHERE d.id = :id AND d.state = 'waiting'
+    WHERE d.id = :id AND d.state <> 'in_flight'
     RETURNING d.endpoint_id, d.due_at
 ), woken AS (
     INSERT INTO dispatcher.wakes (endpoint_id, due_at) SELECT endpoint_id, due_at FROM hurried
@@ -395,13 +395,16 @@ WITH hurried AS (
 SELECT count(*) FROM hurried
 """)
 
+# The ids are an array that is made once, and found by the primary key: as `d.id IN (SELECT … LIMIT)`, a plan that was
+# made on empty tables went through all deliveries and ran the sub-select anew for each of them (measured: 162 s on
+# 2,000,000 that waited, until it was cancelled). States are checked by `<>`, and keys compared, as in _CLAIM.
 _MOVE = (
     """
 WITH clock AS MATERIALIZED (
     SELECT now, now - dispatcher.clock_correction() AS wall FROM dispatcher.due_time(CAST(:now AS timestamptz[])) now
 ), gone AS (
     DELETE FROM dispatcher.deliveries d
-    WHERE d.id IN ({which}) AND d.state = 'waiting'
+    WHERE d.id = ANY (ARRAY({which})) AND d.state <> 'in_flight'
     RETURNING d.*
 ), tallied AS (
 """
@@ -423,7 +426,7 @@ RETURNING id
 """
 )
 
-_CANCEL = text(_MOVE.format(which=":id"))
+_CANCEL = text(_MOVE.format(which="SELECT CAST(:id AS uuid)"))
 
 _CANCEL_CHOSEN = text(
     _MOVE.format(which="SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json))")
@@ -436,55 +439,64 @@ _CANCEL_ALL_OF = text(
     )
 )
 
-_CANCEL_DELETED = text(
-    _MOVE.format(
-        which="""
-        SELECT w.id FROM dispatcher.endpoints e
-        JOIN dispatcher.deliveries w ON w.endpoint_id = e.id AND w.state = 'waiting'
-        WHERE e.status = 'deleted' LIMIT :batch"""
-    )
-)
+# What follows goes along the endpoints, a span of ids at a time (`:after` to `:until`), and has one look into
+# deliveries_due for each. LIMIT keeps the look inside, where a join could begin with all that waits; OFFSET 0 keeps the
+# span by the primary key, where a status could be a reason to read all endpoints by the index endpoints_tenant.
+_SPAN = text("""
+SELECT id FROM dispatcher.endpoints WHERE id > :after ORDER BY id LIMIT 1 OFFSET :most - 1
+""")
 
-_EXPIRE_HELD = text(
-    _MOVE.format(
-        which="""
-        SELECT w.id FROM dispatcher.endpoints e
-        JOIN dispatcher.deliveries w ON w.endpoint_id = e.id AND w.state = 'waiting'
-        WHERE e.status = 'disabled' AND w.expires_at IS NULL
-          AND w.due_at <= dispatcher.due_time(CAST(:now AS timestamptz[])) - interval '7 days'
-        LIMIT :batch"""
-    )
-)
+_OF_SPAN: Final = """
+SELECT w.id FROM (SELECT * FROM dispatcher.endpoints WHERE id > :after AND id <= :until OFFSET 0) e
+CROSS JOIN LATERAL (
+    SELECT d.id FROM dispatcher.deliveries d WHERE d.endpoint_id = e.id AND d.state = 'waiting' {which} LIMIT :batch
+) w
+WHERE {of}
+LIMIT :batch
+"""
+
+_HELD_TOO_LONG: Final = """
+AND d.due_at <= dispatcher.due_time(CAST(:now AS timestamptz[])) - interval '7 days'
+AND d.expires_at IS NULL
+"""
+
+_CANCEL_DELETED = text(_MOVE.format(which=_OF_SPAN.format(which="", of="e.status = 'deleted'")))
+
+_EXPIRE_HELD = text(_MOVE.format(which=_OF_SPAN.format(which=_HELD_TOO_LONG, of="e.status = 'disabled'")))
 
 _EXPIRE_PAUSED = text(
     _MOVE.format(
-        which="""
-        SELECT w.id FROM dispatcher.endpoints e
-        JOIN dispatcher.deliveries w ON w.endpoint_id = e.id AND w.state = 'waiting'
-        WHERE EXISTS (SELECT FROM dispatcher.pauses)  -- once, before anything is read
-          AND w.expires_at IS NULL
-          AND w.due_at <= dispatcher.due_time(CAST(:now AS timestamptz[])) - interval '7 days'
+        which=_OF_SPAN.format(
+            which=_HELD_TOO_LONG
+            + """
           AND EXISTS (SELECT FROM dispatcher.pauses p
                       WHERE (p.tenant_id IS NULL OR p.tenant_id = e.tenant_id)
                         AND (p.endpoint_id IS NULL OR p.endpoint_id = e.id)
-                        AND (p.type_pattern IS NULL OR w.event_type LIKE p.type_pattern))
-        LIMIT :batch"""
+                        AND (p.type_pattern IS NULL OR d.event_type LIKE p.type_pattern) OFFSET 0)""",
+            of="EXISTS (SELECT FROM dispatcher.pauses)",  # once, before anything is read
+        )
     )
 )
 
+# Looks at those that are due first: what has no order yet was accepted as the endpoint became ordered, before what has
+# one, and whatever is due before it goes.
 _SET_ORDER = text("""
 UPDATE dispatcher.deliveries d SET ordered = true
-FROM (SELECT w.id FROM dispatcher.endpoints e
-      JOIN dispatcher.deliveries w ON w.endpoint_id = e.id AND w.state = 'waiting' AND NOT w.ordered
-      WHERE e.ordered LIMIT :batch) x
-WHERE d.id = x.id
+WHERE NOT d.ordered AND d.id = ANY (ARRAY(
+    SELECT w.id FROM (SELECT * FROM dispatcher.endpoints WHERE id > :after AND id <= :until OFFSET 0) e
+    CROSS JOIN LATERAL (
+        SELECT d.id, d.ordered FROM dispatcher.deliveries d WHERE d.endpoint_id = e.id AND d.state = 'waiting'
+        ORDER BY d.due_at LIMIT :batch
+    ) w
+    WHERE e.ordered AND NOT w.ordered
+    LIMIT :batch))
 """)
 
 _EXPIRE = text(
     _MOVE.format(
         which="""
         SELECT w.id FROM dispatcher.deliveries w
-        WHERE w.state = 'waiting' AND w.expires_at <= dispatcher.due_time(CAST(:now AS timestamptz[]))
+        WHERE w.state <> 'in_flight' AND w.expires_at <= dispatcher.due_time(CAST(:now AS timestamptz[]))
         LIMIT :batch"""
     )
 )
@@ -791,37 +803,52 @@ def cancel_all_of(connection: Connection, endpoint_id: UUID, reason: str, *, bat
     return len(done.all())
 
 
-def cancel_deleted(connection: Connection, *, batch: int, now: Now = None) -> int:
-    """Ends up to `batch` waiting deliveries of deleted endpoints: in flight, or being emitted, at the deletion."""
-    done = connection.execute(
-        _CANCEL_DELETED,
-        {"batch": batch, "state": DeliveryState.CANCELLED, "reason": "the endpoint was deleted", "now": bind(now)},
-    )
-    return len(done.all())
-
-
 def expire(connection: Connection, *, batch: int, now: Now = None) -> int:
-    """Ends up to `batch` of each: waiting deliveries whose `expires_at` has passed (index deliveries_expiry), and those
-    without one that a disabled endpoint or a pause has kept from being sent for 7 days (index deliveries_due);
-    returns how many.
+    """Ends up to `batch` waiting deliveries whose `expires_at` has passed, by its index; returns how many."""
+    return _end(
+        connection,
+        _EXPIRE,
+        DeliveryState.EXPIRED,
+        "expired before it was delivered",
+        {"batch": batch, "now": bind(now)},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a span of endpoints had: at most so many rows of one kind, and the last endpoint of it, None at the end."""
+
+    most: int
+    last: UUID | None
+
+
+def sweep(connection: Connection, *, after: UUID, endpoints: int, batch: int, now: Now = None) -> Swept:
+    """Puts right what waits for the next so many endpoints behind `after`, up to `batch` deliveries of each kind.
+
+    Cancels deliveries of deleted endpoints: in flight, or being emitted, at the deletion. Ends those without an
+    `expires_at` that a disabled endpoint or a pause has kept from being sent for 7 days. Orders those that were being
+    accepted while their endpoint became ordered: its lane looks at no others. By the primary key of endpoints and the
+    index deliveries_due.
     """
-    expired = 0
-    for statement, reason in (
-        (_EXPIRE, "expired before it was delivered"),
-        (_EXPIRE_HELD, "held for 7 days, until it expired"),
-        (_EXPIRE_PAUSED, "held for 7 days, until it expired"),
-    ):
-        values = {"batch": batch, "state": DeliveryState.EXPIRED, "reason": reason, "now": bind(now)}
-        expired += len(connection.execute(statement, values).all())
-    return expired
+    last = connection.execute(_SPAN, {"after": after, "most": endpoints}).scalar_one_or_none()
+    values = {
+        "after": after,
+        "until": UUID(int=(1 << 128) - 1) if last is None else last,
+        "batch": batch,
+        "now": bind(now),
+    }
+    held = "held for 7 days, until it expired"
+    most = max(
+        _end(connection, _CANCEL_DELETED, DeliveryState.CANCELLED, "the endpoint was deleted", values),
+        _end(connection, _EXPIRE_HELD, DeliveryState.EXPIRED, held, values),
+        _end(connection, _EXPIRE_PAUSED, DeliveryState.EXPIRED, held, values),
+        connection.execute(_SET_ORDER, values).rowcount,
+    )
+    return Swept(most, last)
 
 
-def set_order(connection: Connection, *, batch: int) -> int:
-    """Puts up to `batch` waiting deliveries of ordered endpoints in their order; returns how many.
-
-    For those that were being accepted while their endpoint became ordered: its lane looks at no others.
-    """
-    return connection.execute(_SET_ORDER, {"batch": batch}).rowcount
+def _end(connection: Connection, statement: TextClause, state: str, reason: str, values: dict[str, Any]) -> int:
+    return len(connection.execute(statement, values | {"state": state, "reason": reason}).all())
 
 
 def wake(connection: Connection, endpoint_id: UUID, *, now: Now = None) -> None:

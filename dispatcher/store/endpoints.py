@@ -94,8 +94,8 @@ _LOCK = text("SELECT FROM dispatcher.endpoints WHERE id = :id FOR NO KEY UPDATE"
 # the endpoint; `deliveries.set_order` finds those that go on.
 _SET_ORDER = text("""
 UPDATE dispatcher.deliveries SET ordered = :ordered
-WHERE id IN (SELECT id FROM dispatcher.deliveries WHERE endpoint_id = :id AND ordered <> :ordered
-             FOR NO KEY UPDATE SKIP LOCKED)
+WHERE id = ANY (ARRAY(SELECT id FROM dispatcher.deliveries WHERE endpoint_id = :id AND ordered <> :ordered
+                      FOR NO KEY UPDATE SKIP LOCKED))
 """)
 
 _COUNT = text("""
@@ -105,7 +105,7 @@ WHERE tenant_id = :tenant_id AND profile = :profile AND origin IS NULL AND statu
 
 _FETCH = text(f"""
 SELECT {_COLUMNS} FROM dispatcher.endpoints e
-WHERE e.id IN (SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json)))
+WHERE e.id = ANY (ARRAY(SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json))))
 """)
 
 _LIST = text(f"""

@@ -49,11 +49,15 @@ WHERE e.object_id = :object_id AND e.created_at <= :created_at
   AND (CAST(:tenant_id AS uuid) IS NULL OR e.tenant_id = :tenant_id)
 """
 
-_EVENTS = text(f"SELECT e.id {_CHOSEN} AND e.id > :cursor ORDER BY e.id LIMIT :batch")
+# OFFSET 0: the object's events by the index events_object, then their order. Without it all events were read in the
+# order of their ids.
+_EVENTS = text(f"""
+SELECT id FROM (SELECT e.id {_CHOSEN} OFFSET 0) found WHERE id > :cursor ORDER BY id LIMIT :batch
+""")
 
 _COUNT = text(f"""
 SELECT count(*), count(e.payload),
-       (SELECT count(*) FROM dispatcher.deliveries d WHERE d.event_id IN (SELECT e.id {_CHOSEN})) {_CHOSEN}
+       (SELECT count(*) FROM dispatcher.deliveries d WHERE d.event_id = ANY (ARRAY(SELECT e.id {_CHOSEN}))) {_CHOSEN}
 """)
 
 _OWNERS = text("SELECT DISTINCT tenant_id FROM dispatcher.events WHERE object_id = :object_id LIMIT :limit")
@@ -64,7 +68,7 @@ _EXPORT_ATTEMPTS = text(f"""
 SELECT a.* FROM (SELECT e.id {_CHOSEN}) e
 CROSS JOIN LATERAL (SELECT id FROM dispatcher.ended_deliveries d WHERE d.event_id = e.id
                     UNION ALL SELECT id FROM dispatcher.deliveries d WHERE d.event_id = e.id) d
-JOIN dispatcher.attempts a ON a.delivery_id = d.id
+CROSS JOIN LATERAL (SELECT * FROM dispatcher.attempts a WHERE a.delivery_id = d.id OFFSET 0) a
 ORDER BY a.delivery_id, a.claim_seq
 """)
 
@@ -74,13 +78,18 @@ WITH asked AS MATERIALIZED (
 )
 """
 
-_WAITING = text(_ASKED + "SELECT d.id FROM asked JOIN dispatcher.deliveries d ON d.event_id = asked.id")
+# OFFSET 0: by the index deliveries_event for each, whatever the statistics say.
+_LIVE: Final = (
+    "FROM asked CROSS JOIN LATERAL (SELECT id FROM dispatcher.deliveries d WHERE d.event_id = asked.id OFFSET 0) d"
+)
+
+_WAITING = text(f"{_ASKED} SELECT d.id {_LIVE}")
 
 _ERASE_EVENTS = text(
     _ASKED
     + """
 UPDATE dispatcher.events e SET payload = NULL, erased_at = :now
-FROM asked WHERE e.id = asked.id AND e.erased_at IS NULL
+FROM asked WHERE e.id = ANY (ARRAY[asked.id]) AND e.erased_at IS NULL
 """
 )
 
@@ -98,7 +107,7 @@ _ERASE_ATTEMPTS = text(
 UPDATE dispatcher.attempts a
 SET response_headers = '[]', response_body = '', error = NULL, url = {_BARE.format(url="a.url")}
 FROM delivery
-WHERE a.delivery_id = delivery.id
+WHERE a.delivery_id = ANY (ARRAY[delivery.id])
   AND (a.response_body <> '' OR CAST(a.response_headers AS text) <> '[]' OR a.error IS NOT NULL
        OR a.url <> {_BARE.format(url="a.url")})
 """
@@ -109,12 +118,12 @@ _ERASE_ENDED = text(
     + f"""
 UPDATE dispatcher.ended_deliveries d SET last_error = NULL, target_url = {_BARE.format(url="d.target_url")}
 FROM asked
-WHERE d.event_id = asked.id
+WHERE d.event_id = ANY (ARRAY[asked.id])
   AND (d.last_error IS NOT NULL OR d.target_url <> {_BARE.format(url="d.target_url")})
 """
 )
 
-_IN_FLIGHT = text(_ASKED + "SELECT count(*) FROM asked JOIN dispatcher.deliveries d ON d.event_id = asked.id")
+_IN_FLIGHT = text(f"{_ASKED} SELECT count(*) {_LIVE}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,12 +26,12 @@ WITH RECURSIVE owner AS (
     SELECT t.id, t.parent_id FROM owner o JOIN dispatcher.tenants t ON t.id = o.parent_id
 ), hearer AS (
     SELECT e.* FROM dispatcher.endpoints e
-    WHERE e.tenant_id IN (SELECT id FROM owner) AND e.origin IS NULL
+    WHERE e.tenant_id = ANY (ARRAY(SELECT id FROM owner)) AND e.origin IS NULL
     UNION ALL
     SELECT e.* FROM dispatcher.endpoints e
-    WHERE e.id IN (SELECT endpoint_id FROM dispatcher.deliveries WHERE event_id = :event_id
-                   UNION SELECT endpoint_id FROM dispatcher.ended_deliveries WHERE event_id = :event_id)
-      AND (e.origin IS NOT NULL OR e.tenant_id NOT IN (SELECT id FROM owner))
+    WHERE e.id = ANY (ARRAY(SELECT endpoint_id FROM dispatcher.deliveries WHERE event_id = :event_id
+                            UNION SELECT endpoint_id FROM dispatcher.ended_deliveries WHERE event_id = :event_id))
+      AND (e.origin IS NOT NULL OR e.tenant_id <> ALL (ARRAY(SELECT id FROM owner)))
 )
 SELECT e.id, e.tenant_id, e.url, e.origin IS NOT NULL AS is_implicit, e.created_at,
        h.version, h.event_types, h.status, h.status_reason, h.changed_at,
@@ -49,7 +49,7 @@ LEFT JOIN LATERAL (
       AND (p.type_pattern IS NULL OR :type LIKE p.type_pattern)
     ORDER BY p.created_at LIMIT 1
 ) pause ON true
-LEFT JOIN dispatcher.lanes l ON l.endpoint_id = e.id
+LEFT JOIN dispatcher.lanes l ON l.endpoint_id = ANY (ARRAY[e.id])
 WHERE CAST(:only AS uuid) IS NULL OR e.tenant_id = :only
 ORDER BY e.id
 """)

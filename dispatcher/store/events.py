@@ -27,34 +27,45 @@ if TYPE_CHECKING:
 
     from dispatcher.store.clock import Now
 
+# OFFSET 0 here and below: each sub-select runs for each row in front of it, by its index. As joins, plans that were
+# made on empty tables read all tenants or endpoints for each batch of events.
 _RECIPIENTS = text("""
 WITH RECURSIVE asked AS (
     SELECT * FROM pg_catalog.json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(n int, tenant_id uuid, type text)
 ), owner AS (
     SELECT a.n, t.id, t.parent_id, a.type, a.tenant_id
-    FROM asked a JOIN dispatcher.tenants t ON t.id = a.tenant_id
+    FROM asked a CROSS JOIN LATERAL (SELECT id, parent_id FROM dispatcher.tenants WHERE id = a.tenant_id OFFSET 0) t
     UNION -- not ALL: it also ends where parents form a ring
-    SELECT o.n, t.id, t.parent_id, o.type, o.tenant_id FROM owner o JOIN dispatcher.tenants t ON t.id = o.parent_id
+    SELECT o.n, t.id, t.parent_id, o.type, o.tenant_id
+    FROM owner o CROSS JOIN LATERAL (SELECT id, parent_id FROM dispatcher.tenants WHERE id = o.parent_id OFFSET 0) t
 )
-SELECT o.n, CAST(e.id AS text) AS endpoint_id, v.id, CAST(v.first_wait_s AS numeric), e.ordered, o.id = o.tenant_id,
+SELECT o.n, CAST(e.id AS text) AS endpoint_id, e.version_id, CAST(e.first_wait_s AS numeric), e.ordered,
+       o.id = o.tenant_id,
        CAST(o.id AS text), NULL, NULL
 FROM owner o
-LEFT JOIN (dispatcher.endpoints e
-           JOIN dispatcher.schedules s ON s.name = e.schedule
-           JOIN dispatcher.schedule_versions v ON v.id = s.version_id)
-  ON e.tenant_id = o.id AND e.status <> 'deleted' AND e.origin IS NULL
- AND (e.type_patterns IS NULL OR o.type LIKE ANY (e.type_patterns))
+LEFT JOIN LATERAL (
+    SELECT e.id, v.id AS version_id, v.first_wait_s, e.ordered
+    FROM dispatcher.endpoints e
+    JOIN dispatcher.schedules s ON s.name = e.schedule
+    JOIN dispatcher.schedule_versions v ON v.id = s.version_id
+    WHERE e.tenant_id = o.id AND e.status <> 'deleted' AND e.origin IS NULL
+      AND (e.type_patterns IS NULL OR o.type LIKE ANY (e.type_patterns))
+    OFFSET 0
+) e ON true
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, t.name, pg_catalog.convert_to(t.schema, 'UTF8')
 FROM dispatcher.event_types t
-WHERE t.schema IS NOT NULL AND t.name IN (SELECT type FROM asked)
+WHERE t.schema IS NOT NULL AND t.name = ANY (ARRAY(SELECT type FROM asked))
 ORDER BY n, endpoint_id
 """)
 
 _IMPLICIT = text("""
 SELECT CAST(e.tenant_id AS text), e.origin, CAST(e.id AS text), v.id, CAST(v.first_wait_s AS numeric)
 FROM pg_catalog.json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(tenant_id uuid, origin text)
-JOIN dispatcher.endpoints e ON e.tenant_id = x.tenant_id AND e.origin = x.origin AND e.status <> 'deleted'
+CROSS JOIN LATERAL (
+    SELECT id, tenant_id, origin, schedule FROM dispatcher.endpoints
+    WHERE tenant_id = x.tenant_id AND origin = x.origin AND status <> 'deleted' OFFSET 0
+) e
 JOIN dispatcher.schedules s ON s.name = e.schedule
 JOIN dispatcher.schedule_versions v ON v.id = s.version_id
 """)
@@ -80,7 +91,7 @@ _RECALL = text("""
 SELECT x.n, CAST(i.event_id AS text), i.body_sha256,
        extract(epoch FROM i.expires_at - dispatcher.due_time(CAST(:now AS timestamptz[])))
 FROM pg_catalog.json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(n int, tenant_id uuid, key text)
-JOIN dispatcher.idempotency i ON i.tenant_id = x.tenant_id AND i.key = x.key
+CROSS JOIN LATERAL (SELECT * FROM dispatcher.idempotency WHERE tenant_id = x.tenant_id AND key = x.key OFFSET 0) i
 """)
 
 _ACCEPT = text("""
@@ -116,10 +127,10 @@ FROM delivery
 
 
 _FORGET = text("""
-DELETE FROM dispatcher.idempotency WHERE (tenant_id, key) IN (
-    SELECT tenant_id, key FROM dispatcher.idempotency
+DELETE FROM dispatcher.idempotency WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM dispatcher.idempotency
     WHERE expires_at <= dispatcher.due_time(CAST(:now AS timestamptz[]))
-    LIMIT :batch FOR UPDATE SKIP LOCKED)
+    LIMIT :batch FOR UPDATE SKIP LOCKED))
 """)
 
 

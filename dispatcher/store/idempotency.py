@@ -29,10 +29,10 @@ SET request_sha256 = excluded.request_sha256, status = excluded.status, body = e
 """)
 
 _FORGET = text("""
-DELETE FROM dispatcher.idempotent_requests WHERE (owner, key) IN (
-    SELECT owner, key FROM dispatcher.idempotent_requests
+DELETE FROM dispatcher.idempotent_requests WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM dispatcher.idempotent_requests
     WHERE expires_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
-    LIMIT :batch FOR UPDATE SKIP LOCKED)
+    LIMIT :batch FOR UPDATE SKIP LOCKED))
 """)
 
 

@@ -35,6 +35,13 @@ SELECT statement_timeout, set_config('statement_timeout', :limit, true),
 FROM before
 """)
 
+_PIN_PLANS = text("""
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('enable_sort', 'off', true), set_config('jit', 'off', true)
+""")
+
+_PLAN_ANEW = text("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
+
 _RESTORE = text("SELECT set_config('statement_timeout', :limit, true)")
 
 
@@ -69,3 +76,15 @@ def limited(
 def too_broad(limit_s: float, pointer: str, narrow: str) -> InvalidInput:
     """How a search is refused that takes too long."""
     return InvalidInput(pointer, f"a search that takes longer than {limit_s:g} s", narrow, code=TOO_BROAD)
+
+
+def pin_plans(connection: Connection) -> None:
+    """Has the rest of this transaction planned as on workers' connections (`wiring.PINNED`): by index, whatever the
+    statistics say.
+    """
+    connection.execute(_PIN_PLANS)
+
+
+def plan_anew(connection: Connection) -> None:
+    """Has each statement of the rest of this transaction planned for its values and the sizes of the tables."""
+    connection.execute(_PLAN_ANEW)

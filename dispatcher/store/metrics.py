@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
+from dispatcher.store import limits
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection, TextClause
 
 EXACT: Final = 10_000
 """Up to so many rows are counted; of more live deliveries the server's own estimate is told, of the others this."""
-
-# As workers' connections plan (`wiring.PLANS`), for this transaction: by index whatever the statistics say.
-_PLAN = text("""
-SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-       set_config('enable_sort', 'off', true), set_config('jit', 'off', true)
-""")
 
 # Live deliveries are counted along their primary key: what a backlog leaves behind when it is gone is a large table of
 # empty pages, which a scan of the table would read. In flight are at most as many as workers hold, behind an index of
@@ -37,17 +33,18 @@ SELECT (SELECT count(*) FROM (SELECT id FROM dispatcher.deliveries ORDER BY id L
        (SELECT count(*) FROM dispatcher.replays WHERE state = 'running') AS replays
 """)
 
-# One look into deliveries_due an endpoint that is held, until there are enough.
+# One look into deliveries_due an endpoint that is held, until there are enough. Pauses are hashed by what they hold.
 _HELD = text("""
+WITH pause AS MATERIALIZED (SELECT tenant_id, endpoint_id FROM dispatcher.pauses WHERE type_pattern IS NULL)
 SELECT count(*) FROM (
     SELECT FROM (
         SELECT e.id FROM dispatcher.endpoints e
         WHERE e.status = 'disabled'
-           OR e.status = 'active' AND EXISTS (
-               SELECT FROM dispatcher.pauses p
-               WHERE p.type_pattern IS NULL
-                 AND (p.tenant_id IS NULL OR p.tenant_id = e.tenant_id)
-                 AND (p.endpoint_id IS NULL OR p.endpoint_id = e.id))
+           OR e.status = 'active' AND (
+               (SELECT bool_or(tenant_id IS NULL AND endpoint_id IS NULL) FROM pause)
+               OR e.tenant_id IN (SELECT tenant_id FROM pause WHERE endpoint_id IS NULL AND tenant_id IS NOT NULL)
+               OR e.id IN (SELECT p.endpoint_id FROM pause p JOIN dispatcher.endpoints o ON o.id = p.endpoint_id
+                           WHERE p.tenant_id IS NULL OR p.tenant_id = o.tenant_id))
     ) held
     CROSS JOIN LATERAL (
         SELECT FROM dispatcher.deliveries d
@@ -109,7 +106,7 @@ class Figures:
 
 def read(connection: Connection) -> Figures:
     """All of it, in six statements. Locks nothing."""
-    connection.execute(_PLAN)
+    limits.pin_plans(connection)
     row = connection.execute(_GAUGES, {"exact": EXACT}).one()
     live = row.counted if row.counted <= EXACT else max(row.estimated, EXACT)
     inserted: defaultdict[str, dict[str, int]] = defaultdict(dict)

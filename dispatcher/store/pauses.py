@@ -46,9 +46,15 @@ WITH ended AS (
 ), woken AS (
     INSERT INTO dispatcher.wakes (endpoint_id, due_at)
     SELECT e.id, dispatcher.due_time() FROM ended p
-    JOIN dispatcher.endpoints e ON (p.tenant_id IS NULL OR e.tenant_id = p.tenant_id)
-                               AND (p.endpoint_id IS NULL OR e.id = p.endpoint_id)
-    WHERE e.status <> 'deleted'
+    CROSS JOIN LATERAL (
+        SELECT id, tenant_id, status FROM dispatcher.endpoints WHERE id = p.endpoint_id
+        UNION ALL
+        SELECT id, tenant_id, status FROM dispatcher.endpoints
+        WHERE p.endpoint_id IS NULL AND tenant_id = p.tenant_id AND status <> 'deleted'
+        UNION ALL
+        SELECT id, tenant_id, status FROM dispatcher.endpoints WHERE p.endpoint_id IS NULL AND p.tenant_id IS NULL
+    ) e
+    WHERE e.status <> 'deleted' AND (p.tenant_id IS NULL OR e.tenant_id = p.tenant_id)
 )
 SELECT count(*) FROM ended
 """)

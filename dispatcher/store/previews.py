@@ -30,10 +30,10 @@ FROM dispatcher.previews WHERE id = :id FOR UPDATE
 _USE = text("UPDATE dispatcher.previews SET replay_id = :replay_id WHERE id = :id")
 
 _FORGET = text("""
-DELETE FROM dispatcher.previews WHERE id IN (
+DELETE FROM dispatcher.previews WHERE id = ANY (ARRAY(
     SELECT id FROM dispatcher.previews
     WHERE expires_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
-    LIMIT :batch FOR UPDATE SKIP LOCKED)
+    LIMIT :batch FOR UPDATE SKIP LOCKED))
 """)
 
 

@@ -36,7 +36,7 @@ WHERE name NOT IN (SELECT value FROM json_array_elements_text(CAST(CAST(:names A
 _OF_TENANTS = text("""
 SELECT CAST(t.id AS text), pg_catalog.convert_to(CAST(p.body AS text), 'UTF8')
 FROM pg_catalog.json_array_elements_text(CAST(CAST(:ids AS text) AS json)) x
-JOIN dispatcher.tenants t ON t.id = CAST(x.value AS uuid)
+CROSS JOIN LATERAL (SELECT id, profile FROM dispatcher.tenants WHERE id = CAST(x.value AS uuid) OFFSET 0) t
 JOIN dispatcher.profiles p ON p.name = t.profile OR (t.profile IS NULL AND p.is_default)
 """)
 

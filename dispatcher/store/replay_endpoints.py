@@ -78,7 +78,11 @@ SET made = r.made + x.made, cursor = x.cursor, state = x.state, status_reason = 
 FROM json_to_recordset(CAST(CAST(:rows AS text) AS json))
      AS x(endpoint_id uuid, made bigint, cursor uuid, state text, status_reason text, passed boolean,
           stepped_at timestamptz)
-WHERE r.replay_id = :replay_id AND r.endpoint_id = x.endpoint_id
+CROSS JOIN LATERAL (  -- OFFSET 0: by the primary key for each, never all of the replay's with each
+    SELECT ctid AS place FROM dispatcher.replay_endpoints
+    WHERE replay_id = :replay_id AND endpoint_id = x.endpoint_id OFFSET 0
+) found
+WHERE r.ctid = found.place
 """)
 
 _RESUME = text("""

@@ -243,36 +243,40 @@ def keep_since(connection: Connection, since: UUID) -> None:
 
 # Of the default partitions, which no day's partition covers.
 
+# OFFSET 0, and a column that no index has (mode), so that each is looked for by its key.
 _SWEEP: Final = {
     "payloads": (
         """
-        UPDATE dispatcher.events_default e SET payload = NULL WHERE e.id IN (
+        UPDATE dispatcher.events_default e SET payload = NULL WHERE e.id = ANY (ARRAY(
             SELECT p.id FROM dispatcher.events_default p
             WHERE p.id < :before AND p.payload IS NOT NULL
-              AND NOT EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.event_id = p.id) LIMIT :batch)""",
+              AND NOT EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.event_id = p.id OFFSET 0)
+            LIMIT :batch))""",
     ),
     "responses": (
         """
         UPDATE dispatcher.attempts_default a SET response_headers = '[]', response_body = ''
-        WHERE (a.delivery_id, a.claim_seq) IN (
-            SELECT p.delivery_id, p.claim_seq FROM dispatcher.attempts_default p
+        WHERE a.ctid = ANY (ARRAY(
+            SELECT p.ctid FROM dispatcher.attempts_default p
             WHERE p.delivery_id < :before AND (p.response_body <> '' OR CAST(p.response_headers AS text) <> '[]')
-            LIMIT :batch)""",
+            LIMIT :batch))""",
     ),
     "metadata": (
         """
-        DELETE FROM dispatcher.attempts_default a WHERE (a.delivery_id, a.claim_seq) IN (
-            SELECT p.delivery_id, p.claim_seq FROM dispatcher.attempts_default p
+        DELETE FROM dispatcher.attempts_default a WHERE a.ctid = ANY (ARRAY(
+            SELECT p.ctid FROM dispatcher.attempts_default p
             WHERE p.delivery_id < :before
-              AND NOT EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.id = p.delivery_id) LIMIT :batch)""",
+              AND NOT EXISTS (SELECT FROM dispatcher.deliveries d
+                              WHERE d.id = p.delivery_id AND d.mode <> '' OFFSET 0) LIMIT :batch))""",
         """
-        DELETE FROM dispatcher.ended_deliveries_default e WHERE e.id IN (
-            SELECT id FROM dispatcher.ended_deliveries_default WHERE id < :before LIMIT :batch)""",
+        DELETE FROM dispatcher.ended_deliveries_default e WHERE e.id = ANY (ARRAY(
+            SELECT id FROM dispatcher.ended_deliveries_default WHERE id < :before LIMIT :batch))""",
         """
-        DELETE FROM dispatcher.events_default e WHERE e.id IN (
+        DELETE FROM dispatcher.events_default e WHERE e.id = ANY (ARRAY(
             SELECT p.id FROM dispatcher.events_default p
             WHERE p.id < :before
-              AND NOT EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.event_id = p.id) LIMIT :batch)""",
+              AND NOT EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.event_id = p.id OFFSET 0)
+            LIMIT :batch))""",
     ),
 }
 
@@ -305,7 +309,7 @@ _IDS: Final = "SELECT CAST(value AS uuid) AS id FROM json_array_elements_text(CA
 
 _DONE: Final = f"""
 WITH asked AS MATERIALIZED ({_IDS}), done AS MATERIALIZED (
-    SELECT id FROM asked WHERE NOT EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.event_id = asked.id)
+    SELECT id FROM asked WHERE NOT EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.event_id = asked.id OFFSET 0)
 ), ended AS MATERIALIZED (
     SELECT d.id FROM done CROSS JOIN LATERAL (
         SELECT id FROM dispatcher.ended_deliveries d WHERE d.event_id = done.id) d
@@ -316,20 +320,21 @@ _OF_TENANT: Final = {
     "payloads": (
         _DONE
         + """
-        UPDATE dispatcher.events e SET payload = NULL FROM done WHERE e.id = done.id AND e.payload IS NOT NULL""",
+        UPDATE dispatcher.events e SET payload = NULL FROM done
+        WHERE e.id = ANY (ARRAY[done.id]) AND e.payload IS NOT NULL""",
     ),
     "responses": (
         _DONE
         + """
         UPDATE dispatcher.attempts a SET response_headers = '[]', response_body = ''
-        FROM ended WHERE a.delivery_id = ended.id""",
+        FROM ended WHERE a.delivery_id = ANY (ARRAY[ended.id])""",
     ),
     "metadata": (
         _DONE
         + """
-        , attempt AS (DELETE FROM dispatcher.attempts a USING ended WHERE a.delivery_id = ended.id
-        ), delivery AS (DELETE FROM dispatcher.ended_deliveries d USING ended WHERE d.id = ended.id)
-        DELETE FROM dispatcher.events e USING done WHERE e.id = done.id""",
+        , attempt AS (DELETE FROM dispatcher.attempts a USING ended WHERE a.delivery_id = ANY (ARRAY[ended.id])
+        ), delivery AS (DELETE FROM dispatcher.ended_deliveries d USING ended WHERE d.id = ANY (ARRAY[ended.id]))
+        DELETE FROM dispatcher.events e USING done WHERE e.id = ANY (ARRAY[done.id])""",
     ),
 }
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
+from dispatcher.store import limits
+
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
@@ -66,7 +68,11 @@ class Latest:
 
 
 def latest(connection: Connection, endpoint_id: UUID) -> Latest:
-    """What the endpoint did last. Ended deliveries by the index ended_endpoint, live ones by deliveries_due."""
+    """What the endpoint did last. Ended deliveries by the index ended_endpoint, live ones by deliveries_due.
+
+    Pins the plans of its transaction, so it comes last there.
+    """
+    limits.pin_plans(connection)
     values: dict[str, Any] = {"endpoint_id": endpoint_id, "newest": NEWEST}
     last, succeeded, *failure = connection.execute(_LATEST, values).one()
     return Latest(

@@ -30,7 +30,8 @@ _DEPTH = text("""
 WITH RECURSIVE chain AS (
     SELECT id, parent_id FROM dispatcher.tenants WHERE id = :id
     UNION -- not ALL: it also ends where parents form a ring
-    SELECT t.id, t.parent_id FROM chain c JOIN dispatcher.tenants t ON t.id = c.parent_id
+    SELECT t.id, t.parent_id
+    FROM chain c CROSS JOIN LATERAL (SELECT * FROM dispatcher.tenants WHERE id = c.parent_id OFFSET 0) t
 )
 SELECT count(*) FROM chain
 """)
@@ -55,7 +56,8 @@ ORDER BY id DESC LIMIT :limit
 
 _SECRETS = text("""
 SELECT id, secrets FROM dispatcher.tenants
-WHERE id IN (SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json)))
+WHERE id = ANY (ARRAY(
+    SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json))))
 """)
 
 # Workers keep what an endpoint needs until its version changes, and an implicit endpoint has its tenant's secrets.
@@ -83,11 +85,12 @@ SELECT id, tenant_id, name, scopes, rate_limit, signing_secret, created_at, last
 FROM dispatcher.api_keys
 """
 
+# OFFSET 0: one look for each hash, whatever the statistics say.
 _FIND_KEYS = text("""
 SELECT k.key_sha256, k.id, k.tenant_id, k.name, k.scopes, k.rate_limit, k.signing_secret, k.created_at, k.last_used_at,
        k.revoked_at, coalesce(k.last_used_at > statement_timestamp() - interval '1 minute', false)
 FROM json_array_elements_text(CAST(CAST(:hashes AS text) AS json)) h
-JOIN dispatcher.api_keys k ON k.key_sha256 = decode(h.value, 'hex')
+CROSS JOIN LATERAL (SELECT * FROM dispatcher.api_keys WHERE key_sha256 = decode(h.value, 'hex') OFFSET 0) k
 WHERE k.revoked_at IS NULL
 """)
 
@@ -104,10 +107,11 @@ UPDATE dispatcher.api_keys SET revoked_at = statement_timestamp() WHERE id = :id
 
 _USED = text("""
 UPDATE dispatcher.api_keys SET last_used_at = statement_timestamp()
-WHERE id IN (SELECT k.id FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json)) asked
-             JOIN dispatcher.api_keys k ON k.id = CAST(asked.value AS uuid)
-             WHERE k.last_used_at IS NULL OR k.last_used_at < statement_timestamp() - interval '1 minute'
-             FOR NO KEY UPDATE OF k SKIP LOCKED)
+WHERE id = ANY (ARRAY(
+    SELECT k.id FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json)) asked
+    JOIN dispatcher.api_keys k ON k.id = ANY (ARRAY[CAST(asked.value AS uuid)])
+    WHERE k.last_used_at IS NULL OR k.last_used_at < statement_timestamp() - interval '1 minute'
+    FOR NO KEY UPDATE OF k SKIP LOCKED))
 """)
 
 _VALID = text("""
@@ -115,12 +119,15 @@ WITH asked AS MATERIALIZED (
     SELECT CAST(value AS uuid) AS id FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json))
 ), used AS (
     UPDATE dispatcher.api_keys SET last_used_at = statement_timestamp()
-    WHERE id IN (SELECT k.id FROM asked JOIN dispatcher.api_keys k ON k.id = asked.id
-                 WHERE k.revoked_at IS NULL
-                   AND (k.last_used_at IS NULL OR k.last_used_at < statement_timestamp() - interval '1 minute')
-                 FOR NO KEY UPDATE OF k SKIP LOCKED) -- two that note the same keys never wait for each other
+    WHERE id = ANY (ARRAY(
+        SELECT k.id FROM asked JOIN dispatcher.api_keys k ON k.id = ANY (ARRAY[asked.id])
+        WHERE k.revoked_at IS NULL
+          AND (k.last_used_at IS NULL OR k.last_used_at < statement_timestamp() - interval '1 minute')
+        FOR NO KEY UPDATE OF k SKIP LOCKED)) -- two that note the same keys never wait for each other
 )
-SELECT CAST(k.id AS text) FROM asked JOIN dispatcher.api_keys k ON k.id = asked.id WHERE k.revoked_at IS NULL
+SELECT CAST(k.id AS text)
+FROM asked CROSS JOIN LATERAL (SELECT * FROM dispatcher.api_keys WHERE id = asked.id OFFSET 0) k
+WHERE k.revoked_at IS NULL
 """)
 
 _TAKE_SIGNATURE = text("""
@@ -130,10 +137,10 @@ ON CONFLICT (signature_sha256) DO NOTHING
 """)
 
 _FORGET_SIGNATURES = text("""
-DELETE FROM dispatcher.request_signatures WHERE signature_sha256 IN (
-    SELECT signature_sha256 FROM dispatcher.request_signatures
+DELETE FROM dispatcher.request_signatures WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM dispatcher.request_signatures
     WHERE expires_at <= coalesce(CAST(:now AS timestamptz), statement_timestamp())
-    LIMIT :batch FOR UPDATE SKIP LOCKED)
+    LIMIT :batch FOR UPDATE SKIP LOCKED))
 """)
 
 

@@ -30,7 +30,7 @@ _RETIRE = text("DELETE FROM dispatcher.workers WHERE id = :id")
 _BURY = text("""
 DELETE FROM dispatcher.workers w
 WHERE w.heartbeat_until < dispatcher.due_time(CAST(:now AS timestamptz[])) - interval '1 hour'
-  AND NOT EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.state = 'in_flight' AND d.claimed_by = w.id)
+  AND NOT EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.claimed_by = w.id OFFSET 0)  -- OFFSET 0: a look for each
 """)
 
 _LEAD = text("""

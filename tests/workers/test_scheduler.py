@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +15,7 @@ from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only
 
 from dispatcher.clock import Clock
 from dispatcher.flow import replay
@@ -269,33 +272,123 @@ async def test_a_backlog_of_old_keys_is_pruned_to_its_end_and_not_a_thousand_a_m
             SELECT gen_random_uuid(), n::text, gen_random_uuid(), '', statement_timestamp() - interval '1 hour'
             FROM generate_series(1, 2500) n""")
         )
-    assert not await scheduler._prune()
+    assert await scheduler._lead()
+    await scheduler._prune()
     with engine.connect() as connection:
         assert walk.rows(connection, "SELECT count(*) AS n FROM dispatcher.idempotency")[0].n == 0
 
 
-async def test_partitions_that_cannot_be_made_hold_up_neither_rescue_nor_pruning(
+async def run_until(scheduler: Scheduler, condition: Callable[[], object]) -> None:
+    """Runs the scheduler with all its duties until the condition holds."""
+    running = asyncio.create_task(scheduler.run())
+    try:
+        await until(condition)
+    finally:
+        scheduler.stop()
+        await running
+
+
+def refunds(engine: Engine) -> list[int]:
+    with engine.connect() as connection:
+        return [row.refunds for row in walk.live(connection)]
+
+
+DUTIES = {
+    "partitions": "prune.make_partition",
+    "erase": "erase.step",
+    "prune": "prune.prune",
+    "fold": "counts.take",
+    "replay": "replay.take_turn",
+    "retain": "retention.step",
+}
+
+
+@pytest.mark.parametrize("duty", DUTIES)
+async def test_a_duty_that_is_stuck_holds_up_no_other_and_the_rescue_least_of_all(
+    engine: Engine, scheduler: Scheduler, time: Time, monkeypatch: pytest.MonkeyPatch, duty: str
+) -> None:
+    """The others are done while it hangs, and so is the rescue."""
+    done: set[str] = set()
+    let_go = threading.Event()
+
+    def note(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(connection: Connection, **values: Any) -> Any:
+            done.add(name)
+            if name == duty:
+                await_only(asyncio.to_thread(let_go.wait, PATIENCE_S))
+            return function(connection, **values)
+
+        return noting
+
+    for name, function in DUTIES.items():
+        module, _, attribute = function.partition(".")
+        patched = getattr(importlib.import_module("workers.scheduler"), module)
+        monkeypatch.setattr(patched, attribute, note(name, getattr(patched, attribute)))
+    for pause in ("FOLD_EVERY_S", "PRUNE_EVERY_S"):
+        monkeypatch.setattr(f"workers.scheduler.{pause}", 0.01)
+    monkeypatch.setattr("workers.scheduler.RESCUE_EVERY_S", 0.01)
+    lost_claim(engine)
+    time.at_s += TERM_S
+    running = asyncio.create_task(scheduler.run())
+    await until(lambda: done == DUTIES.keys())
+    await until(lambda: refunds(engine) == [1])
+    let_go.set()
+    scheduler.stop()
+    await running
+
+
+async def test_a_table_that_is_locked_keeps_pruning_waiting_but_not_the_rescue(
+    engine: Engine, scheduler: Scheduler, time: Time
+) -> None:
+    lost_claim(engine)
+    time.at_s += TERM_S
+    with engine.begin() as holder:
+        holder.execute(text("LOCK TABLE dispatcher.idempotency IN ACCESS EXCLUSIVE MODE"))
+        running = asyncio.create_task(scheduler.run())
+        await asyncio.to_thread(walk.wait_until_blocked, engine)
+        await until(lambda: refunds(engine) == [1])
+        assert holder.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one() > 0
+    scheduler.stop()
+    await running
+
+
+@pytest.mark.parametrize("duty", DUTIES)
+async def test_a_statement_that_hangs_is_ended_by_its_duty_s_limit_and_the_duty_is_tried_again(
+    engine: Engine, scheduler: Scheduler, time: Time, monkeypatch: pytest.MonkeyPatch, duty: str
+) -> None:
+    tries = 0
+
+    def hang(connection: Connection, **_: Any) -> None:
+        nonlocal tries
+        tries += 1
+        time.at_s += 1  # the duty's turn comes again
+        connection.execute(text("SELECT pg_sleep(3600)"))
+
+    monkeypatch.setattr(f"workers.scheduler.{DUTIES[duty]}", hang)
+    for limit in ("DUTY_TIMEOUT_S", "RETAIN_TIMEOUT_S", "RESCUE_EVERY_S", "FOLD_EVERY_S", "PRUNE_EVERY_S"):
+        monkeypatch.setattr(f"workers.scheduler.{limit}", 0.05)
+    await run_until(scheduler, lambda: tries >= 2)
+
+
+async def test_a_rescue_that_hangs_is_ended_and_a_lock_that_it_waited_for_does_not_put_it_off(
     engine: Engine, scheduler: Scheduler, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pruned = asyncio.Event()
-
-    def refuse(*_: Any) -> None:
-        raise OperationalError("ATTACH", {}, Exception("canceling statement due to lock timeout"))
-
-    def note(_: Any, **__: Any) -> bool:
-        pruned.set()
-        return False
-
-    monkeypatch.setattr("workers.scheduler.prune.make_partition", refuse)
-    monkeypatch.setattr("workers.scheduler.prune.prune", note)
+    monkeypatch.setattr("workers.scheduler.RESCUE_LOCK_S", 0.01)
     lost_claim(engine)
-    keeping = asyncio.create_task(scheduler._keep_house())
-    await asyncio.wait_for(pruned.wait(), PATIENCE_S)
-    scheduler.stop()
-    await keeping
-    scheduler._stopping.clear()
     time.at_s += TERM_S
-    assert await scheduler.rescue() == 1
+    with engine.begin() as holder:
+        holder.execute(text("LOCK TABLE dispatcher.attempts IN ACCESS EXCLUSIVE MODE"))
+        running = asyncio.create_task(scheduler._keep_rescuing())
+        await asyncio.to_thread(walk.wait_until_blocked, engine)
+        assert refunds(engine) == [0]
+    await until(lambda: refunds(engine) == [1])
+    scheduler.stop()
+    await running
+    monkeypatch.setattr("workers.scheduler.RESCUE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("workers.scheduler.rescue.rescue", lambda c, *_, **__: c.execute(text("SELECT pg_sleep(3600)")))
+    scheduler._stopping.clear()
+    with pytest.raises(OperationalError, match="statement timeout"):
+        await scheduler.rescue()
 
 
 async def test_making_partitions_never_holds_one_lock_while_it_waits_for_another(
@@ -309,7 +402,8 @@ async def test_making_partitions_never_holds_one_lock_while_it_waits_for_another
         before = partitions_of(reader)
         reader.rollback()
         reader.execute(text("SELECT FROM dispatcher.ended_deliveries_default"))
-        await scheduler._make_partitions()
+        with pytest.raises(OperationalError, match="lock timeout"):
+            await scheduler._make_partitions()
         made = partitions_of(reader) - before
     assert len(made) == 1, "what was locked before the step that had to wait has been committed"
     assert made.pop().startswith("events_")
@@ -321,7 +415,7 @@ def partitions_of(connection: Connection) -> set[str]:
     )
 
 
-async def test_it_runs_until_it_is_stopped_and_keeps_house_meanwhile(
+async def test_it_runs_until_it_is_stopped_and_does_its_duties_meanwhile(
     engine: Engine, scheduler: Scheduler, time: Time, rung: list[int]
 ) -> None:
     lost_claim(engine)
