@@ -27,6 +27,7 @@ class ServerLog:
     lock_waits: list[tuple[float, str]] = field(default_factory=list)
     held: list[tuple[float, str]] = field(default_factory=list)
     lock_timeouts: int = 0
+    statements: int = 0
 
     @classmethod
     def read(cls, path: Path, offset: int, program: str) -> Self:
@@ -52,6 +53,7 @@ class ServerLog:
                 if waiter in pids or pids & set(re.findall(r"\d+", detail)):
                     found.lock_waits.append((float(ms), f"{lock}: {detail}"))
             if pid in pids and (ran := _DURATION.match(message)):
+                found.statements += 1
                 moment = datetime.fromisoformat(at)
                 if _ENDS.match(ran[2]) and pid in since:
                     began, statement = since.pop(pid)
