@@ -27,7 +27,7 @@ from tests.support.patience import PATIENCE_S
 from tests.support.servers import drop_database, fresh_database, start_postgres
 
 LONGEST_FIRST = (
-    "crash/test_no_worker_taken.py",
+    "crash/test_campaign.py",
     "api/test_openapi.py",
     "bench/test_workloads.py",
     "scenarios/test_demo.py",
@@ -35,7 +35,7 @@ LONGEST_FIRST = (
     "api/test_bad_input.py",
     "scenarios/test_systems.py",
     "api/test_isolation.py",
-    "crash/test_processes.py",
+    "crash/test_seeded.py",
     "crash/test_supervisor.py",
     "client/test_typing.py",
     "signing/test_a_new_scheme.py",
