@@ -93,6 +93,7 @@ class System:
         self.api_key = self._env.setdefault("DISPATCHER_BOOTSTRAP_KEY", f"dsk_{secrets.token_urlsafe(32)}")
         port = free_port("127.0.0.1")
         programs = standard_programs("127.0.0.1", port, workers=workers, schedulers=schedulers, api=api)
+        programs = [replace(program, ready_timeout_s=PATIENCE_S) for program in programs]
         if bug or steps:
             from tests.crash.process import wrap
 
