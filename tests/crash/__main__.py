@@ -48,7 +48,7 @@ def main() -> int:
             lines = [results.summary() + f" ({documents.where()}).", "", "```text", *results.table(), "```"]
             documents.replace("reliability.md", "matrix", lines)
     elif asked.recovery:
-        done = recovery.run(progress, seed=seed)
+        done = recovery.run(progress, seed=seed, only=asked.only)
         sound = all(one.is_sound for one in done)
         if asked.write:
             documents.replace("operations.md", "recovery", recovery.lines(done, documents.where()))

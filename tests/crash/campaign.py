@@ -86,9 +86,13 @@ def play(
     seconds: float,
     count: int,
     mix: list[tuple[Fault, int]] | None = None,
+    whole: bool = False,
     show: Callable[[], None] = lambda: None,
 ) -> Verdict:
-    """One round: a load of so many events over so many seconds, faults and disturbances beside it, the verdict."""
+    """One round: a load of so many events over so many seconds, faults and disturbances beside it, the verdict.
+
+    With `whole` the load is not cut off where a slow machine has not accepted all of it in that time.
+    """
     ended = threading.Event()
     errors: list[BaseException] = []
     salt = rng.random()
@@ -113,7 +117,7 @@ def play(
         disturber.start()
         deadline = time.monotonic() + seconds
         try:
-            while time.monotonic() < deadline and load.running:
+            while (whole or time.monotonic() < deadline) and load.running:
                 time.sleep(rng.uniform(*PAUSE_S))
                 fault = weighted(mix or MIX, rng)
                 fault(system, rng)
@@ -122,6 +126,8 @@ def play(
                 show()
         finally:
             ended.set()
+            if not whole:
+                load.finish()
             disturber.join()
     if errors:
         raise errors[0]

@@ -94,6 +94,7 @@ class Load:
         self.first = first_id(self.since)
         self._lock = threading.Lock()
         self._end = threading.Event()
+        self._local = threading.local()
         shares: list[tuple[Callable[[list[Event]], None], int, float, Callable[[int], str]]] = []
         rest = 1.0
         if self.in_order is not None:
@@ -163,18 +164,23 @@ class Load:
             emit_many(session, events, wakeup=self.system.wakeup)
 
     def _post(self, events: list[Event]) -> None:
-        with self._client() as client:
-            for event in events:
-                client.events.create(**_asked(event))
+        client = self._client()
+        for event in events:
+            client.events.create(**_asked(event))
 
     def _post_batch(self, events: list[Event]) -> None:
-        with self._client() as client:
-            for item in client.events.create_many([_asked(event) for event in events]):
-                if item["status"] == "failed":
-                    raise DispatcherError(f"an event of a batch was refused: {item}")
+        for item in self._client().events.create_many([_asked(event) for event in events]):
+            if item["status"] == "failed":
+                raise DispatcherError(f"an event of a batch was refused: {item}")
 
     def _client(self) -> Client:
-        return Client(self.system.url, api_key=self.system.api_key, max_retries=0, timeout_s=20.0)
+        """The thread's own, for as long as the API stays where it is."""
+        kept: tuple[str, Client] | None = getattr(self._local, "client", None)
+        if kept is None or kept[0] != self.system.url:
+            url = self.system.url
+            kept = url, Client(url, api_key=self.system.api_key, max_retries=0, timeout_s=20.0)
+            self._local.client = kept
+        return kept[1]
 
     def open_deliveries(self) -> int:
         return self.system.rows(
