@@ -25,6 +25,7 @@ from dispatcher import config, wiring
 from dispatcher.flow.register import NewEndpoint, Register
 from dispatcher.local import Stack, find_running, processes
 from dispatcher.local.accounts import server_account
+from dispatcher.local.child import Child
 from dispatcher.local.paths import remove_data_dir
 from dispatcher.local.ports import free_port
 from dispatcher.local.secret_keys import secret_keys
@@ -179,12 +180,24 @@ class System:
             until(lambda: child.pid != killed, f"{name} is gone")
 
     def stop_worker(self, name: str) -> None:
-        """Asks a worker to leave, and has another take its place."""
-        pid = self.stack.supervisor.children[name].pid
+        """Asks a worker to leave, and has another take its place.
+
+        One that has only just started is ended by the signal itself: that is a kill.
+        """
+        child = self.stack.supervisor.children[name]
+        assert isinstance(child, Child)
+        pid = child.pid
         self.note_workers()
-        self.stack.supervisor.restart(name)
+        codes: list[int | None] = []
+
+        def leave() -> None:
+            child.terminate()
+            codes.append(child.wait(PATIENCE_S))
+            child.stop()
+
+        self.stack.supervisor.restart(name, leave)
         if pid is not None:
-            self.history.stopped.add(pid)
+            (self.history.stopped if codes == [0] else self.history.taken).add(pid)
 
     def note_workers(self) -> None:
         """Remembers whose the workers' ids are: who leaves takes its row along."""
