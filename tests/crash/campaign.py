@@ -91,7 +91,7 @@ def play(
 ) -> Verdict:
     """One round: a load of so many events over so many seconds, faults and disturbances beside it, the verdict.
 
-    With `whole` the load is not cut off where a slow machine has not accepted all of it in that time.
+    With `whole` the load is not cut off where a slow machine has not accepted all of it in that time; the faults are.
     """
     ended = threading.Event()
     errors: list[BaseException] = []
@@ -117,7 +117,7 @@ def play(
         disturber.start()
         deadline = time.monotonic() + seconds
         try:
-            while (whole or time.monotonic() < deadline) and load.running:
+            while time.monotonic() < deadline and load.running:
                 time.sleep(rng.uniform(*PAUSE_S))
                 fault = weighted(mix or MIX, rng)
                 fault(system, rng)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
 
 from tests.crash import faults
 from tests.crash.judge import judge
@@ -15,13 +18,14 @@ from tests.crash.matrix import tmpfs
 from tests.crash.outages import LASTS_S, OUTAGES, Outage
 from tests.crash.progress import Progress
 from tests.support.ledger import Ledger
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.system import System, UpSystem
 
 TERM_S = 30.0
 """The default of DISPATCHER_WORKER_TERM_S."""
 
 RATE = 40
+SILENCE_S = 0.5
 QUIET_S = 3.0
 """So long nothing may be late before the backlog counts as gone."""
 
@@ -95,23 +99,57 @@ def _system(needs: str) -> Iterator[System]:
 
 def measure(system: System, ledger: Ledger, name: str, from_start: bool, act: Act, rng: random.Random) -> Recovered:
     """Does the fault under a load, and watches until nothing has been late for a while."""
-    late = "SELECT count(*) FROM dispatcher.deliveries WHERE due_at < now() - interval '1 second'"
-    with Load(system, count=int(RATE * PATIENCE_S), seconds=PATIENCE_S) as load:
+    with Load(system, count=int(RATE * PATIENCE_S), seconds=PATIENCE_S) as load, Lateness(system) as lateness:
         time.sleep(QUIET_S)
         began_s = time.monotonic()
         act(system, rng)
-        since_s = began_s if from_start else time.monotonic()
-        late_s = since_s
-        while time.monotonic() - max(late_s, since_s) < QUIET_S or not load.committed:
-            if system.rows(late)[0][0]:
-                late_s = time.monotonic()
-            time.sleep(0.05)
+        over_s = time.monotonic()
+        until(lambda: lateness.looked_s - max(lateness.late_s, over_s) > QUIET_S, f"nothing is late after {name}")
+        until_s = time.monotonic()
         load.finish()
     load.drain()
     verdict = judge(system, ledger, load)
-    arrived = (post.received_at_s for post in ledger.posts() if post.received_at_s > since_s + 0.001)
-    flows_s = min(arrived, default=since_s) - since_s
-    return Recovered(name, from_start, flows_s, late_s - since_s, verdict.duplicates, verdict.sound)
+    since_s = began_s if from_start else over_s
+    arrived = [post.received_at_s for post in ledger.posts() if since_s < post.received_at_s < until_s]
+    gone_s = max(0.0, lateness.late_s - since_s)
+    return Recovered(name, from_start, flows_again(since_s, arrived), gone_s, verdict.duplicates, verdict.sound)
+
+
+class Lateness:
+    """Looks all the time whether anything that is due has waited for more than a second."""
+
+    def __init__(self, system: System) -> None:
+        self.late_s = self.looked_s = float("-inf")
+        self._system = system
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="lateness", daemon=True)
+
+    def _look(self) -> None:
+        late = "SELECT count(*) FROM dispatcher.deliveries WHERE due_at < now() - interval '1 second'"
+        while not self._end.wait(0.05):
+            is_late = self._system.rows(late)[0][0] > 0
+            self.looked_s = time.monotonic()
+            if is_late:
+                self.late_s = self.looked_s
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+def flows_again(since_s: float, arrived: Sequence[float]) -> float:
+    """Seconds until the end of the longest silence since then; 0 where none was longer than half a second.
+
+    >>> flows_again(10.0, [10.1, 10.3, 10.4]), flows_again(10.0, [10.1, 14.5, 14.6])
+    (0.0, 4.5)
+    """
+    silences = [(after - before, after - since_s) for before, after in pairwise([since_s, *sorted(arrived)])]
+    longest_s, ended_s = max(silences, default=(0.0, 0.0))
+    return ended_s if longest_s > SILENCE_S else 0.0
 
 
 def run(progress: Progress, *, seed: int, only: Collection[str] = ()) -> list[Recovered]:

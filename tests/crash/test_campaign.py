@@ -51,10 +51,10 @@ def system(ledger: Ledger, steps: Path) -> Iterator[System]:
 def test_under_faults_and_disturbances_every_promise_holds(system: System, ledger: Ledger, rng: random.Random) -> None:
     assert system.rows("SHOW fsync") == [("on",)]
     score = Score()
-    verdict = campaign.play(system, ledger, rng, score, seconds=8.0, count=1200, mix=MIX, whole=True)
+    verdict = campaign.play(system, ledger, rng, score, seconds=6.0, count=1000, mix=MIX, whole=True)
     print(verdict, score)
-    assert verdict.events >= 1150
-    assert score.kills >= 1
+    assert verdict.events >= 950
+    assert score.done.total() >= 1
     assert verdict.sound, verdict
 
 

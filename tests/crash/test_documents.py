@@ -9,6 +9,7 @@ import pytest
 from tests.crash import documents
 from tests.crash.matrix import Results, grouped, pairs
 from tests.crash.outages import OUTAGES
+from tests.crash.recovery import flows_again
 from tests.crash.steps import STEPS
 
 PLACES = (
@@ -33,6 +34,12 @@ def test_figures_replace_those_of_the_last_run(
     twice = (tmp_path / document).read_text()
     assert twice == once.replace("one\ntwo", "three")
     assert twice.partition("<!-- ")[0] == before.partition("<!-- ")[0]
+
+
+def test_deliveries_flow_again_after_the_longest_silence() -> None:
+    assert flows_again(10.0, [10.3, 10.1, 10.4]) == 0.0
+    assert flows_again(10.0, [10.1, 14.5, 14.6]) == 4.5
+    assert flows_again(10.0, []) == 0.0
 
 
 def test_the_bound_of_no_failure_in_n_is_about_three_in_n() -> None:
