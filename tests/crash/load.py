@@ -138,6 +138,8 @@ class Load:
                 self._confirm(send, [self._event(n, choose, salt) for n in range(start, min(start + chunk, count))])
         except BaseException as error:
             self.errors.append(error)
+        finally:
+            self._close_client()
 
     def _event(self, n: int, choose: Callable[[int], str], salt: int) -> Event:
         payload = {"n": n, "amount": 1000 + n, "note": "x" * 200}
@@ -177,15 +179,16 @@ class Load:
         """The thread's own, for as long as the API stays where it is."""
         kept: tuple[str, Client] | None = getattr(self._local, "client", None)
         if kept is None or kept[0] != self.system.url:
+            self._close_client()
             url = self.system.url
             kept = url, Client(url, api_key=self.system.api_key, max_retries=0, timeout_s=20.0)
             self._local.client = kept
         return kept[1]
 
-    def open_deliveries(self) -> int:
-        return self.system.rows(
-            "SELECT count(*) FROM dispatcher.deliveries WHERE event_id >= :first", first=self.first
-        )[0][0]
+    def _close_client(self) -> None:
+        kept: tuple[str, Client] | None = getattr(self._local, "client", None)
+        if kept is not None:
+            kept[1].close()
 
     def drain(self, *, stalled_s: float = PATIENCE_S, within_s: float = 2 * PATIENCE_S) -> float:
         """Waits until every delivery of this load has ended, and every replay; seconds since the call.

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 import redis
 
-from tests.support.patience import until
+from tests.support.patience import PATIENCE_S, until
 from tests.support.system import System, UpSystem
 from tests.support.walk import hot_url
 
@@ -135,13 +135,24 @@ LOCKED = "dispatcher.deliveries, dispatcher.lanes, dispatcher.wakes, dispatcher.
 
 
 def lock(system: System, pids: Sequence[int], release: Release) -> None:
-    """The tables of the walk, exclusively; who waits in a transaction of his own ends it first."""
-    with admin(system) as connection, connection.transaction():
-        timer = threading.Timer(0.2, release)
-        timer.start()
-        connection.execute(f"LOCK TABLE {LOCKED} IN ACCESS EXCLUSIVE MODE")
-        time.sleep(LASTS_S)
-        timer.join()
+    """The tables of the walk, exclusively; who waits in a transaction of his own ends it first.
+
+    They are locked one after the other, so PostgreSQL may find a deadlock with a transaction of the product and end
+    either of the two: where that is ours, it is done again.
+    """
+    timer = threading.Timer(0.2, release)
+    timer.start()
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with admin(system) as connection, connection.transaction():
+                connection.execute(f"LOCK TABLE {LOCKED} IN ACCESS EXCLUSIVE MODE")
+                time.sleep(LASTS_S)
+            break
+        except psycopg.errors.DeadlockDetected:
+            if time.monotonic() > deadline:
+                raise
+    timer.join()
 
 
 def read_only(system: System, pids: Sequence[int], release: Release) -> None:

@@ -35,7 +35,8 @@ class Case:
         event_id = uuid7()
         self.committed.add(event_id)
         name = format_id("evt", event_id)
-        delivery = LoggedDelivery(uuid7(), (name, path), "delivered", None, 2, 0, None, False)
+        id_ = UUID(int=len(self.deliveries) + 1)  # in order
+        delivery = LoggedDelivery(id_, (name, path), "delivered", None, 2, 0, None, False)
         self.deliveries.append(delivery)
         failed = LoggedAttempt(delivery, WORKER, "http_retryable", True, False, "retry in 0.5 s")
         self.attempts += [failed, replace(failed, outcome="ok", decision="delivered")]
