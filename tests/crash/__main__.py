@@ -45,7 +45,7 @@ def main() -> int:
         )
         if asked.write:
             results = matrix.Results.read(path)
-            lines = [results.summary() + f" ({documents.where()}).", "", "```text", *results.table(), "```"]
+            lines = [results.summary() + f" ({documents.where()}).", "", "```", *results.table(), "```"]
             documents.replace("reliability.md", "matrix", lines)
     elif asked.recovery:
         done = recovery.run(progress, seed=seed, only=asked.only)
