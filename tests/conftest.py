@@ -28,7 +28,7 @@ from tests.support.servers import drop_database, fresh_database, start_postgres
 
 LONGEST_FIRST = (
     "upgrade/test_upgrade.py",
-    "crash/test_no_worker_taken.py",
+    "crash/test_campaign.py",
     "api/test_openapi.py",
     "crash/test_broker.py",
     "crash/test_rabbitmq.py",
@@ -38,7 +38,7 @@ LONGEST_FIRST = (
     "api/test_bad_input.py",
     "scenarios/test_systems.py",
     "api/test_isolation.py",
-    "crash/test_processes.py",
+    "crash/test_seeded.py",
     "crash/test_supervisor.py",
     "crash/test_stop.py",
     "client/test_typing.py",

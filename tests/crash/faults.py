@@ -7,6 +7,8 @@ import signal
 import time
 from collections.abc import Callable
 
+from sqlalchemy import text
+
 from tests.support.patience import until
 from tests.support.system import System
 from workers.app import QUEUE, make_app
@@ -40,6 +42,28 @@ def kill_scheduler(system: System, rng: random.Random) -> None:
     system.kill(rng.choice(system.names("scheduler")))
 
 
+def kill_api(system: System, rng: random.Random) -> None:
+    """With requests half done: their callers repeat them."""
+    system.kill("api")
+
+
+def kill_everything(system: System, rng: random.Random) -> None:
+    """Every process of ours but the supervisor, one right after the other."""
+    for name in [*system.names("worker"), *system.names("scheduler"), *system.names("api")]:
+        system.kill(name)
+
+
+def terminate_backends(system: System, rng: random.Random) -> None:
+    """Cuts every connection to the database."""
+    with system.engine.connect() as connection:
+        connection.execute(
+            text(
+                """SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+                   AND pid <> pg_backend_pid() AND backend_type = 'client backend'"""
+            )
+        )
+
+
 def flush_redis(system: System, rng: random.Random) -> None:
     system.flush_redis()
 
@@ -58,12 +82,15 @@ def hang_redis(system: System, rng: random.Random) -> None:
 
 
 def restart_postgres(system: System, rng: random.Random) -> None:
+    began = time.monotonic()
     system.restart_postgres()
+    if time.monotonic() - began > system.term_s / 2:  # on a busy machine
+        system.take_all_workers()
 
 
 def stop_worker(system: System, rng: random.Random) -> None:
     """SIGTERM: it lets what it has in flight finish, then leaves, and another takes its place."""
-    system.stack.supervisor.restart(rng.choice(system.busy_workers()))
+    system.stop_worker(rng.choice(system.busy_workers()))
 
 
 def ring_falsely(system: System, rng: random.Random, times: int = 500) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,12 @@ import pytest
 
 from dispatcher.local import postgres
 from dispatcher.local.launch import launch
+from tests.crash.judge import judge
+from tests.crash.load import Load, standard_targets
 from tests.support.faked_time import FakedClock
 from tests.support.ledger import Ledger, Post
 from tests.support.patience import until
-from tests.support.system import REPOSITORY, Load, System, judge, standard_paths
+from tests.support.system import REPOSITORY, System
 
 pytestmark = pytest.mark.crash
 
@@ -46,7 +47,7 @@ def system(clocks: tuple[FakedClock, FakedClock], ledger: Ledger) -> Iterator[Sy
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(postgres, "launch", launch_on_its_clock)
         with System(workers=1, schedulers=1, term_s=30.0, **host.environment(REPOSITORY)) as found:
-            found.register(ledger, standard_paths())
+            found.register(ledger, standard_targets())
             yield found
 
 
@@ -71,7 +72,7 @@ def test_a_step_of_a_clock_makes_nothing_early_and_holds_nothing_up(
     database, host = clocks
     before, steps = ledger.count(), "SELECT count(*) FROM dispatcher.clock_steps"
     recorded = system.rows(steps)[0][0]
-    with Load(system, count=240, seconds=2.0, chunk=4) as load:
+    with Load(system, count=240, seconds=2.0, chunk=4, in_order=None) as load:
         until(lambda: ledger.count() > before + 60, "it is busy")
         database.step(seconds)
         until(lambda: ledger.count() > before + 180, "it is busy")
@@ -79,7 +80,7 @@ def test_a_step_of_a_clock_makes_nothing_early_and_holds_nothing_up(
     load.drain()
     verdict = judge(system, ledger, load)
     # A signature carries the host's time, and while that is wrong by an hour no receiver believes it.
-    assert replace(verdict, forged=0).sound, verdict
+    assert verdict.found.keys() <= {"forged"}, verdict
     assert early(ledger.posts(before)) == []
     assert verdict.duplicates <= verdict.admitted, verdict
     assert system.rows(steps)[0][0] == recorded + 1

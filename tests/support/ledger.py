@@ -1,7 +1,8 @@
 """A receiver in a process of its own, whose ledger judges what arrived: none of our faults reaches it.
 
 The first part of an endpoint's path says how it behaves: `/ok/…`, `/fail-2/…` (the first two POSTs of each event
-get a 500), `/down/…` (always 500), `/slow-300/…` (milliseconds), `/hang/…` (never answers).
+get a 500), `/down/…` (always 500), `/slow-300/…` (milliseconds), `/lag-2-800/…` (the first two get a 500, and every
+answer takes so many milliseconds), `/hang/…` (never answers).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,23 +26,29 @@ NEVER_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One POST that was read whole, and what it was answered. `verified` is None without a known secret."""
+    """One POST or GET that was read whole, and what it was answered. `verified` is None without a known secret.
+
+    `path` is without the query of a GET.
+    """
 
     webhook_id: str
     path: str
-    received_at: float  # seconds since the epoch
+    received_at_s: float  # on the monotonic clock, which all processes of a machine share and nobody can step
     body_sha256: str
     status: int
     verified: bool | None
 
 
 class Ledger:
-    """The receiver's process, seen from the test."""
+    """The receiver's process, seen from the test.
 
-    def __init__(self) -> None:
+    `forgets` is a defect: of so many requests, one is not written down.
+    """
+
+    def __init__(self, *, forgets: int = 0) -> None:
         # -I would hide this repository; -m finds it from its root.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.ledger"],
+            [sys.executable, "-m", "tests.support.ledger", str(forgets)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -48,11 +56,13 @@ class Ledger:
             start_new_session=True,
         )
         assert self._process.stdout is not None
+        self._secrets: dict[str, str] = {}
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
 
     def know(self, secrets: Mapping[str, str]) -> None:
-        """Have the signatures of these paths checked with these secrets (`whsec_…`)."""
-        with urlopen(Request(f"{self.url}/_secrets", json.dumps(dict(secrets)).encode()), timeout=PATIENCE_S):
+        """Have the signatures of these paths checked with these secrets (`whsec_…`), beside those that are known."""
+        self._secrets |= secrets
+        with urlopen(Request(f"{self.url}/_secrets", json.dumps(self._secrets).encode()), timeout=PATIENCE_S):
             pass
 
     def posts(self, since: int = 0) -> list[Post]:
@@ -88,7 +98,7 @@ def _answer(status: int, body: bytes = b"ok") -> bytes:
     return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
 
 
-async def _serve() -> None:
+async def _serve(forgets: int) -> None:
     from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
     from tests.support.receivers import LedgerEntry, LedgerReceiver
@@ -104,7 +114,7 @@ async def _serve() -> None:
                 return 0.0, _answer(200)
             case ["_ledger", since]:
                 rows = [
-                    [post.webhook_id, post.path, post.received_at, post.body_sha256, post.status, post.verified]
+                    [post.webhook_id, post.path, post.received_at_s, post.body_sha256, post.status, post.verified]
                     for post in posts[int(since) :]
                 ]
                 return 0.0, _answer(200, json.dumps(rows).encode())
@@ -113,17 +123,18 @@ async def _serve() -> None:
         return 0.0, _answer(404)
 
     def verified(entry: LedgerEntry) -> bool | None:
-        verifier = verifiers.get(entry.path)
+        path, is_get, _ = entry.path.partition("?")
+        verifier = verifiers.get(path)
         if verifier is None:
             return None
-        try:
-            verifier.verify(entry.body, entry.headers)
+        try:  # of a GET, which has no body, the address is what is signed
+            verifier.verify(entry.path.encode() if is_get else entry.body, entry.headers, json_parse=not is_get)
         except WebhookVerificationError:
             return False
         return True
 
     def behave(entry: LedgerEntry) -> tuple[float, int]:
-        key = (entry.webhook_id, entry.path)
+        key = (entry.webhook_id, entry.path.partition("?")[0])
         seen[key] += 1
         kind, _, argument = entry.path.split("/")[1].partition("-")
         match kind:
@@ -131,6 +142,9 @@ async def _serve() -> None:
                 return 0.0, 500 if seen[key] <= int(argument) else 200
             case "down":
                 return 0.0, 500
+            case "lag":
+                times, _, ms = argument.partition("-")
+                return int(ms) / 1000, 500 if seen[key] <= int(times) else 200
             case "slow":
                 return int(argument) / 1000, 200
             case "hang":
@@ -143,7 +157,10 @@ async def _serve() -> None:
         if entry.path.startswith("/_"):
             return control(entry)
         delay_s, status = behave(entry)
-        posts.append(Post(entry.webhook_id, entry.path, entry.received_at, entry.body_sha256, status, verified(entry)))
+        path = entry.path.partition("?")[0]
+        post = Post(entry.webhook_id, path, time.monotonic(), entry.body_sha256, status, verified(entry))
+        if not forgets or seen.total() % forgets:
+            posts.append(post)
         return delay_s, _answer(status)
 
     async with LedgerReceiver(answer=answer) as receiver:
@@ -154,4 +171,4 @@ async def _serve() -> None:
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(_serve())
+    uvloop.run(_serve(int(sys.argv[1])))
