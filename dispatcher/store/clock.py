@@ -111,11 +111,13 @@ class RecordedStep:
     noticed_by: str
 
 
-def bind(now: Now) -> list[datetime] | None:
-    """What `dispatcher.due_time` takes."""
+def bind(now: Now) -> str | None:
+    """What `dispatcher.due_time` takes, as the text of an array: asyncpg would ask the server about a type of array,
+    by names that a producer's `search_path` may hide.
+    """
     if now is None:
         return None
-    return list(now) if isinstance(now, tuple) else [now]
+    return f"{{{','.join(at.isoformat() for at in (now if isinstance(now, tuple) else (now,)))}}}"
 
 
 def read(connection: Connection) -> Reading:

@@ -35,7 +35,7 @@ LANES_A_BELL: Final = 64
 # read all wakes, of which every endpoint that answers has one for a minute.
 _LOCK_LANES = text("""
 WITH clock AS MATERIALIZED (
-    SELECT dispatcher.due_time(CAST(:now AS timestamptz[])) AS now
+    SELECT dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])) AS now
 ), ready AS MATERIALIZED (
     SELECT endpoint_id FROM dispatcher.lanes
     WHERE ready_at <= (SELECT now FROM clock)
@@ -88,7 +88,7 @@ SELECT endpoint_id FROM found UNION ALL SELECT NULL FROM contended
 #   that waited, for each claim (measured: 400 µs a delivery for 110).
 _CLAIM = text("""
 WITH clock AS MATERIALIZED (
-    SELECT dispatcher.due_time(CAST(:now AS timestamptz[])) AS now
+    SELECT dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])) AS now
 ), locked AS MATERIALIZED (
     SELECT CAST(value AS uuid) AS endpoint_id FROM json_array_elements_text(CAST(CAST(:lanes AS text) AS json))
 ), woken AS (
@@ -234,7 +234,8 @@ _TALLY_RECORD: Final = _TALLY.format(
 
 _RECORD = text(f"""
 WITH clock AS MATERIALIZED (
-    SELECT now, now - dispatcher.clock_correction() AS wall FROM dispatcher.due_time(CAST(:now AS timestamptz[])) now
+    SELECT now, now - dispatcher.clock_correction() AS wall
+    FROM dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])) now
 ), result AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(
         delivery_id uuid, claim_seq int, endpoint_id uuid, event_type text, state text, reason text,
@@ -373,7 +374,7 @@ WITH lost AS MATERIALIZED (  -- or the planner may begin with all endpoints and 
     WHERE d.claimed_by IS NOT NULL AND NOT EXISTS (
         SELECT FROM dispatcher.workers w
         WHERE w.id = d.claimed_by
-          AND w.heartbeat_until > dispatcher.due_time(CAST(:now AS timestamptz[])))
+          AND w.heartbeat_until > dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])))
     LIMIT :batch
     FOR NO KEY UPDATE SKIP LOCKED
 )
@@ -386,7 +387,7 @@ FROM lost d JOIN dispatcher.endpoints e ON e.id = ANY (ARRAY[d.endpoint_id])
 _HURRY = text("""
 WITH hurried AS (
     UPDATE dispatcher.deliveries d
-    SET due_at = dispatcher.due_time(CAST(:now AS timestamptz[]))
+    SET due_at = dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[]))
     WHERE d.id = :id AND d.state <> 'in_flight'
     RETURNING d.endpoint_id, d.due_at
 ), woken AS (
@@ -401,7 +402,8 @@ SELECT count(*) FROM hurried
 _MOVE = (
     """
 WITH clock AS MATERIALIZED (
-    SELECT now, now - dispatcher.clock_correction() AS wall FROM dispatcher.due_time(CAST(:now AS timestamptz[])) now
+    SELECT now, now - dispatcher.clock_correction() AS wall
+    FROM dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])) now
 ), gone AS (
     DELETE FROM dispatcher.deliveries d
     WHERE d.id = ANY (ARRAY({which})) AND d.state <> 'in_flight'
@@ -456,7 +458,7 @@ LIMIT :batch
 """
 
 _HELD_TOO_LONG: Final = """
-AND d.due_at <= dispatcher.due_time(CAST(:now AS timestamptz[])) - interval '7 days'
+AND d.due_at <= dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])) - interval '7 days'
 AND d.expires_at IS NULL
 """
 
@@ -496,20 +498,20 @@ _EXPIRE = text(
     _MOVE.format(
         which="""
         SELECT w.id FROM dispatcher.deliveries w
-        WHERE w.state <> 'in_flight' AND w.expires_at <= dispatcher.due_time(CAST(:now AS timestamptz[]))
+        WHERE w.state <> 'in_flight' AND w.expires_at <= dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[]))
         LIMIT :batch"""
     )
 )
 
 _WAKE = text("""
 INSERT INTO dispatcher.wakes (endpoint_id, due_at)
-VALUES (:endpoint_id, dispatcher.due_time(CAST(:now AS timestamptz[])))
+VALUES (:endpoint_id, dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])))
 """)
 
 # Counts no further than makes a difference: see `Demand.bells`.
 _DEMAND = text("""
 WITH clock AS MATERIALIZED (
-    SELECT dispatcher.due_time(CAST(:now AS timestamptz[])) AS now
+    SELECT dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])) AS now
 ), idle AS MATERIALIZED (
     SELECT count(*) AS workers FROM dispatcher.workers
     WHERE room > 0 AND NOT going AND heartbeat_until > (SELECT now FROM clock)

@@ -77,19 +77,19 @@ SELECT dispatcher.register_implicit_endpoint(:id, :tenant_id, :origin, :profile,
 _REMEMBER = text("""
 INSERT INTO dispatcher.idempotency AS i (tenant_id, key, event_id, body_sha256, expires_at)
 SELECT tenant_id, key, event_id, pg_catalog.decode(body_sha256, 'hex'),
-       dispatcher.due_time(CAST(:now AS timestamptz[])) + pg_catalog.make_interval(secs => lifetime_s)
+       dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])) + pg_catalog.make_interval(secs => lifetime_s)
 FROM pg_catalog.json_to_recordset(CAST(CAST(:rows AS text) AS json))
      AS x(tenant_id uuid, key text, event_id uuid, body_sha256 text, lifetime_s float8)
 ORDER BY tenant_id, key
 ON CONFLICT (tenant_id, key) DO UPDATE
 SET event_id = excluded.event_id, body_sha256 = excluded.body_sha256, expires_at = excluded.expires_at
-WHERE i.expires_at <= dispatcher.due_time(CAST(:now AS timestamptz[]))
+WHERE i.expires_at <= dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[]))
 RETURNING CAST(i.event_id AS text)
 """)
 
 _RECALL = text("""
 SELECT x.n, CAST(i.event_id AS text), i.body_sha256,
-       extract(epoch FROM i.expires_at - dispatcher.due_time(CAST(:now AS timestamptz[])))
+       extract(epoch FROM i.expires_at - dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])))
 FROM pg_catalog.json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(n int, tenant_id uuid, key text)
 CROSS JOIN LATERAL (SELECT * FROM dispatcher.idempotency WHERE tenant_id = x.tenant_id AND key = x.key OFFSET 0) i
 """)
@@ -103,7 +103,8 @@ WITH event AS (
          AS x(id uuid, tenant_id uuid, type text, mode text, object_id text, payload_at int, payload_bytes int,
               fanout smallint, created_at timestamptz)
 ), clock AS MATERIALIZED (
-    SELECT dispatcher.due_time(CAST(:now AS timestamptz[])) AS now, dispatcher.clock_correction() AS correction
+    SELECT dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])) AS now,
+           dispatcher.clock_correction() AS correction
 ), delivery AS MATERIALIZED (  -- instants that producers name are the database's clock's
     SELECT x.*, greatest(x.not_before + clock.correction,
                          clock.now + pg_catalog.make_interval(secs => x.first_wait_s)) AS due_at, clock.correction
@@ -129,7 +130,7 @@ FROM delivery
 _FORGET = text("""
 DELETE FROM dispatcher.idempotency WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM dispatcher.idempotency
-    WHERE expires_at <= dispatcher.due_time(CAST(:now AS timestamptz[]))
+    WHERE expires_at <= dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[]))
     LIMIT :batch FOR UPDATE SKIP LOCKED))
 """)
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _HEARTBEAT = text("""
 INSERT INTO dispatcher.workers (id, host, pid, room, started_at, heartbeat_until)
-VALUES (:id, :host, :pid, :room, dispatcher.due_time(CAST(:now AS timestamptz[])),
-        dispatcher.due_time(CAST(:now AS timestamptz[])) + make_interval(secs => :term_s))
+VALUES (:id, :host, :pid, :room, dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])),
+        dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])) + make_interval(secs => :term_s))
 ON CONFLICT (id) DO UPDATE
 SET heartbeat_until = excluded.heartbeat_until, room = excluded.room, going = false
 """)
@@ -29,22 +29,22 @@ _RETIRE = text("DELETE FROM dispatcher.workers WHERE id = :id")
 
 _BURY = text("""
 DELETE FROM dispatcher.workers w
-WHERE w.heartbeat_until < dispatcher.due_time(CAST(:now AS timestamptz[])) - interval '1 hour'
+WHERE w.heartbeat_until < dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])) - interval '1 hour'
   AND NOT EXISTS (SELECT FROM dispatcher.deliveries d WHERE d.claimed_by = w.id OFFSET 0)  -- OFFSET 0: a look for each
 """)
 
 _LEAD = text("""
 INSERT INTO dispatcher.leader AS l (name, owner, term, expires_at)
 VALUES (:name, :owner, 1,
-        dispatcher.due_time(CAST(:now AS timestamptz[])) + make_interval(secs => :term_s))
+        dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])) + make_interval(secs => :term_s))
 ON CONFLICT (name) DO UPDATE
 SET owner = excluded.owner, expires_at = excluded.expires_at, term = l.term + (l.owner <> excluded.owner)::int
-WHERE l.owner = excluded.owner OR l.expires_at <= dispatcher.due_time(CAST(:now AS timestamptz[]))
+WHERE l.owner = excluded.owner OR l.expires_at <= dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[]))
 RETURNING term
 """)
 
 _SERVER_CLOCK = text("""
-SELECT dispatcher.due_time(CAST(:now AS timestamptz[])), pg_postmaster_start_time()
+SELECT dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])), pg_postmaster_start_time()
 """)
 
 

@@ -168,7 +168,7 @@ def receiver_forgets() -> None:
 @bug("early")
 def clock_step_unnoticed() -> None:
     """The clock by which deliveries are due is an hour ahead of the one by which they were made due."""
-    now = "coalesce(CAST(:now AS timestamptz), statement_timestamp())"
+    now = "dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[]))"
     for statement in ("_LOCK_LANES", "_CLAIM"):
         _edit(DELIVERIES, statement, now, f"{now} + interval '1 hour'")
 

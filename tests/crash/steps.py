@@ -67,13 +67,13 @@ STATEMENTS = (
 )
 FUNCTIONS = (
     Function("post", "worker", "dispatcher.flow.deliver", "send"),
-    Function("bell", "scheduler", "workers.scheduler", "bell"),
-    Function("partitions", "scheduler", "dispatcher.flow.prune", "make_partitions"),
+    Function("bell", "scheduler", "workers.app", "Bell.__call__"),
+    Function("partitions", "scheduler", "dispatcher.flow.prune", "make_partition"),
     Function("retention", "scheduler", "dispatcher.flow.retention", "step", places=("before",)),
     Function("wake-up publish", "api", "dispatcher.wakeup", "Wakeup._connect"),
     Function("answer", "api", "dispatcher.api.ingest", "Ingest.accept", places=("after",)),
 )
-RETURNS_WHAT_IS_CALLED = ("bell", "wake-up publish")
+RETURNS_WHAT_IS_CALLED = ("wake-up publish",)
 """Of these it is what they return that does it."""
 
 COMMIT_PLACES = ("before commit", "after commit")

@@ -13,6 +13,7 @@ import pytest
 from dispatcher.flow.enqueue import enqueue
 from dispatcher.ids import uuid7
 from dispatcher.model.event import Event
+from tests.crash.load import Target
 from tests.support.ledger import Ledger
 from tests.support.patience import until
 from tests.support.system import System
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.crash
 @pytest.fixture(scope="module")
 def system(ledger: Ledger) -> Iterator[System]:
     with System(workers=1, term_s=6) as found:
-        found.register(ledger, {"/ok/1": ["broker.tried"]})
+        found.register(ledger, [Target("/ok/1", ("broker.tried",))])
         yield found
 
 

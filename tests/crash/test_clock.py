@@ -57,10 +57,10 @@ def early(posts: list[Post]) -> list[str]:
     for post in posts:
         by_delivery[post.webhook_id, post.path].append(post)
     return [
-        f"{path}: attempt {n + 2} after {after.received_at - before.received_at:.3f} s"
+        f"{path}: attempt {n + 2} after {after.received_at_s - before.received_at_s:.3f} s"
         for (_, path), found in by_delivery.items()
         for n, (before, after) in enumerate(pairwise(found))
-        if after.received_at - before.received_at < WAITS_S[n] - 0.02
+        if after.received_at_s - before.received_at_s < WAITS_S[n] - 0.02
     ]
 
 

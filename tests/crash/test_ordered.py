@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from dispatcher.flow.enqueue import enqueue
 from dispatcher.ids import format_id, uuid7
 from dispatcher.model.event import Event
+from tests.crash.load import Target
 from tests.support.ledger import Ledger, Post
 from tests.support.patience import PATIENCE_S, until
 from tests.support.system import System
@@ -175,7 +176,7 @@ def test_the_judge_finds_an_inversion() -> None:
 def test_what_was_committed_before_another_was_emitted_comes_before_it_whatever_happens_to_the_database(
     system: System, ledger: Ledger
 ) -> None:
-    system.register(ledger, {f"/ok/ordered-{n}": [f"ordered.{n}"] for n in range(LANES)})
+    system.register(ledger, [Target(f"/ok/ordered-{n}", (f"ordered.{n}",)) for n in range(LANES)])
     with system.engine.begin() as connection:
         connection.execute(text("UPDATE dispatcher.endpoints SET ordered = true"))
     before, rng = ledger.count(), random.Random(SEED)

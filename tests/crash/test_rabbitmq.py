@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from dispatcher.local.guard import Guard
+from tests.crash.load import Target
 from tests.crash.test_broker import deliver, lines
 from tests.support.ledger import Ledger
 from tests.support.patience import until
@@ -28,7 +29,7 @@ def rabbitmq(servers_guard: Guard) -> Iterator[RabbitMQ]:
 @pytest.fixture(scope="module")
 def system(ledger: Ledger, rabbitmq: RabbitMQ) -> Iterator[System]:
     with System(workers=1, term_s=6, DISPATCHER_BROKER_URL=rabbitmq.url) as found:
-        found.register(ledger, {"/ok/1": ["broker.tried"]})
+        found.register(ledger, [Target("/ok/1", ("broker.tried",))])
         yield found
 
 

@@ -19,6 +19,7 @@ import pytest
 from dispatcher.flow.enqueue import enqueue
 from dispatcher.ids import format_id, uuid7
 from dispatcher.model.event import Event
+from tests.crash.load import Target
 from tests.support.patience import until
 from tests.support.system import UpSystem
 
@@ -150,7 +151,7 @@ def test_a_signal_to_all_processes_at_once_sends_nothing_in_flight_twice(system:
     """PostgreSQL's backends end on SIGTERM, its postmaster waits for those that were spared and admits no others."""
     with HoldingReceiver() as receiver:
         types = [f"stop.{uuid.uuid4().hex}" for _ in range(IN_FLIGHT)]
-        system.register(receiver, {f"/{n}": [type_] for n, type_ in enumerate(types)})
+        system.register(receiver, [Target(f"/{n}", (type_,)) for n, type_ in enumerate(types)])
         events = [Event(type=type_, payload={}, id=uuid7()) for type_ in types]
         with system.engine.begin() as connection:
             enqueue(connection, events)

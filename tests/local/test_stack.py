@@ -26,7 +26,6 @@ from dispatcher.local.paths import make_data_dir, remove_data_dir
 from dispatcher.local.ports import free_port
 from dispatcher.local.secret_keys import secret_keys
 from dispatcher.local.stack import Stack, find_running, standard_programs
-from tests.support.command import Command
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import FAST_SETTINGS
 
@@ -153,20 +152,13 @@ LISTENER = textwrap.dedent("""
 """)
 
 
-def test_what_a_killed_system_left_listening_is_stopped_before_its_port_is_looked_at(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setattr("dispatcher.telemetry.set_up", lambda **_: None)
+def test_what_a_killed_system_left_listening_is_stopped_before_its_port_is_looked_at(data_dir: Path):
     port = free_port()
     make_data_dir(data_dir)
-    settings = {
-        "DATA_DIR": str(data_dir),
-        "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere",
-        "BROKER_URL": "redis://127.0.0.1:1/0",
-        "SECRET_KEYS": secret_keys(data_dir),
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(f"DISPATCHER_{name}", value)
+
+    def stop_here(_: str) -> None:
+        raise Unavailable("past the port")
+
     left = subprocess.Popen(
         [sys.executable, "-S", "-c", LISTENER.replace("PORT", str(port))],
         stdout=subprocess.PIPE,
@@ -178,10 +170,13 @@ def test_what_a_killed_system_left_listening_is_stopped_before_its_port_is_looke
         identity = processes.identify(left.pid)
         assert identity is not None
         write_secret(data_dir / "processes", json.dumps([[identity.pid, identity.started, identity.command]]))
+        stack = Stack(
+            migrate=stop_here, data_dir=data_dir, database_url="postgresql+psycopg://db/x",
+            broker_url="redis://cache/0", port=port, programs=[],
+        )  # fmt: skip
         try:
-            ran = Command(monkeypatch, capsys)("up", "--port", port)
-            # It came as far as the migration, past the port.
-            assert "the database cannot be used" in ran.err
+            with pytest.raises(Unavailable, match="past the port"):
+                stack.start()
             assert processes.identify(left.pid) is None
         finally:
             left.kill()

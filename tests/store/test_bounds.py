@@ -67,6 +67,7 @@ BY_INDEX: Final = r"store\.metrics\..*|store\.stats\..*|built: counts backlog"
 """Statements in whose transaction `limits.pin_plans` comes first."""
 
 READS_MORE: Final = {
+    "store.clock._REPAIR": "all wakes and lanes, for some minutes after the database's clock was set",
     "store.find._IS_TARGET": "all endpoints: an origin of any tenant has no index; the search is limited in time",
     "store.search._ENDPOINTS": "all endpoints: a host has no index; the search is limited in time",
     "store.metrics._ENDPOINTS": "all endpoints, of which there are thousands, once a scrape",
@@ -82,6 +83,9 @@ READS_MORE: Final = {
 """Statements that read a whole table, with the reason; those of the scheduler end by their duty's time limit."""
 
 NOT_EXPLAINED: Final = {
+    "store.steps._WITHOUT_INDEX": "the catalogue, in a migration",
+    "store.steps._DONE": "a table that is there while a migration runs",
+    "store.steps._RECORD": "the same",
     "store.signing_keys._LOCK": "LOCK TABLE has no plan",
     "store.events._REGISTER": "a function, which finds everything by primary keys",
 }
@@ -175,7 +179,13 @@ _RESULTS: Final = [
     for n in range(1, BATCH + 1)
 ]
 
+_STEP: Final = {"change_s": 3600.0, "unnoticed_s": 0.5, "oldest_xid": "3", "slack_s": 0.5}
+
 VALUES: Final[dict[str, dict[str, Any]]] = {
+    "store.migrate._TAKE_TURN": {"key": 1},
+    "store.clock._CORRECT": _STEP | {"seq": -1, "noticed_by": "a test"},
+    "store.clock._UNREPAIRED": _STEP | {"kept_s": 600.0},
+    "store.clock._REPAIR": _STEP | {"misread_at": NOW},
     "store.deliveries._SPAN": SPAN,
     "store.deliveries._CANCEL_DELETED": SPAN,
     "store.deliveries._EXPIRE_HELD": SPAN,

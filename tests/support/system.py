@@ -92,21 +92,23 @@ class System:
             **env,
         }
         self.api_key = self._env.setdefault("DISPATCHER_BOOTSTRAP_KEY", f"dsk_{secrets.token_urlsafe(32)}")
-        port = free_port("127.0.0.1")
-        programs = standard_programs("127.0.0.1", port, workers=workers, schedulers=schedulers, api=api)
-        programs = [replace(program, ready_timeout_s=PATIENCE_S) for program in programs]
+        port, programs = free_port("127.0.0.1"), None
         if bug or steps:
             from tests.crash.process import wrap
 
-            programs = wrap(programs)
+            programs = wrap(standard_programs("127.0.0.1", port, workers=workers, schedulers=schedulers, api=api))
         self.stack = Stack(
             migrate=lambda url: wiring.prepare_database(self._settings(url)),
             data_dir=self.data_dir,
             port=port,
+            workers=workers,
+            schedulers=schedulers,
+            api=api,
             programs=programs,
             env=self._env,
             output=self._note,
             grace_s=grace_s + 3,
+            start_timeout_s=PATIENCE_S,
         )
 
     def _settings(self, url: str) -> config.Settings:
