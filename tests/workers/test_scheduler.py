@@ -312,11 +312,11 @@ async def test_a_duty_that_is_stuck_holds_up_no_other_and_the_rescue_least_of_al
     let_go = threading.Event()
 
     def note(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def noting(connection: Connection, **values: Any) -> Any:
+        def noting(connection: Connection, *given: Any, **values: Any) -> Any:
             done.add(name)
             if name == duty:
                 await_only(asyncio.to_thread(let_go.wait, PATIENCE_S))
-            return function(connection, **values)
+            return function(connection, *given, **values)
 
         return noting
 
@@ -358,7 +358,7 @@ async def test_a_statement_that_hangs_is_ended_by_its_duty_s_limit_and_the_duty_
 ) -> None:
     tries = 0
 
-    def hang(connection: Connection, **_: Any) -> None:
+    def hang(connection: Connection, *_: Any, **__: Any) -> None:
         nonlocal tries
         tries += 1
         time.at_s += 1  # the duty's turn comes again
