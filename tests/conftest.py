@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
+import traceback
+import types
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from dispatcher.wiring import PLANS
 from tests.support import walk
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import drop_database, fresh_database, start_postgres
+from workers import loop
 
 LONGEST_FIRST = (
     "upgrade/test_upgrade.py",
@@ -125,6 +129,21 @@ def patient_database() -> Iterator[None]:
         ):
             assert getattr(module, name) < PATIENCE_S
             patch.setattr(module, name, PATIENCE_S)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def surviving_worker_loops() -> Iterator[None]:
+    """A loop whose duty met a defect ends its process, which here would be the test run's. It says so, and the test
+    whose loop it was waits in vain.
+    """
+
+    def stay(code: int) -> None:
+        print(f"a worker's loop would have ended its process with {code}", file=sys.__stderr__)
+        traceback.print_stack(file=sys.__stderr__)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "os", types.SimpleNamespace(**{**vars(os), "_exit": stay}))
         yield
 
 

@@ -172,6 +172,7 @@ PAID = Event(type="payment.completed", payload={"amount": 1250}, object_id="pay_
 
 
 def test_emit_works_behind_a_pooler_in_the_producers_transaction(pooler: Pooler, direct_url: str) -> None:
+    before = emitted(direct_url)
     engines = {
         "psycopg": create_engine(pooler.url, connect_args={"prepare_threshold": None}),
         "psycopg2": create_engine(pooler.url.replace("+psycopg", "+psycopg2", 1)),
@@ -182,7 +183,7 @@ def test_emit_works_behind_a_pooler_in_the_producers_transaction(pooler: Pooler,
                 emit_many(session, [replace(PAID, idempotency_key=f"{engine.driver} {n}"), PAID], wakeup=Bell())
                 session.rollback() if n % 2 else session.commit()
         engine.dispose()
-    assert emitted(direct_url) == 2 * 4 * 2
+    assert emitted(direct_url) == before + 2 * 4 * 2
 
 
 async def test_emit_works_behind_a_pooler_on_asyncio_too(pooler: Pooler, direct_url: str) -> None:
