@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import traceback
-import types
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from dispatcher.wiring import PLANS
 from tests.support import walk
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import drop_database, fresh_database, start_postgres
-from workers import loop
+from workers import doorbell, loop
 
 LONGEST_FIRST = (
     "upgrade/test_upgrade.py",
@@ -138,12 +138,14 @@ def surviving_worker_loops() -> Iterator[None]:
     whose loop it was waits in vain.
     """
 
-    def stay(code: int) -> None:
-        print(f"a worker's loop would have ended its process with {code}", file=sys.__stderr__)
-        traceback.print_stack(file=sys.__stderr__)
+    def tell(duty: asyncio.Task[None]) -> None:
+        if not duty.cancelled() and (error := duty.exception()) is not None:
+            print(f"the duty {duty.get_name()} of a worker's loop would have ended its process", file=sys.__stderr__)
+            traceback.print_exception(error, file=sys.__stderr__)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "os", types.SimpleNamespace(**{**vars(os), "_exit": stay}))
+        for module in (loop, doorbell):
+            patch.setattr(module, "die_of_a_defect", tell)
         yield
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from dispatcher import telemetry
 from dispatcher.clock import SYSTEM
-from workers.loop import _die_of_a_defect
+from workers.loop import die_of_a_defect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +75,7 @@ class Doorbell:
             asyncio.create_task(self._keep_looking(), name="look"),
         ]
         for duty in self._duties:
-            duty.add_done_callback(_die_of_a_defect)
+            duty.add_done_callback(die_of_a_defect)
 
     def stop(self) -> None:
         """Polls no more."""

@@ -150,7 +150,7 @@ class WorkerLoop:
             )
         ]
         for duty in self._duties:
-            duty.add_done_callback(_die_of_a_defect)
+            duty.add_done_callback(die_of_a_defect)
         _log.info("worker.started worker=%s max_in_flight=%d", self.worker_id, self._max_in_flight)
 
     async def _open_connections(self) -> None:
@@ -478,7 +478,7 @@ def share(room: int, max_in_flight: int) -> tuple[int, int | None]:
     return room, 2
 
 
-def _die_of_a_defect(duty: asyncio.Task[None]) -> None:
+def die_of_a_defect(duty: asyncio.Task[None]) -> None:
     """A worker without one of its duties would hold its claims for ever; dead, its claims are rescued."""
     if not duty.cancelled() and (error := duty.exception()) is not None:
         _log.critical("worker.failed duty=%s", duty.get_name(), exc_info=error)
