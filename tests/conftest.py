@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import traceback
 from collections.abc import Generator, Iterator
@@ -134,19 +133,23 @@ def patient_database() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def surviving_worker_loops() -> Iterator[None]:
-    """A loop whose duty met a defect ends its process, which here would be the test run's. It says so, and the test
-    whose loop it was waits in vain.
+    """A loop whose duty met a defect ends its process, which here would be the test run's. Instead the run goes on, and
+    fails at its end with what the duties met.
     """
+    defects: list[str] = []
 
     def tell(duty: asyncio.Task[None]) -> None:
         if not duty.cancelled() and (error := duty.exception()) is not None:
-            print(f"the duty {duty.get_name()} of a worker's loop would have ended its process", file=sys.__stderr__)
-            traceback.print_exception(error, file=sys.__stderr__)
+            test = os.environ.get("PYTEST_CURRENT_TEST", "no test")
+            defects.append(f"the duty {duty.get_name()} of a worker's loop ended, beside {test}:")
+            defects.extend(traceback.format_exception(error))
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (loop, doorbell):
             patch.setattr(module, "die_of_a_defect", tell)
         yield
+    if defects:
+        pytest.fail("\n".join(defects), pytrace=False)
 
 
 @pytest.fixture(scope="session")
