@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
@@ -119,7 +120,7 @@ class Servers:
         info = self._redis.info("server")
         return f"valkey {info['valkey_version']}" if "valkey_version" in info else f"redis {info['redis_version']}"
 
-    def _one(self, statement: str) -> object:
+    def _one(self, statement: str) -> Any:
         row = self._postgres.execute(statement).fetchone()
         assert row is not None
         return row[0]

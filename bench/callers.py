@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Self
 from uuid import UUID
@@ -114,11 +115,7 @@ class _Callers:
         answered = Answered(0.0, Counter(), [])
         ends = [asyncio.Event() for _ in range(connections)]
         callers = [
-            (
-                await loop.create_connection(
-                    lambda end=end: _Caller(self._ready, answered, end), "127.0.0.1", self._port
-                )
-            )[1]
+            (await loop.create_connection(partial(_Caller, self._ready, answered, end), "127.0.0.1", self._port))[1]
             for end in ends
         ]
         start_s = time.monotonic()

@@ -70,7 +70,7 @@ def _engine() -> Engine:
     return create_engine(os.environ[DATABASE])
 
 
-@app.task(bind=True, autoretry_for=(httpx.HTTPError,), retry_backoff=True, max_retries=8)
+@app.task(bind=True, autoretry_for=(httpx.HTTPError,), retry_backoff=True, max_retries=8)  # type: ignore[untyped-decorator]  # Celery has no types
 def deliver(self: Any, event_id: str, url: str, data: dict[str, Any], secret: str) -> None:
     started_at = datetime.now(UTC)
     begun_s = time.monotonic()

@@ -21,6 +21,7 @@ from dispatcher.local.accounts import server_account
 from dispatcher.local.paths import remove_data_dir
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.store import counts
+from dispatcher.store.pauses import Scope
 from dispatcher.wiring import prepare_database
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def measure(engine: Engine, *, repeats: int) -> dict[str, float]:
     for _ in range(repeats):
         with engine.begin() as connection:
             began_s = time.perf_counter()
-            counts.backlog(connection, counts.Scope(), by="endpoint")
+            counts.backlog(connection, Scope(), by="endpoint")
             took.append(1000 * (time.perf_counter() - began_s))
     return figures | {"the backlog of it": round(median(took), 1)}
 

@@ -126,6 +126,7 @@ class System:
                     )
                 asked = NewEndpoint(url=url, tenant_id=tenants[-1], max_in_flight=max_in_flight)
                 _, secret = register.create(connection, asked)
+                assert secret is not None
                 secrets["/" + url.split("/", 3)[3]] = secret.reveal()
         engine.dispose()
         return tenants, secrets

@@ -91,7 +91,8 @@ def play(
 ) -> Verdict:
     """One round: a load of so many events over so many seconds, faults and disturbances beside it, the verdict.
 
-    With `whole` the load is not cut off where a slow machine has not accepted all of it in that time; the faults are.
+    Each disturbance is done at least once. With `whole` the load is not cut off where a slow machine has not accepted
+    all of it in that time; the faults are.
     """
     ended = threading.Event()
     errors: list[BaseException] = []
@@ -101,14 +102,16 @@ def play(
         own = random.Random(salt)
         named = disturbances.all_of(ledger)
         order = list(named)
+        is_first = True
         try:
-            while not ended.is_set():
+            while is_first or not ended.is_set():
                 own.shuffle(order)
                 for name in order:
-                    if ended.wait(own.uniform(0.3, 1.5)):
+                    if ended.wait(own.uniform(0.3, 1.5)) and not is_first:
                         break
                     named[name](system, own)
                     score.done[name] += 1
+                is_first = False
         except BaseException as error:
             errors.append(error)
 

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from typing import TypeVar
 from uuid import UUID
@@ -16,7 +17,9 @@ from sqlalchemy.exc import DBAPIError
 from dispatcher.errors import DispatcherError
 from dispatcher.flow import erase, pause, prune, register, replay, retention
 from dispatcher.model.delivery import DeliveryState
+from dispatcher.store import partitions
 from dispatcher.store.log import Filter
+from dispatcher.store.partitions import DayPartition
 from dispatcher.store.pauses import Scope
 from tests.crash.faults import Fault
 from tests.crash.load import VICTIMS, Target
@@ -132,7 +135,10 @@ def retain(system: System, rng: random.Random) -> None:
 def make_partitions(system: System, rng: random.Random) -> None:
     """Of days to come, each time of others."""
     at = datetime.now(UTC) + timedelta(days=1 + next(_numbers) % 20)
-    _briefly(system, lambda connection: prune.make_partitions(connection, now=at))
+    missing: list[DayPartition] = []
+    _briefly(system, lambda connection: missing.extend(partitions.missing(connection, now=at)))
+    for partition in missing:
+        _briefly(system, partial(prune.make_partition, partition=partition))
 
 
 def _briefly(system: System, work: Callable[[Connection], object]) -> None:

@@ -11,8 +11,7 @@ from sqlalchemy import text
 
 from tests.support.patience import until
 from tests.support.system import System
-from workers.app import QUEUE, make_app
-from workers.tasks import DELIVER
+from workers.app import DELIVER, QUEUE, make_app
 
 Fault = Callable[[System, random.Random], None]
 

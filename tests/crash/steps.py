@@ -151,7 +151,7 @@ def _watch_statements(statements: dict[int, Statement], reach: Callable[[str], N
         if one is not None and "after" in one.places:
             reach(f"{one.name}: after")
 
-    do_commit = DefaultDialect.do_commit
+    do_commit: Callable[[DefaultDialect, Any], None] = DefaultDialect.do_commit
 
     def commit(self: DefaultDialect, connection: Any) -> None:
         one = last.pop(id(getattr(connection, "dbapi_connection", connection)), None)

@@ -39,6 +39,12 @@ def deliver(system: System, count: int = 20) -> None:
     until(lambda: system.rows(ended, ids=ids)[0][0] == count, f"{count} deliveries are made")
 
 
+def notices(system: System) -> bool:
+    """Whether the worker has said, by the time that one more is delivered, that the broker cannot be used."""
+    deliver(system, 1)
+    return bool(lines(system, "broker.unusable"))
+
+
 def lines(system: System, event: str, process: str = "worker-1") -> list[str]:
     """The lines of this log event that the process has written."""
     return [line for line in list(system.lines) if f" {process} | " in line and f" {event} " in line]
@@ -68,7 +74,7 @@ def test_workers_claim_by_themselves_while_redis_is(fault: Fault, system: System
     system.lines.clear()
     pid = system.stack.supervisor.children["worker-1"].pid
     command(system, fault.harm)
-    until(lambda: deliver(system, 1) or lines(system, "broker.unusable"), "the worker notices")
+    until(lambda: notices(system), "the worker notices")
     deliver(system)
     (said,) = lines(system, "broker.unusable")
     assert re.search(fault.said, said)
@@ -85,7 +91,7 @@ def test_a_worker_that_starts_while_redis_is_full_works_and_stays(system: System
     system.lines.clear()
     command(system, FULL.harm)
     system.stack.supervisor.restart("worker-1")
-    until(lambda: deliver(system, 1) or lines(system, "broker.unusable"), "the worker notices")
+    until(lambda: notices(system), "the worker notices")
     pid = system.stack.supervisor.children["worker-1"].pid
     command(system, FULL.heal)
     until(lambda: lines(system, "broker.usable"), "the worker uses the broker")

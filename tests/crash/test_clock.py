@@ -46,7 +46,7 @@ def system(clocks: tuple[FakedClock, FakedClock], ledger: Ledger) -> Iterator[Sy
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(postgres, "launch", launch_on_its_clock)
-        with System(workers=1, schedulers=1, term_s=30.0, **host.environment(REPOSITORY)) as found:
+        with System(workers=1, schedulers=1, term_s=30.0, env=host.environment(REPOSITORY)) as found:
             found.register(ledger, standard_targets())
             yield found
 

@@ -28,7 +28,7 @@ def rabbitmq(servers_guard: Guard) -> Iterator[RabbitMQ]:
 
 @pytest.fixture(scope="module")
 def system(ledger: Ledger, rabbitmq: RabbitMQ) -> Iterator[System]:
-    with System(workers=1, term_s=6, DISPATCHER_BROKER_URL=rabbitmq.url) as found:
+    with System(workers=1, term_s=6, env={"DISPATCHER_BROKER_URL": rabbitmq.url}) as found:
         found.register(ledger, [Target("/ok/1", ("broker.tried",))])
         yield found
 

@@ -131,9 +131,11 @@ def platform() -> Iterator[Platform]:
             merchant() as plain,
             System(
                 api=True,
-                SSL_CERT_FILE=str(authority.certificate_file()),
-                DISPATCHER_BOOTSTRAP_KEY=OPERATOR,
-                DISPATCHER_EGRESS_ADDRESSES=SENDERS,
+                env={
+                    "SSL_CERT_FILE": str(authority.certificate_file()),
+                    "DISPATCHER_BOOTSTRAP_KEY": OPERATOR,
+                    "DISPATCHER_EGRESS_ADDRESSES": SENDERS,
+                },
             ) as system,
             httpx.Client(
                 base_url=f"http://127.0.0.1:{system.stack.port}",

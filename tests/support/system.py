@@ -11,10 +11,10 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from uuid import UUID
 
 import redis
@@ -32,7 +32,6 @@ from dispatcher.local.secret_keys import secret_keys
 from dispatcher.local.stack import standard_programs
 from dispatcher.wakeup import Wakeup
 from tests.crash.history import History
-from tests.support.ledger import Ledger
 from tests.support.patience import PATIENCE_S, until
 
 if TYPE_CHECKING:
@@ -40,6 +39,15 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEDULE = ("crash", 'description = "Short."\nwaits = ["0s", "500ms", "500ms", "1s"]\n')
+
+
+class Receiver(Protocol):
+    """Where a system's endpoints are: the ledger, say."""
+
+    url: str
+
+    def know(self, secrets: Mapping[str, str], /) -> None:
+        """The secret of each path, by which the receiver can check signatures."""
 
 
 class System:
@@ -62,7 +70,7 @@ class System:
         bug: str | None = None,
         steps: Path | None = None,
         disk: Path | None = None,
-        **env: str,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.history = History()
         self.has_api = api
@@ -89,7 +97,7 @@ class System:
             "PYTHONPATH": str(REPOSITORY),
             **({"CRASH_BUG": bug} if bug else {}),
             **({"CRASH_STEPS": str(steps)} if steps else {}),
-            **env,
+            **(env or {}),
         }
         self.api_key = self._env.setdefault("DISPATCHER_BOOTSTRAP_KEY", f"dsk_{secrets.token_urlsafe(32)}")
         port, programs = free_port("127.0.0.1"), None
@@ -254,23 +262,26 @@ class System:
                 time.sleep(0.1)
 
     def in_flight(self) -> int:
-        return self.rows("SELECT count(*) FROM dispatcher.deliveries WHERE state = 'in_flight'")[0][0]
+        return int(self.rows("SELECT count(*) FROM dispatcher.deliveries WHERE state = 'in_flight'")[0][0])
 
-    def register(self, ledger: Ledger, targets: Sequence[Target]) -> None:
-        """Registers an endpoint for each target, and tells the ledger their secrets."""
+    def register(self, receiver: Receiver, targets: Sequence[Target]) -> None:
+        """Registers an endpoint for each target, and tells the receiver their secrets."""
         register = self.registrar()
         found = {}
         for target in targets:
             with self.engine.begin() as connection:
                 asked = NewEndpoint(
-                    url=ledger.url + target.path, schedule=SCHEDULE[0], event_types=list(target.types), **target.values
+                    url=receiver.url + target.path,
+                    schedule=SCHEDULE[0],
+                    event_types=list(target.types),
+                    **target.values,
                 )
                 endpoint, secret = register.create(connection, asked)
             assert secret is not None
             found[target.path] = secret.reveal_whsec()
             self.targets.append(target)
             self.endpoint_ids[target.path] = endpoint.id
-        ledger.know(found)
+        receiver.know(found)
 
     def registrar(self) -> Register:
         """What registers endpoints, with this system's keys."""

@@ -197,7 +197,7 @@ def flows(ledger: Ledger, when: str) -> None:
 
 def live(engine: Engine) -> int:
     with engine.connect() as connection:
-        return connection.execute(text("SELECT count(*) FROM dispatcher.deliveries")).scalar_one()
+        return int(connection.execute(text("SELECT count(*) FROM dispatcher.deliveries")).scalar_one())
 
 
 def check_nothing_is_lost(engine: Engine, ledger: Ledger, committed: list[list[str]]) -> None:
