@@ -26,8 +26,8 @@ KILLS, EVENTS = 500, 100_000
 """What a campaign of the full length must reach."""
 
 FULL_MINUTES = 30.0
-ROUND_S = 60.0
-RATE = 80
+ROUND_S = 120.0
+RATE = 100
 PAUSE_S = (0.8, 2.0)
 """Between the end of a fault and the next one."""
 
