@@ -21,6 +21,7 @@ from dispatcher.model.delivery import Claim, Result
 from dispatcher.model.endpoint import EndpointStatus
 from dispatcher.store import deliveries, endpoints, workers
 from tests.support import walk
+from tests.support.patience import until
 from tests.support.walk import NOW
 
 
@@ -508,6 +509,37 @@ def test_deleting_an_endpoint_cancels_what_waits_and_pruning_what_comes_back(eng
         assert {row.state for row in walk.ended(connection)} == {"cancelled"}
         assert len(walk.ended(connection)) == 6
     assert walk.broken_promises(engine) == []
+
+
+def test_what_is_cancelled_ends_when_it_is_had_and_not_when_it_was_asked_for(engine: Engine) -> None:
+    """A cancellation that waits for a delivery's row while an attempt is made and recorded ended before that attempt
+    began, by the log: the time of a statement is that of its start.
+    """
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        walk.emit(connection, 1, now=None)
+        ((id_,),) = connection.execute(text("SELECT id FROM dispatcher.deliveries")).all()
+    cancelled: list[bool] = []
+
+    def cancel() -> None:
+        with engine.begin() as connection:
+            cancelled.append(deliveries.cancel(connection, id_, "by hand"))
+
+    with engine.connect() as attempt:
+        attempt.execute(text("SELECT FROM dispatcher.deliveries FOR UPDATE"))
+        waiting = threading.Thread(target=cancel)
+        waiting.start()
+        with engine.connect() as observer:
+            until(
+                lambda: observer.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one() > 0,
+                "the cancellation waits",
+            )
+        attempted_at = attempt.execute(text("SELECT clock_timestamp()")).scalar_one()
+        attempt.rollback()
+        waiting.join()
+    assert cancelled == [True]
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT ended_at FROM dispatcher.ended_deliveries")).scalar_one() > attempted_at
 
 
 def test_cancelling_in_batches_gets_past_deliveries_in_flight(engine: Engine) -> None:
