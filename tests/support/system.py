@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from uuid import UUID
 
 import redis
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from dispatcher import config, wiring
@@ -269,7 +269,7 @@ class System:
         register = self.registrar()
         found = {}
         for target in targets:
-            with self.engine.begin() as connection:
+            with self._connected() as connection, connection.begin():
                 asked = NewEndpoint(
                     url=receiver.url + target.path,
                     schedule=SCHEDULE[0],
@@ -282,6 +282,17 @@ class System:
             self.targets.append(target)
             self.endpoint_ids[target.path] = endpoint.id
         receiver.know(found)
+
+    def _connected(self) -> Connection:
+        """A connection, as soon as the database admits one: a fault may just have restarted it."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self.engine.connect()
+            except DBAPIError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def registrar(self) -> Register:
         """What registers endpoints, with this system's keys."""
