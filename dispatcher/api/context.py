@@ -6,17 +6,17 @@ import asyncio
 import base64
 import binascii
 import logging
-import re
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 from uuid import UUID
 
 import orjson
 from fastapi import Depends, Header, Query, Request, Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator
 
 from dispatcher import telemetry
 from dispatcher.api.strict import check_query
@@ -25,11 +25,12 @@ from dispatcher.errors import Forbidden, IdempotencyConflict, InvalidInput, NotF
 from dispatcher.flow.ping import Ping
 from dispatcher.ids import DEFAULT_TENANT, parse_id
 from dispatcher.model.access import Scope
+from dispatcher.shapes.values import ReadInstant
 from dispatcher.store import idempotency, limits, metrics
 from dispatcher.wiring import USER_AGENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import httpx
     from sqlalchemy import Connection
@@ -274,23 +275,14 @@ Cursor = Annotated[
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.", examples=[50])]
 
 
-def _instant(value: object) -> object:
-    """Only what is written as an instant: pydantic would also take seconds since 1970, and days without a time."""
-    if not isinstance(value, str) or not _INSTANT(value):
-        raise ValueError("an RFC 3339 instant with a time zone, such as 2026-03-02T09:00:00Z")
-    return value
-
-
-_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII).fullmatch
-
-Instant = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_instant)]
-"""A moment in a query or a body, in RFC 3339."""
+InstantParameter = Annotated[datetime, ReadInstant()]
+"""An instant in a query, in RFC 3339."""
 
 CreatedAfter = Annotated[
-    Instant | None, Query(description="Only those made then or later.", examples=["2026-03-02T09:00:00Z"])
+    InstantParameter | None, Query(description="Only those made then or later.", examples=["2026-03-02T09:00:00Z"])
 ]
 CreatedBefore = Annotated[
-    Instant | None, Query(description="Only those made before.", examples=["2026-03-09T09:00:00Z"])
+    InstantParameter | None, Query(description="Only those made before.", examples=["2026-03-09T09:00:00Z"])
 ]
 
 
@@ -300,14 +292,6 @@ CreatedBefore = Annotated[
 def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer; times are RFC 3339 in UTC."""
     return Response(orjson.dumps(body, option=orjson.OPT_UTC_Z), status, headers=headers, media_type="application/json")
-
-
-class Page(BaseModel, Generic[T]):
-    """A page of objects, the newest first."""
-
-    data: list[T]
-    has_more: bool = Field(examples=[False])
-    next_cursor: str | None = Field(description="For the next page; null on the last.", examples=[None])
 
 
 def read_cursor(cursor: str | None) -> UUID | None:
@@ -328,14 +312,14 @@ def write_cursor(last: UUID) -> str:
     return base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
 
 
-def page(found: list[Any], limit: int, form: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+def page(found: list[Any], limit: int, form: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
     """A page of at most `limit` of the objects found; one more was asked for, to know whether there are more."""
     more = len(found) > limit
     cursor = write_cursor(found[limit - 1].id) if more else None
     return {"data": [form(one) for one in found[:limit]], "has_more": more, "next_cursor": cursor}
 
 
-def whole(found: list[dict[str, Any]]) -> dict[str, Any]:
+def whole(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """All there is, in the form of a page."""
     return {"data": found, "has_more": False, "next_cursor": None}
 
@@ -360,7 +344,7 @@ class Once:
         return None if self.key is None else await self.context.transaction(self._recall)
 
     async def run(
-        self, work: Callable[[Connection], dict[str, Any]], *, status: int = 200, secret: tuple[str, ...] = ()
+        self, work: Callable[[Connection], Mapping[str, Any]], *, status: int = 200, secret: tuple[str, ...] = ()
     ) -> Response:
         """Does `work` in one transaction with the note of its answer; `secret` names the fields that are told once.
 
@@ -371,7 +355,7 @@ class Once:
     def _run(
         self,
         connection: Connection,
-        work: Callable[[Connection], dict[str, Any]],
+        work: Callable[[Connection], Mapping[str, Any]],
         status: int,
         secret: tuple[str, ...],
     ) -> Response:

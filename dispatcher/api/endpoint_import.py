@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import DataError
 
 from dispatcher.api.context import Context, ContextOf, OnceOf, Operator, TenantId
-from dispatcher.api.endpoints import ID, SECRET, NewEndpoint, wanted
-from dispatcher.api.problems import Fault, faults, field_faults
+from dispatcher.api.endpoints import wanted
+from dispatcher.api.problems import faults, field_faults
 from dispatcher.errors import DispatcherError, InvalidInput
 from dispatcher.ids import format_id
+from dispatcher.shapes import EndpointImport, ImportedEndpoint, ImportItem, ImportResult
 from dispatcher.signing import Secret, parse_secret
 from dispatcher.store import tenants
 
@@ -24,68 +25,19 @@ if TYPE_CHECKING:
 
     from dispatcher.api.context import Caller
     from dispatcher.flow import register
+    from dispatcher.shapes.problems import Fault, Refusal
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
-
-MAX_ITEMS: Final = 1000
 
 AT_ONCE: Final = 32
 """Pings at a time: each may take its whole deadline."""
 
-_URL: Final = "https://shop.example.com/webhooks"
-
-
-class ImportedEndpoint(NewEndpoint):
-    """An endpoint with its secret, or its secrets while they rotate: the newest first, all of which sign."""
-
-    secret: str | None = Field(default=None, max_length=200, repr=False, examples=[SECRET])
-    secrets: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=5)] | None = Field(
-        default=None, repr=False, examples=[None]
-    )
-
-
-class Import(BaseModel):
-    """Endpoints that exist elsewhere."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    endpoints: list[Annotated[ImportedEndpoint | Any, Field(union_mode="left_to_right")]] = Field(
-        min_length=1,
-        max_length=MAX_ITEMS,
-        description="Each is judged by itself: one that is none is told of in the answer, and stops no other.",
-        examples=[[{"url": _URL, "secret": SECRET}]],
-    )
-
-
-class Refusal(BaseModel):
-    """Why an endpoint was not registered: as the problem that it would be by itself."""
-
-    code: str = Field(examples=["INVALID_INPUT"])
-    detail: str = Field(examples=["/url: found the scheme 'http'; allowed: https"])
-    errors: list[Fault] = Field(description="The pointers are into the endpoint.", examples=[[]])
-
-
-class ImportItem(BaseModel):
-    """What became of one endpoint."""
-
-    index: int = Field(description="Its place in the request, from 0.", examples=[0])
-    status: Literal["created", "failed"] = Field(examples=["created"])
-    id: str | None = Field(description="Null if it failed.", examples=[ID])
-    warnings: list[str] = Field(description="What its owner should know.", examples=[[]])
-    error: Refusal | None = Field(description="Null unless it failed.", examples=[None])
-
-
-class ImportResult(BaseModel):
-    """What became of an import: of each endpoint, in their order. No secret is in it."""
-
-    created: int = Field(examples=[1])
-    failed: int = Field(examples=[0])
-    data: list[ImportItem]
+_imported: Final = TypeAdapter(ImportedEndpoint)
 
 
 @router.post("/import", response_model=ImportResult)
 async def import_(
-    asked: Import, context: ContextOf, caller: Operator, once: OnceOf, tenant_id: TenantId = None
+    asked: EndpointImport, context: ContextOf, caller: Operator, once: OnceOf, tenant_id: TenantId = None
 ) -> Response:
     """Registers endpoints with the secrets that they have elsewhere, which are sealed and never shown.
 
@@ -93,7 +45,7 @@ async def import_(
     """
     if (before := await once.recall()) is not None:
         return before
-    items = [_read(one, caller, tenant_id) for one in asked.endpoints]
+    items = [_read(one, caller, tenant_id) for one in asked["endpoints"]]
     room = asyncio.Semaphore(AT_ONCE)
     items = await asyncio.gather(*(_pinged(one, context, room) for one in items))
     return await once.run(lambda connection: _register(connection, context, items, by=caller.actor))
@@ -101,21 +53,22 @@ async def import_(
 
 def _read(asked: object, caller: Caller, tenant_id: str | None) -> register.NewEndpoint | Exception:
     """What the register takes of one item, or why it is none."""
-    if not isinstance(asked, dict | ImportedEndpoint):
+    if not isinstance(asked, dict):
         return InvalidInput("/", type(asked).__name__, "an object with a url and a secret")
     try:
-        one = asked if isinstance(asked, ImportedEndpoint) else ImportedEndpoint.model_validate(asked)
-        return wanted(one, caller.tenant(one.tenant_id or tenant_id), secrets=_secrets(one))
+        endpoint = _imported.validate_python(asked)
+        return wanted(endpoint, caller.tenant(endpoint.get("tenant_id") or tenant_id), secrets=_secrets(endpoint))
     except (ValidationError, DispatcherError) as error:
         return error
 
 
-def _secrets(one: ImportedEndpoint) -> list[Secret]:
-    if one.secret is not None and one.secrets is not None:
+def _secrets(endpoint: ImportedEndpoint) -> list[Secret]:
+    secret, secrets = endpoint.get("secret"), endpoint.get("secrets")
+    if secret is not None and secrets is not None:
         raise InvalidInput("/secrets", "secrets beside a secret", "one of the two")
-    if one.secret is not None:
-        return [parse_secret(one.secret)]
-    return [parse_secret(text, pointer=f"/secrets/{n}") for n, text in enumerate(one.secrets or ())]
+    if secret is not None:
+        return [parse_secret(secret)]
+    return [parse_secret(text, pointer=f"/secrets/{n}") for n, text in enumerate(secrets or ())]
 
 
 async def _pinged(
@@ -139,7 +92,7 @@ async def _pinged(
 
 def _register(
     connection: Connection, context: Context, items: Sequence[register.NewEndpoint | Exception], *, by: str
-) -> dict[str, Any]:
+) -> ImportResult:
     """Registers the good ones in one transaction; what became of each."""
     for tenant_id in sorted({item.tenant_id for item in items if not isinstance(item, Exception)}):
         tenants.lock(connection, tenant_id)  # in one order, or two imports could wait for each other for ever
@@ -150,7 +103,7 @@ def _register(
 
 def _result(
     connection: Connection, context: Context, n: int, item: register.NewEndpoint | Exception, *, by: str
-) -> dict[str, Any]:
+) -> ImportItem:
     if isinstance(item, Exception):
         return _failed(n, item)
     try:
@@ -162,13 +115,14 @@ def _result(
     return {"index": n, "status": "created", "id": format_id("ep", endpoint.id), "warnings": warnings, "error": None}
 
 
-def _failed(n: int, error: Exception) -> dict[str, Any]:
-    code, detail, errors = "INVALID_INPUT", "found what cannot be stored; allowed: Unicode text without NUL", []
+def _failed(n: int, error: Exception) -> ImportItem:
+    code, detail = InvalidInput.code, "found what cannot be stored; allowed: Unicode text without NUL"
+    errors: list[Fault] = []
     match error:
         case ValidationError():
             errors = field_faults(error.errors())
             detail = "; ".join(one["detail"] for one in errors)
         case DispatcherError():
             code, detail, errors = error.code, str(error), faults(error)
-    refusal = {"code": code, "detail": detail, "errors": errors}
+    refusal: Refusal = {"code": code, "detail": detail, "errors": errors}
     return {"index": n, "status": "failed", "id": None, "warnings": [], "error": refusal}

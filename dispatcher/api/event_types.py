@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
 
-from dispatcher.api.context import CallerOf, ContextOf, Operator, Page, reply, whole
+from dispatcher.api.context import CallerOf, ContextOf, Operator, reply, whole
 from dispatcher.errors import NotFound
 from dispatcher.flow import event_schemas
+from dispatcher.model import event_type
+from dispatcher.shapes import EventType, EventTypePage, NewEventType
+from dispatcher.shapes.values import instant_or_none
 from dispatcher.store import event_types as store
 from dispatcher.store import trail
 
@@ -22,46 +24,18 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/v1/event_types", tags=["event types"])
 
-_NAME = r"^[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*$"
-
 Name = Annotated[
     str,
-    Path(description="A type of event.", pattern=_NAME, max_length=128, examples=["payment.completed"]),
+    Path(
+        description="A type of event.",
+        pattern=event_type.TYPE,
+        max_length=event_type.MAX_LENGTH,
+        examples=["payment.completed"],
+    ),
 ]
 
 
-class EventTypeIn(BaseModel):
-    """What is said of a type; what is left out is nothing."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    description: str | None = Field(default=None, max_length=1000, examples=["The payment has succeeded."])
-    schema_: dict[str, Any] | bool | None = Field(
-        default=None,
-        alias="schema",
-        description="A JSON Schema (2020-12) that payloads must meet. References stay inside of it, and what judging "
-        "a payload takes must be bounded.",
-        examples=[{"type": "object", "required": ["amount"]}],
-    )
-
-
-class EventType(BaseModel):
-    """A type of event."""
-
-    name: str = Field(description="A type, or a family such as `order.*`.", examples=["payment.completed"])
-    description: str | None = Field(examples=["The payment has succeeded."])
-    schema_: dict[str, Any] | bool | None = Field(alias="schema", examples=[{"type": "object", "required": ["amount"]}])
-    schema_refusal: str | None = Field(
-        description="Why events of the type are refused until its schema is replaced. It was stored by an earlier "
-        "version, which did not bound what judging a payload takes.",
-        examples=[None],
-    )
-    profiles: list[str] = Field(description="The profiles whose closed catalogue has it.", examples=[["terminal"]])
-    created_at: str | None = Field(description="Null for one that a profile's file brings.", examples=[None])
-    updated_at: str | None = Field(examples=[None])
-
-
-@router.get("", response_model=Page[EventType])
+@router.get("", response_model=EventTypePage)
 async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG001 - any key
     """The catalogue: types that were described here, and those that profiles name."""
     found = {one.name: one for one in await context.transaction(store.list_)}
@@ -73,18 +47,18 @@ async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG0
 
 
 @router.put("/{name}", response_model=EventType)
-async def put(name: Name, asked: EventTypeIn, context: ContextOf, caller: Operator) -> Response:
+async def put(name: Name, asked: NewEventType, context: ContextOf, caller: Operator) -> Response:
     """Describes a type. With a schema, an event of the type whose payload does not meet it is refused from now on."""
-    schema = None if asked.schema_ is None else await asyncio.to_thread(event_schemas.write_schema, asked.schema_)
+    described = asked.get("schema")
+    schema = None if described is None else await asyncio.to_thread(event_schemas.write_schema, described)
 
     def work(connection: Connection) -> store.EventType:
         before = store.find(connection, name)
-        after = store.put(connection, name, description=asked.description, schema=schema)
+        after = store.put(connection, name, description=asked.get("description"), schema=schema)
         _note(connection, caller.actor, "event_type.described", name, before, after)
         return after
 
-    described = await context.transaction(work)
-    return reply(_form(described, name, list(context.profiles.values())))
+    return reply(_form(await context.transaction(work), name, list(context.profiles.values())))
 
 
 @router.delete("/{name}", status_code=204, response_class=Response)
@@ -101,15 +75,15 @@ async def delete(name: Name, context: ContextOf, caller: Operator) -> Response:
     return Response(status_code=204)
 
 
-def _form(one: store.EventType | None, name: str, profiles: list[Profile]) -> dict[str, Any]:
+def _form(one: store.EventType | None, name: str, profiles: list[Profile]) -> EventType:
     return {
         "name": name,
         "description": None if one is None else one.description,
         "schema": None if one is None or one.schema is None else orjson.loads(one.schema),
         "schema_refusal": None if one is None else _refusal(one),
         "profiles": sorted(profile.name for profile in profiles if name in profile.catalogue),
-        "created_at": None if one is None else one.created_at,
-        "updated_at": None if one is None else one.updated_at,
+        "created_at": None if one is None else instant_or_none(one.created_at),
+        "updated_at": None if one is None else instant_or_none(one.updated_at),
     }
 
 

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
+from typing import TYPE_CHECKING, Annotated, assert_never
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
 
 from dispatcher.api import forms
-from dispatcher.api.context import ContextOf, Page, Reader, TenantId, reply, whole
+from dispatcher.api.context import ContextOf, Reader, TenantId, reply, whole
 from dispatcher.flow.find import AttemptOf, Finder
 from dispatcher.flow.find import Found as FoundThing
 from dispatcher.ids import format_id
 from dispatcher.model.access import Scope
 from dispatcher.model.endpoint import Endpoint
+from dispatcher.shapes import Found, FoundPage
 from dispatcher.store.log import LoggedDelivery, LoggedEvent
 from dispatcher.store.replays import Replay
 from dispatcher.store.tenants import ApiKey, Tenant
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Connection
 
     from dispatcher.signing import Keyring
 
 router = APIRouter(prefix="/v1/find", tags=["find"])
 
-_ID = "evt_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"
 
-
-class Found(BaseModel):
-    """One thing that was found."""
-
-    kind: Literal["event", "endpoint", "delivery", "attempt", "replay", "tenant", "key"] = Field(examples=["event"])
-    id: str = Field(examples=[_ID])
-    summary: str = Field(description="A line for people.", examples=["payment.completed: matched no endpoint"])
-    object: dict[str, Any] = Field(
-        description="As the resource of its kind answers it; an attempt also with its `delivery_id`.",
-        examples=[{"id": _ID, "type": "payment.completed", "deliveries": 0}],
-    )
-
-
-@router.get("", response_model=Page[Found])
+@router.get("", response_model=FoundPage)
 async def find(
     context: ContextOf,
     caller: Reader,
@@ -62,7 +50,7 @@ async def find(
     """
     own = caller.scope(tenant_id)
 
-    def read(connection: Connection) -> list[dict[str, Any]]:
+    def read(connection: Connection) -> list[Found]:
         finder = Finder(connection, context.clock.now(), own=own, keys=caller.may(Scope.ADMIN))
         return [_form(one, context.keyring) for one in finder(q)]
 
@@ -70,7 +58,8 @@ async def find(
     return reply(whole(await context.search(read, pointer="/q", narrow=narrow)))
 
 
-def _form(one: FoundThing, keyring: Keyring) -> dict[str, Any]:
+def _form(one: FoundThing, keyring: Keyring) -> Found:
+    shown: Mapping[str, object]
     match one.thing:
         case LoggedEvent():
             shown = forms.event(one.thing)
@@ -79,7 +68,7 @@ def _form(one: FoundThing, keyring: Keyring) -> dict[str, Any]:
         case LoggedDelivery():
             shown = forms.delivery(one.thing)
         case AttemptOf(attempt, delivery_id):
-            shown = forms.attempt(attempt) | {"delivery_id": format_id("dlv", delivery_id)}
+            shown = {**forms.attempt(attempt), "delivery_id": format_id("dlv", delivery_id)}
         case Replay():
             shown = forms.replay(one.thing)
         case Tenant():

@@ -2,40 +2,76 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import orjson
 
 from dispatcher.flow import sealed
 from dispatcher.flow.replay import written
-from dispatcher.flow.statistics import PERCENTILES
 from dispatcher.ids import format_id
 from dispatcher.model.delivery import FAILED, DeliveryState
+from dispatcher.shapes.values import instant, instant_or_none
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
     from uuid import UUID
 
+    from dispatcher.flow import statistics as flow
     from dispatcher.flow.explain import Explained
-    from dispatcher.flow.replay import Preview, Progress
-    from dispatcher.flow.statistics import Ends, Fared, Statistics
+    from dispatcher.flow.find import Kind
+    from dispatcher.flow.replay import Preview as Previewed
+    from dispatcher.flow.replay import Progress
     from dispatcher.ids import Prefix
-    from dispatcher.model.endpoint import Endpoint
+    from dispatcher.model.endpoint import Endpoint as Registered
     from dispatcher.model.outcome import Outcome
+    from dispatcher.shapes import (
+        Attempt,
+        AuditEntry,
+        Backlog,
+        DeletedEndpoint,
+        Delivery,
+        DeliveryStatus,
+        EndCounts,
+        Endpoint,
+        EndpointStats,
+        EndpointStatus,
+        Erasure,
+        Event,
+        ExplainedDelivery,
+        Explanation,
+        Found,
+        Key,
+        Method,
+        Mode,
+        Pause,
+        PayloadGone,
+        Ping,
+        Preview,
+        Replay,
+        ReplayEndpoint,
+        ReplayFilter,
+        ReplayProgress,
+        Scope,
+        ShownAuth,
+        Statistics,
+        StatisticsFigures,
+        Tenant,
+    )
     from dispatcher.signing import Keyring
-    from dispatcher.store import replay_endpoints
-    from dispatcher.store.counts import Backlog
-    from dispatcher.store.erasures import Erasure
+    from dispatcher.store import counts, erasures, pauses, replay_endpoints, replays, tenants
     from dispatcher.store.log import LoggedAttempt, LoggedDelivery, LoggedEvent
-    from dispatcher.store.pauses import Pause
-    from dispatcher.store.replays import Replay
     from dispatcher.store.stats import Latest
-    from dispatcher.store.tenants import ApiKey, Tenant
     from dispatcher.store.trail import Entry
 
 
-def endpoint(one: Endpoint, keyring: Keyring) -> dict[str, Any]:
+def _stored(at: datetime | None) -> datetime:
+    """An instant that every stored object has."""
+    assert at is not None
+    return at
+
+
+def endpoint(one: Registered, keyring: Keyring) -> Endpoint:
     """An endpoint without its secrets: of its own headers the names, of its authentication the username."""
     return {
         "id": format_id("ep", one.id),
@@ -48,27 +84,27 @@ def endpoint(one: Endpoint, keyring: Keyring) -> dict[str, Any]:
         "profile": one.profile,
         "schedule": one.schedule,
         "signature": None if one.signature is None else list(one.signature),
-        "auth": sealed.shown_auth(keyring, one),
+        "auth": cast("ShownAuth | None", sealed.shown_auth(keyring, one)),
         "headers": sealed.header_names(keyring, one),
-        "method": one.method,
+        "method": cast("Method", one.method),
         "max_in_flight": one.max_in_flight,
         "rate_limit": one.rate_limit,
         "ordered": one.ordered,
         "origin": one.origin,
-        "status": str(one.status),
+        "status": cast("EndpointStatus", one.status),
         "status_reason": one.status_reason,
         "version": one.version,
-        "created_at": one.created_at,
-        "updated_at": one.updated_at,
+        "created_at": instant(_stored(one.created_at)),
+        "updated_at": instant(_stored(one.updated_at)),
     }
 
 
-def deleted_endpoint(endpoint_id: UUID, cancelled: int) -> dict[str, Any]:
+def deleted_endpoint(endpoint_id: UUID, cancelled: int) -> DeletedEndpoint:
     """What became of an endpoint that is deleted."""
     return {"id": format_id("ep", endpoint_id), "status": "deleted", "cancelled_deliveries": cancelled}
 
 
-def pinged(outcome: Outcome) -> dict[str, Any]:
+def ping(outcome: Outcome) -> Ping:
     """What came of a ping."""
     return {
         "ok": outcome.ok,
@@ -79,7 +115,7 @@ def pinged(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def pause(one: Pause) -> dict[str, Any]:
+def pause(one: pauses.Pause) -> Pause:
     """A pause; what is None does not matter to what it holds."""
     scope = one.scope
     return {
@@ -89,48 +125,50 @@ def pause(one: Pause) -> dict[str, Any]:
         "event_type": scope.event_type,
         "reason": one.reason,
         "created_by": one.created_by,
-        "created_at": one.created_at,
+        "created_at": instant(one.created_at),
     }
 
 
-def delivery(one: LoggedDelivery) -> dict[str, Any]:
+def delivery(one: LoggedDelivery) -> Delivery:
     """A delivery; `next_attempt_at` is None where none is planned, or it is held."""
     return {
         "id": format_id("dlv", one.id),
         "event_id": format_id("evt", one.event_id),
         "event_type": one.event_type,
         "object_id": one.object_id,
-        "mode": one.mode,
+        "mode": cast("Mode", one.mode),
         "endpoint_id": format_id("ep", one.endpoint_id),
         "url": one.url,
         "tenant_id": format_id("ten", one.tenant_id),
-        "status": str(one.state),
+        "status": cast("DeliveryStatus", one.state),
         "status_reason": one.held or one.reason,
         "attempt_count": one.attempts,
-        "next_attempt_at": one.due_at if one.state is DeliveryState.WAITING and one.held is None else None,
+        "next_attempt_at": instant_or_none(
+            one.due_at if one.state is DeliveryState.WAITING and one.held is None else None
+        ),
         "schedule": {"name": one.schedule, "version": one.schedule_version[:12]},
         "replay_of": None if one.replay_of is None else format_id("dlv", one.replay_of),
-        "created_at": one.created_at,
-        "ended_at": one.ended_at,
+        "created_at": instant(one.created_at),
+        "ended_at": instant_or_none(one.ended_at),
     }
 
 
-def event(one: LoggedEvent) -> dict[str, Any]:
+def event(one: LoggedEvent) -> Event:
     """An event, its payload as it was written."""
     return {
         "id": format_id("evt", one.id),
         "type": one.type,
         "tenant_id": format_id("ten", one.tenant_id),
-        "mode": one.mode,
+        "mode": cast("Mode", one.mode),
         "object_id": one.object_id,
         "payload": None if one.payload is None else orjson.Fragment(one.payload),
-        "payload_gone": one.payload_gone,
+        "payload_gone": cast("PayloadGone", one.payload_gone),
         "deliveries": one.fanout,
-        "created_at": one.created_at,
+        "created_at": instant(one.created_at),
     }
 
 
-def erasure(one: Erasure) -> dict[str, Any]:
+def erasure(one: erasures.Erasure) -> Erasure:
     """An erasure, and how far it is."""
     return {
         "id": format_id("ers", one.id),
@@ -138,23 +176,23 @@ def erasure(one: Erasure) -> dict[str, Any]:
         "tenant_id": None if one.tenant_id is None else format_id("ten", one.tenant_id),
         "reason": one.reason,
         "created_by": one.created_by,
-        "created_at": one.created_at,
+        "created_at": instant(one.created_at),
         "status": "done" if one.passes else "running",
         "events": one.events,
         "attempts": one.attempts,
         "cancelled_deliveries": one.cancelled,
         "in_flight_deliveries": one.in_flight,
-        "next_look_at": one.next_pass_at,
+        "next_look_at": instant_or_none(one.next_pass_at),
     }
 
 
-def explanation(one: LoggedEvent, endpoints: Iterable[Explained]) -> dict[str, Any]:
+def explanation(one: LoggedEvent, endpoints: Iterable[Explained]) -> Explanation:
     """Where an event went and why, endpoint by endpoint."""
     return {
         "event_id": format_id("evt", one.id),
         "type": one.type,
         "tenant_id": format_id("ten", one.tenant_id),
-        "created_at": one.created_at,
+        "created_at": instant(one.created_at),
         "deliveries": one.fanout,
         "endpoints": [
             {
@@ -170,21 +208,27 @@ def explanation(one: LoggedEvent, endpoints: Iterable[Explained]) -> dict[str, A
     }
 
 
-def _explained(one: LoggedDelivery) -> dict[str, Any]:
+def _explained(one: LoggedDelivery) -> ExplainedDelivery:
     shown = delivery(one)
-    return {name: shown[name] for name in ("id", "status", "next_attempt_at")} | {"held": one.held}
+    return {
+        "id": shown["id"],
+        "status": shown["status"],
+        "next_attempt_at": shown["next_attempt_at"],
+        "held": one.held,
+    }
 
 
-def attempt(one: LoggedAttempt) -> dict[str, Any]:
+def attempt(one: LoggedAttempt) -> Attempt:
     """An attempt; the answer's body as text where it is UTF-8, as hex where it is not."""
+    encoding: Literal["utf-8", "hex"] = "utf-8"
     try:
-        body, encoding = one.response_body.decode(), "utf-8"
+        body = one.response_body.decode()
     except UnicodeDecodeError:
         body, encoding = one.response_body.hex(), "hex"
     return {
         "id": format_id("att", one.id),
         "number": one.number,
-        "started_at": one.started_at,
+        "started_at": instant(one.started_at),
         "duration_ms": round(one.duration_ms, 1),
         "outcome": one.outcome,
         "phase": one.phase,
@@ -206,7 +250,7 @@ def attempt(one: LoggedAttempt) -> dict[str, Any]:
     }
 
 
-def stats(one: Statistics, latest: Latest) -> dict[str, Any]:
+def stats(one: flow.Statistics, latest: Latest) -> EndpointStats:
     """How an endpoint is doing; durations in milliseconds."""
     failure = latest.failure
     return {
@@ -214,18 +258,18 @@ def stats(one: Statistics, latest: Latest) -> dict[str, Any]:
         "waiting": one.backlog.waiting,
         "in_flight": one.backlog.in_flight,
         "at_least": one.backlog.at_least,
-        "oldest_waiting_at": one.backlog.oldest_waiting_at,
+        "oldest_waiting_at": instant_or_none(one.backlog.oldest_waiting_at),
         **_ends(one.fared.ends),
         "attempts_p50_ms": one.fared.latency.ms.get(50),
         "attempts_p95_ms": one.fared.latency.ms.get(95),
         "attempts_to_success_mean": _rounded(one.fared.to_success_mean, 2),
         "cap": latest.cap,
-        "last_attempt_at": latest.attempt_at,
-        "last_success_at": latest.success_at,
+        "last_attempt_at": instant_or_none(latest.attempt_at),
+        "last_success_at": instant_or_none(latest.success_at),
         "last_failure": None
         if failure is None
         else {
-            "at": failure.at,
+            "at": instant(failure.at),
             "outcome": failure.outcome,
             "status_code": failure.status_code,
             "error": failure.error,
@@ -233,18 +277,29 @@ def stats(one: Statistics, latest: Latest) -> dict[str, Any]:
     }
 
 
-def statistics(one: Statistics) -> dict[str, Any]:
+def statistics(
+    one: flow.Statistics,
+    *,
+    tenant_id: str | None,
+    endpoint_id: str | None,
+    event_type: str | None,
+    by: Literal["endpoint", "event_type", "tenant", "none"],
+) -> Statistics:
     """How deliveries fare; rates from 0 to 1 with five digits."""
     return {
         "window": one.window,
-        "from": one.since,
-        "to": one.until,
+        "from": instant(one.since),
+        "to": instant(one.until),
         "step_s": int(one.step.total_seconds()),
+        "tenant_id": tenant_id,
+        "endpoint_id": endpoint_id,
+        "event_type": event_type,
+        "by": by,
         **_fared(one.fared),
         "backlog": _backlog(one.backlog, one.until),
         "series": [
             {
-                "at": point.at,
+                "at": instant(point.at),
                 "attempts": point.attempts.total,
                 "succeeded": point.attempts.succeeded,
                 "delivered": point.ends.by_state[DeliveryState.DELIVERED],
@@ -265,7 +320,7 @@ def statistics(one: Statistics) -> dict[str, Any]:
     }
 
 
-def _fared(one: Fared) -> dict[str, Any]:
+def _fared(one: flow.Fared) -> StatisticsFigures:
     return {
         "attempts": {
             "total": one.attempts.total,
@@ -276,7 +331,10 @@ def _fared(one: Fared) -> dict[str, Any]:
         "deliveries": _ends(one.ends),
         "latency_ms": {
             "attempts": one.latency.attempts,
-            **{f"p{percent}": one.latency.ms.get(percent) for percent in PERCENTILES},
+            "p50": one.latency.ms.get(50),
+            "p90": one.latency.ms.get(90),
+            "p95": one.latency.ms.get(95),
+            "p99": one.latency.ms.get(99),
         },
         "attempts_to_success": {
             "mean": _rounded(one.to_success_mean, 2),
@@ -285,18 +343,25 @@ def _fared(one: Fared) -> dict[str, Any]:
     }
 
 
-def _ends(ends: Ends) -> dict[str, Any]:
-    return {**ends.by_state, "success_rate": _rounded(ends.success_rate, 5)}
+def _ends(ends: flow.Ends) -> EndCounts:
+    return {
+        "delivered": ends.by_state[DeliveryState.DELIVERED],
+        "exhausted": ends.by_state[DeliveryState.EXHAUSTED],
+        "rejected": ends.by_state[DeliveryState.REJECTED],
+        "expired": ends.by_state[DeliveryState.EXPIRED],
+        "cancelled": ends.by_state[DeliveryState.CANCELLED],
+        "success_rate": _rounded(ends.success_rate, 5),
+    }
 
 
-def _backlog(one: Backlog, now: datetime) -> dict[str, Any]:
+def _backlog(one: counts.Backlog, now: datetime) -> Backlog:
     lag_s = 0.0 if one.oldest_due_at is None else max(0.0, (now - one.oldest_due_at).total_seconds())
     return {
         "waiting": one.waiting,
         "in_flight": one.in_flight,
         "at_least": one.at_least,
-        "oldest_waiting_at": one.oldest_waiting_at,
-        "oldest_due_at": one.oldest_due_at,
+        "oldest_waiting_at": instant_or_none(one.oldest_waiting_at),
+        "oldest_due_at": instant_or_none(one.oldest_due_at),
         "lag_s": round(lag_s, 3),
     }
 
@@ -305,7 +370,7 @@ def _rounded(value: float | None, digits: int = 1) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def replay(one: Replay) -> dict[str, Any]:
+def replay(one: replays.Replay) -> Replay:
     """A replay or a cancellation, and how far it is."""
     return {
         "id": format_id("rpl", one.id),
@@ -322,25 +387,26 @@ def replay(one: Replay) -> dict[str, Any]:
         "status_reason": one.status_reason,
         "percent": 100.0 if one.state == "done" else round(100 * min(1.0, one.replayed / max(1, one.total or 1)), 1),
         "created_by": one.created_by,
-        "created_at": one.created_at,
-        "ended_at": one.ended_at,
+        "created_at": instant(one.created_at),
+        "ended_at": instant_or_none(one.ended_at),
     }
 
 
-def replay_progress(one: Replay, found: Progress) -> dict[str, Any]:
+def replay_progress(one: replays.Replay, found: Progress) -> ReplayProgress:
     """The same with what has become of what it made."""
-    return replay(one) | {
+    return {
+        **replay(one),
         "delivered": found.counts.delivered,
         "failed": found.counts.failed,
         "waiting": found.counts.waiting,
         "endpoints_running": found.running,
         "endpoints_stopped": found.stopped,
         "rate_now": None if found.pace is None else round(found.pace, 1),
-        "estimated_end": found.estimated_end,
+        "estimated_end": instant_or_none(found.estimated_end),
     }
 
 
-def replay_endpoint(one: replay_endpoints.Progress) -> dict[str, Any]:
+def replay_endpoint(one: replay_endpoints.Progress) -> ReplayEndpoint:
     """How far a replay is with one endpoint."""
     return {
         "endpoint_id": format_id("ep", one.id),
@@ -355,44 +421,44 @@ def replay_endpoint(one: replay_endpoints.Progress) -> dict[str, Any]:
     }
 
 
-def _chosen(kept: dict[str, Any]) -> dict[str, Any]:
+def _chosen(kept: dict[str, Any]) -> ReplayFilter:
     """A filter as it is kept, in the words in which it is asked for; None does not matter."""
-    ids: tuple[tuple[str, Prefix], ...] = (
-        ("tenant_id", "ten"),
-        ("endpoint_id", "ep"),
-        ("event_id", "evt"),
-        ("replay_id", "rpl"),
-    )
-    delivery_ids = kept.get("delivery_ids")
+
+    def id_of(name: str, prefix: Prefix) -> str | None:
+        return format_id(prefix, kept[name]) if name in kept else None
+
     return {
         "status": ",".join(kept["states"]) if "states" in kept else None,
         "undelivered": kept.get("undelivered", False),
         "include_delivered": not kept.get("but_delivered", False),
-        **{name: format_id(prefix, kept[name]) if name in kept else None for name, prefix in ids},
-        **{
-            name: kept.get(name)
-            for name in (
-                *("event_type", "object_id", "host", "outcome", "status_code"),
-                *("attempts_min", "attempts_max", "error"),
-            )
-        },
-        **{
-            f"{what}_{when}": kept.get(f"{what}_{when}")
-            for what in ("created", "ended")
-            for when in ("after", "before")
-        },
-        "delivery_ids": None if delivery_ids is None else [format_id("dlv", one) for one in delivery_ids],
+        "tenant_id": id_of("tenant_id", "ten"),
+        "endpoint_id": id_of("endpoint_id", "ep"),
+        "event_id": id_of("event_id", "evt"),
+        "replay_id": id_of("replay_id", "rpl"),
+        "event_type": kept.get("event_type"),
+        "object_id": kept.get("object_id"),
+        "host": kept.get("host"),
+        "outcome": kept.get("outcome"),
+        "status_code": kept.get("status_code"),
+        "attempts_min": kept.get("attempts_min"),
+        "attempts_max": kept.get("attempts_max"),
+        "error": kept.get("error"),
+        "created_after": kept.get("created_after"),
+        "created_before": kept.get("created_before"),
+        "ended_after": kept.get("ended_after"),
+        "ended_before": kept.get("ended_before"),
+        "delivery_ids": [format_id("dlv", id_) for id_ in kept["delivery_ids"]] if "delivery_ids" in kept else None,
         "as_of": kept.get("as_of"),
     }
 
 
-def preview(one: Preview, token: str, expires_at: datetime) -> dict[str, Any]:
+def preview(one: Previewed, token: str, expires_at: datetime) -> Preview:
     """What a replay or a cancellation would do, and the token that has exactly that done."""
     summary = one.summary
     return {
         "count": summary.count,
-        "oldest": summary.oldest,
-        "newest": summary.newest,
+        "oldest": instant_or_none(summary.oldest),
+        "newest": instant_or_none(summary.newest),
         "already_delivered": summary.already_delivered,
         "endpoints_disabled": summary.endpoints_disabled,
         "in_flight": summary.in_flight,
@@ -414,45 +480,45 @@ def preview(one: Preview, token: str, expires_at: datetime) -> dict[str, Any]:
         "to": written(one.options.goes_to),
         "estimated_seconds": round(one.estimated_s, 1),
         "preview_token": token,
-        "expires_at": expires_at,
+        "expires_at": instant(expires_at),
     }
 
 
-def found(kind: str, summary: str, shown: dict[str, Any]) -> dict[str, Any]:
+def found(kind: Kind, summary: str, shown: Mapping[str, Any]) -> Found:
     """One thing that was found: what it is, what is to be said of it, itself."""
-    return {"kind": kind, "id": shown["id"], "summary": summary, "object": shown}
+    return {"kind": kind, "id": shown["id"], "summary": summary, "object": dict(shown)}
 
 
-def tenant(one: Tenant) -> dict[str, Any]:
+def tenant(one: tenants.Tenant) -> Tenant:
     """A tenant without its secrets."""
     return {
         "id": format_id("ten", one.id),
         "name": one.name,
         "parent_id": None if one.parent_id is None else format_id("ten", one.parent_id),
         "profile": one.profile,
-        "created_at": one.created_at,
+        "created_at": instant(one.created_at),
     }
 
 
-def key(one: ApiKey) -> dict[str, Any]:
+def key(one: tenants.ApiKey) -> Key:
     """A key without what is secret of it."""
     return {
         "id": format_id("key", one.id),
         "tenant_id": None if one.tenant_id is None else format_id("ten", one.tenant_id),
         "name": one.name,
-        "scopes": sorted(one.scopes),
+        "scopes": cast("list[Scope]", sorted(one.scopes)),
         "rate_limit": one.rate_limit,
-        "created_at": one.created_at,
-        "last_used_at": one.last_used_at,
-        "revoked_at": one.revoked_at,
+        "created_at": instant(one.created_at),
+        "last_used_at": instant_or_none(one.last_used_at),
+        "revoked_at": instant_or_none(one.revoked_at),
     }
 
 
-def entry(one: Entry) -> dict[str, Any]:
+def audit_entry(one: Entry) -> AuditEntry:
     """An entry of the audit log."""
     return {
         "id": format_id("aud", one.id),
-        "at": one.at,
+        "at": instant(one.at),
         "actor": one.actor,
         "action": one.action,
         "object": one.object,

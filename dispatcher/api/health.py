@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
 
 from dispatcher.api.context import ContextOf, reply
 from dispatcher.errors import Unavailable
+from dispatcher.shapes import Liveness, Readiness
 from dispatcher.store import migrate
 
 router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
-async def healthz() -> dict[str, str]:
+async def healthz() -> Liveness:
     """The process lives."""
     return {"status": "ok"}
-
-
-class Readiness(BaseModel):
-    """What this process can do."""
-
-    status: Literal["ok"] = Field(examples=["ok"])
-    schema_: str = Field(alias="schema", description="The database schema's version.", examples=["0006"])
-    writes: bool = Field(
-        description="False where the database can only be read: events and changes are answered with 503.",
-        examples=[True],
-    )
-    reason: str | None = Field(description="Why nothing can be written; null where it can.", examples=[None])
 
 
 @router.get("/readyz", response_model=Readiness)
@@ -40,4 +26,5 @@ async def readyz(context: ContextOf) -> Response:
     )
     if not migrate.serves(revision):
         raise Unavailable(f"the database's schema is at {revision}; this version needs {migrate.head()}")
-    return reply({"status": "ok", "schema": str(revision), "writes": reason is None, "reason": reason})
+    found: Readiness = {"status": "ok", "schema": str(revision), "writes": reason is None, "reason": reason}
+    return reply(found)

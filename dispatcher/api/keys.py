@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from dispatcher.api import forms
 from dispatcher.api.context import (
@@ -15,7 +13,6 @@ from dispatcher.api.context import (
     Cursor,
     Limit,
     OnceOf,
-    Page,
     TenantId,
     page,
     read_cursor,
@@ -23,71 +20,14 @@ from dispatcher.api.context import (
 )
 from dispatcher.flow import keys as flow
 from dispatcher.ids import parse_id
-from dispatcher.model.access import EXAMPLE_KEY, NAME, Scope
+from dispatcher.model.access import ALL, Scope
+from dispatcher.shapes import CreatedKey, KeyPage, NewKey
 from dispatcher.store import tenants as store
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
-
-_TENANT: Final = "ten_00000000-0000-7000-8000-000000000001"
-_SIGNING_SECRET: Final = "hmsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="  # noqa: S105 - an example
-
-_Scope = Annotated[Scope, Field(strict=False)]  # JSON has no enums
-
-
-class NewKey(BaseModel):
-    """A key to be made."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: Annotated[str, Field(min_length=1, max_length=200, pattern=NAME)] = Field(
-        description="For people; without control characters.", examples=["till-12"]
-    )
-    tenant_id: str | None = Field(
-        default=None,
-        description="The tenant that the key acts for. Where it is left out: the caller's own; an operator's key "
-        "then makes one more operator's key.",
-        examples=[_TENANT],
-    )
-    scopes: list[_Scope] = Field(
-        default=[Scope.ADMIN],
-        min_length=1,
-        max_length=20,
-        description="What the key may do.",
-        examples=[["events:write", "deliveries:read"]],
-    )
-    rate_limit: float | None = Field(
-        default=None,
-        ge=0.01,
-        le=100_000,
-        allow_inf_nan=False,
-        description="How many requests a second; null: no limit.",
-        examples=[50],
-    )
-
-
-class Key(BaseModel):
-    """A key, without what is secret of it."""
-
-    id: str = Field(examples=["key_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968"])
-    tenant_id: str | None = Field(description="Null: an operator's.", examples=[_TENANT])
-    name: str = Field(examples=["till-12"])
-    scopes: list[Scope] = Field(examples=[["deliveries:read", "events:write"]])
-    rate_limit: float | None = Field(description="In requests a second; null: no limit.", examples=[50])
-    created_at: datetime = Field(examples=["2026-03-02T09:00:00Z"])
-    last_used_at: datetime | None = Field(description="To the minute.", examples=["2026-03-02T09:15:00Z"])
-    revoked_at: datetime | None = Field(examples=[None])
-
-
-class CreatedKey(Key):
-    """With what is told once; a repeat under the same Idempotency-Key does not have it."""
-
-    key: str = Field(default_factory=str, description="For `Authorization: Bearer`.", examples=[EXAMPLE_KEY])
-    signing_secret: str = Field(
-        default_factory=str, description="For requests signed by HMAC.", examples=[_SIGNING_SECRET]
-    )
 
 
 @router.post("", status_code=201, response_model=CreatedKey)
@@ -96,22 +36,22 @@ async def create(
 ) -> Response:
     """Makes a key. The answer holds the key and its signing secret, this once."""
     wanted = flow.NewKey(
-        name=asked.name,
-        tenant_id=caller.scope(tenant_id if asked.tenant_id is None else asked.tenant_id),
-        scopes=asked.scopes,
-        rate_limit=asked.rate_limit,
+        name=asked["name"],
+        tenant_id=caller.scope(tenant_id if asked.get("tenant_id") is None else asked["tenant_id"]),
+        scopes=[Scope(scope) for scope in asked.get("scopes", ALL)],
+        rate_limit=asked.get("rate_limit"),
     )
 
-    def work(connection: Connection) -> dict[str, Any]:
+    def work(connection: Connection) -> CreatedKey:
         key, told = flow.create(
             connection, context.keyring, wanted, may=caller.scopes, by=caller.actor, clock=context.clock
         )
-        return forms.key(key) | {"key": told.key, "signing_secret": told.signing_secret}
+        return {**forms.key(key), "key": told.key, "signing_secret": told.signing_secret}
 
     return await once.run(work, status=201, secret=("key", "signing_secret"))
 
 
-@router.get("", response_model=Page[Key])
+@router.get("", response_model=KeyPage)
 async def list_(
     context: ContextOf, caller: Admin, tenant_id: TenantId = None, cursor: Cursor = None, limit: Limit = 50
 ) -> Response:

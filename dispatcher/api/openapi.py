@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
 
 from dispatcher.api.gate import PUBLIC_PATHS
-from dispatcher.api.problems import WITH_BODY, Problem, title
+from dispatcher.api.problems import WITH_BODY, title
+from dispatcher.shapes import NewBatch, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -134,9 +136,10 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 
 def _complete(found: dict[str, Any]) -> dict[str, Any]:
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
-    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas |= problem.pop("$defs")
-    schemas["Problem"] = problem
+    for shape in (Problem, NewBatch):  # which no route names to FastAPI
+        schema = TypeAdapter(shape).json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs")
+        schemas[shape.__name__] = schema
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     found["components"]["securitySchemes"] = _SECURITY

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator
 
 from dispatcher.api import forms
 from dispatcher.api.context import (
@@ -17,7 +16,6 @@ from dispatcher.api.context import (
     EndpointWriter,
     Limit,
     OnceOf,
-    Page,
     TenantId,
     page,
     read_cursor,
@@ -25,60 +23,17 @@ from dispatcher.api.context import (
 )
 from dispatcher.errors import Forbidden, InvalidInput
 from dispatcher.flow import pause as flow
-from dispatcher.flow import registration
 from dispatcher.ids import parse_id
 from dispatcher.model.access import Scope
+from dispatcher.shapes import NewPause, Pause, PausePage
+from dispatcher.shapes.pauses import EVERYTHING
+from dispatcher.shapes.values import EventTypeOrFamily
 from dispatcher.store import pauses as store
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 router = APIRouter(prefix="/v1/pauses", tags=["pauses"])
-
-_PAUSE: Final = "pau_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968"
-_TENANT: Final = "ten_00000000-0000-7000-8000-000000000001"
-_ENDPOINT: Final = "ep_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968"
-
-_TYPE: Final = r"^[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*(\.\*)?$"
-
-EventType = Annotated[str, Field(max_length=128, pattern=_TYPE)]
-
-
-_EVERYTHING: Final = "Everything: of every tenant or, by a tenant's key, of its own. Stands alone."
-
-
-class NewPause(BaseModel):
-    """What is to be held: all that matches all that is given, or everything, by `all`.
-
-    A tenant's key holds only what is its tenant's.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    everything: bool = Field(default=False, alias="all", description=_EVERYTHING, examples=[False])
-    tenant_id: str | None = Field(default=None, examples=[_TENANT])
-    endpoint_id: str | None = Field(default=None, examples=[_ENDPOINT])
-    event_type: EventType | None = Field(
-        default=None, description="A type, or `payment.*` for a family.", examples=["payment.*"]
-    )
-    reason: Annotated[str, Field(max_length=registration.TEXT)] | None = Field(
-        default=None, description="Shown with what waits.", examples=["the bank is away"]
-    )
-
-
-class Pause(BaseModel):
-    """What is held. It waits, for 7 days at most, and is sent when the pause ends."""
-
-    id: str = Field(examples=[_PAUSE])
-    tenant_id: str | None = Field(description="Null: of every tenant.", examples=[_TENANT])
-    endpoint_id: str | None = Field(description="Null: of every endpoint.", examples=[None])
-    event_type: str | None = Field(description="Null: of every type.", examples=["payment.*"])
-    reason: str = Field(examples=["the bank is away"])
-    created_by: str = Field(
-        description="The id of a key, or `cli:` and the account's name.",
-        examples=["key_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968"],
-    )
-    created_at: datetime = Field(examples=["2026-03-02T09:00:00Z"])
 
 
 def _exactly(value: object) -> object:
@@ -91,19 +46,24 @@ def _exactly(value: object) -> object:
 @router.post("", status_code=201, response_model=Pause)
 async def create(asked: NewPause, context: ContextOf, caller: EndpointWriter, once: OnceOf) -> Response:
     """Holds deliveries. What is in flight is not called back."""
-    scope = _scope(caller, asked.tenant_id, asked.endpoint_id, asked.event_type, everything=asked.everything)
-    reason = asked.reason or f"paused by {'an operator' if caller.is_operator else 'its owner'}"
+    scope = _scope(
+        caller,
+        asked.get("tenant_id"),
+        asked.get("endpoint_id"),
+        asked.get("event_type"),
+        everything=asked.get("all", False),
+    )
+    reason = asked.get("reason") or f"paused by {'an operator' if caller.is_operator else 'its owner'}"
 
-    def work(connection: Connection) -> dict[str, Any]:
-        pause = flow.create(
-            connection, scope, reason=reason, by=caller.actor, own=caller.tenant_id, clock=context.clock
+    def work(connection: Connection) -> Pause:
+        return forms.pause(
+            flow.create(connection, scope, reason=reason, by=caller.actor, own=caller.tenant_id, clock=context.clock)
         )
-        return forms.pause(pause)
 
     return await once.run(work, status=201)
 
 
-@router.get("", response_model=Page[Pause])
+@router.get("", response_model=PausePage)
 async def list_(
     context: ContextOf, caller: EndpointReader, tenant_id: TenantId = None, cursor: Cursor = None, limit: Limit = 50
 ) -> Response:
@@ -128,10 +88,14 @@ async def end(pause_id: str, context: ContextOf, caller: EndpointWriter) -> Resp
 async def end_scope(
     context: ContextOf,
     caller: EndpointWriter,
-    everything: Annotated[bool, BeforeValidator(_exactly), Query(alias="all", description=_EVERYTHING)] = False,
+    everything: Annotated[
+        bool, BeforeValidator(_exactly), Query(alias="all", description=EVERYTHING.description, examples=[False])
+    ] = False,
     tenant_id: TenantId = None,
     endpoint_id: Annotated[str | None, Query(description="As the pause has it.")] = None,
-    event_type: Annotated[EventType | None, Query(description="As the pause has it.", examples=["payment.*"])] = None,
+    event_type: Annotated[
+        EventTypeOrFamily | None, Query(description="As the pause has it.", examples=["payment.*"])
+    ] = None,
 ) -> Response:
     """Ends the pause of exactly this scope; the one of everything with `all=true`."""
     scope = _scope(caller, tenant_id, endpoint_id, event_type, everything=everything)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
 from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -28,6 +27,7 @@ from dispatcher.errors import (
     Unavailable,
 )
 from dispatcher.model import json_text
+from dispatcher.shapes.problems import MAX_FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import Scope
+
+    from dispatcher.shapes.problems import Fault, Problem
 
 _log = logging.getLogger(__name__)
 
@@ -80,10 +82,6 @@ _READ_ONLY: Final = "25006"
 
 _NO_PLACES: Final = object()
 
-MAX_FAULTS: Final = 100
-"""Named in one problem: a list of 100,000 items can have as many faults."""
-
-
 WITH_BODY: Final = frozenset({"PATCH", "POST", "PUT"})
 """The methods whose requests have bodies that we read."""
 
@@ -95,41 +93,13 @@ _SECRET_FIELDS: Final = frozenset({"auth", "headers", "password", "secret", "sec
 """Whose values no answer repeats."""
 
 
-class Fault(BaseModel):
-    """One thing wrong: where, what was found and what is allowed."""
-
-    pointer: str = Field(
-        description="A JSON pointer into the body, `/` for the whole of it; or the name of a parameter.",
-        examples=["/url"],
-    )
-    detail: str = Field(examples=["found the scheme 'http'; allowed: https"])
-
-
-class Problem(BaseModel):
-    """Why a request was refused (RFC 9457)."""
-
-    type: str = Field(examples=["urn:dispatcher:problem:invalid-input"])
-    title: str = Field(examples=["Unprocessable Content"])
-    status: int = Field(examples=[422])
-    detail: str = Field(examples=["/url: found the scheme 'http'; allowed: https"])
-    instance: str = Field(description="The path that was asked for.", examples=["/v1/endpoints"])
-    code: str = Field(description="For programs: it does not change.", examples=["INVALID_INPUT"])
-    errors: list[Fault] = Field(
-        description=f"Each fault that was found, if some can be named; of more than {MAX_FAULTS} the first.",
-        examples=[[{"pointer": "/url", "detail": "found the scheme 'http'; allowed: https"}]],
-    )
-    request_id: str = Field(
-        description="Also in the header x-request-id.", examples=["req_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"]
-    )
-
-
 def problem(
     request: Request,
     status: int,
     code: str,
     detail: str,
     *,
-    errors: list[dict[str, str]] | None = None,
+    errors: list[Fault] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
     """One problem as an answer."""
@@ -145,8 +115,8 @@ def document(
     *,
     instance: str,
     request_id: str,
-    errors: list[dict[str, str]] | None = None,
-) -> dict[str, Any]:
+    errors: list[Fault] | None = None,
+) -> Problem:
     """One problem document."""
     return {
         "type": f"urn:dispatcher:problem:{code.lower().replace('_', '-')}",
@@ -221,7 +191,7 @@ def _ours(request: Request, error: DispatcherError) -> Response | None:
     return problem(request, status, error.code, str(error), headers=headers)
 
 
-def _faulty(request: Request, code: str, errors: list[dict[str, str]]) -> Response:
+def _faulty(request: Request, code: str, errors: list[Fault]) -> Response:
     """A 422 that says everything that its `errors` say."""
     more = f"; and {len(errors) - MAX_FAULTS} more" if len(errors) > MAX_FAULTS else ""
     errors = errors[:MAX_FAULTS]
@@ -229,11 +199,11 @@ def _faulty(request: Request, code: str, errors: list[dict[str, str]]) -> Respon
     return problem(request, 422, code, detail, errors=errors)
 
 
-def _fault(pointer: str, found: str, allowed: str) -> dict[str, str]:
+def _fault(pointer: str, found: str, allowed: str) -> Fault:
     return {"pointer": pointer, "detail": f"found {found}; allowed: {allowed}"}
 
 
-def faults(error: DispatcherError) -> list[dict[str, str]]:
+def faults(error: DispatcherError) -> list[Fault]:
     """What an error names, as `errors` has it."""
     return [_fault(error.pointer, error.found, error.allowed)] if isinstance(error, InvalidInput) else []
 
@@ -279,12 +249,12 @@ def _invalid(request: Request, error: RequestValidationError) -> Response:
     return _faulty(request, InvalidInput.code, field_faults(error.errors(), body=error.body))
 
 
-def field_faults(errors: Iterable[Mapping[str, Any]], *, body: Any = _NO_PLACES) -> list[dict[str, str]]:
+def field_faults(errors: Iterable[Mapping[str, Any]], *, body: Any = _NO_PLACES) -> list[Fault]:
     """What pydantic found wrong, in our words. With `body`, each location says first where it is: body, query, path."""
     return [_field_fault(one, body) for one in errors]
 
 
-def _field_fault(one: Mapping[str, Any], body: Any) -> dict[str, str]:
+def _field_fault(one: Mapping[str, Any], body: Any) -> Fault:
     loc: tuple[str | int, ...] = one["loc"]
     if body is _NO_PLACES:
         pointer = _pointer(loc)

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, Field
 
-from dispatcher.api.context import CallerOf, ContextOf, Page, reply, whole
+from dispatcher.api.context import CallerOf, ContextOf, reply, whole
 from dispatcher.errors import NotFound
-from dispatcher.profiles import Profile, as_document
+from dispatcher.profiles import Profile as Loaded
+from dispatcher.profiles import as_document
+from dispatcher.shapes import Profile, ProfilePage
 
 router = APIRouter(prefix="/v1/profiles", tags=["profiles"])
 
 
-class ProfileOut(BaseModel):
-    """A profile; `document` is what its file says, with every field that was left out."""
-
-    name: str = Field(examples=["terminal"])
-    default: bool = Field(description="Whether it is that of tenants and endpoints that name none.", examples=[False])
-    document: dict[str, Any] = Field(examples=[{"description": "HTTPS that answers a ping", "deadline_s": 15.0}])
-
-
-@router.get("", response_model=Page[ProfileOut])
+@router.get("", response_model=ProfilePage)
 async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG001 - any key
     """The profiles, by name."""
     default = context.settings.default_profile
     return reply(whole([_form(profile, default) for _, profile in sorted(context.profiles.items())]))
 
 
-@router.get("/{name}", response_model=ProfileOut)
+@router.get("/{name}", response_model=Profile)
 async def show(
     name: Annotated[str, Path(description="The profile's name.", max_length=200, examples=["terminal"])],
     context: ContextOf,
@@ -42,5 +35,5 @@ async def show(
     return reply(_form(profile, context.settings.default_profile))
 
 
-def _form(profile: Profile, default: str) -> dict[str, Any]:
+def _form(profile: Loaded, default: str) -> Profile:
     return {"name": profile.name, "default": profile.name == default, "document": as_document(profile)}

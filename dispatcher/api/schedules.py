@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from dispatcher import wiring
-from dispatcher.api.context import CallerOf, ContextOf, Instant, OnceOf, Page, reply, whole
+from dispatcher.api.context import CallerOf, ContextOf, InstantParameter, OnceOf, reply, whole
 from dispatcher.egress import classify
 from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.flow.rules import decision_rules
 from dispatcher.model.outcome import Outcome, OutcomeClass
 from dispatcher.retry import RetrySchedule, format_duration, parse_duration, preview, simulate
+from dispatcher.shapes import (
+    NewSimulation,
+    PlannedAttempt,
+    Schedule,
+    SchedulePage,
+    SchedulePreview,
+    SimulatedAnswer,
+    SimulatedAttempt,
+    Simulation,
+)
+from dispatcher.shapes.values import instant
 from dispatcher.store import schedules as store
 
 if TYPE_CHECKING:
@@ -24,118 +34,15 @@ if TYPE_CHECKING:
     from dispatcher.api.context import Context
     from dispatcher.config import Settings
     from dispatcher.model.profile import Profile
-    from dispatcher.retry import Catalog, Simulation
+    from dispatcher.retry import Catalog
+    from dispatcher.retry import Simulation as Simulated
 
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
 
 Name = Annotated[str, Path(description="The schedule's name.", max_length=200, examples=["standard"])]
-_RELATIVE_TO = Literal["previous_failure", "first_attempt"]
 
 
-class Schedule(BaseModel):
-    """A retry schedule, as new deliveries pin it."""
-
-    name: str = Field(examples=["standard"])
-    description: str | None = Field(
-        description="As its file says, if that is what new deliveries pin.", examples=["Immediately, then 5 s and 5 m."]
-    )
-    source: str | None = Field(description="Who declared the numbers.", examples=["the provider's documentation"])
-    version: str = Field(description="SHA-256 of what decides its behaviour, in hex.", examples=["57929f67286c"])
-    relative_to: _RELATIVE_TO = Field(examples=["previous_failure"])
-    waits: list[str] = Field(description="The n-th precedes attempt n.", examples=[["0s", "5s", "5m"]])
-    waits_s: list[float] = Field(examples=[[0, 5, 300]])
-    jitter: float = Field(description="A wait is multiplied by uniform(1, 1 + jitter).", examples=[0.0])
-    attempts: int = Field(examples=[3])
-    total_s: float = Field(description="If failures took no time and jitter drew nothing.", examples=[305])
-
-
-class PlannedAttempt(BaseModel):
-    """One attempt of a delivery of which every attempt fails at once."""
-
-    number: int = Field(examples=[2])
-    wait_s: float = Field(examples=[5])
-    offset_s: float = Field(description="From the start, with the least jitter.", examples=[5])
-    latest_offset_s: float = Field(description="The same with the most.", examples=[5])
-    at: datetime = Field(examples=["2026-01-31T12:00:05Z"])
-    latest_at: datetime = Field(examples=["2026-01-31T12:00:05Z"])
-
-
-class SchedulePreview(BaseModel):
-    """A schedule laid out in time."""
-
-    name: str = Field(examples=["standard"])
-    version: str = Field(examples=["57929f67286c"])
-    start: datetime = Field(examples=["2026-01-31T12:00:00Z"])
-    attempts: list[PlannedAttempt]
-    total_s: float = Field(examples=[99305])
-
-
-class Down(BaseModel):
-    """A span in which the receiver fails: from then until just before the end."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    begin: Instant = Field(examples=["2026-01-31T12:00:00Z"])
-    end: Instant = Field(examples=["2026-01-31T15:30:00Z"])
-
-
-class Answer(BaseModel):
-    """What an attempt meets."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    status_code: int | None = Field(
-        default=None, ge=200, le=599, description="None: the receiver did not answer.", examples=[503]
-    )
-    retry_after_s: float | None = Field(
-        default=None, ge=0, le=366 * 86_400, description="What it asks for by Retry-After.", examples=[120]
-    )
-
-
-class SimulationIn(BaseModel):
-    """What is simulated: a schedule by its name, or one of its own (`waits`), and what the receiver answers."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: str | None = Field(default=None, max_length=200, examples=["standard"])
-    waits: list[str] | None = Field(default=None, min_length=1, max_length=100, examples=[["0s", "5s", "5m"]])
-    relative_to: _RELATIVE_TO = Field(default="previous_failure", examples=["previous_failure"])
-    jitter: float = Field(default=0.0, ge=0, le=1, examples=[0.0])
-    start: Instant | None = Field(
-        default=None, description="When the event is accepted; now, if left out.", examples=["2026-01-31T12:00:00Z"]
-    )
-    outcomes: list[Answer] = Field(
-        default_factory=list, max_length=100, description="What the first attempts meet, before `down` says it."
-    )
-    down: list[Down] = Field(default_factory=list, max_length=100, description="Without any the receiver never fails.")
-    profile: str | None = Field(
-        default=None, max_length=200, description="By which outcomes are judged.", examples=["default"]
-    )
-    takes_s: float = Field(default=0.0, ge=0, le=60, description="How long a failing attempt takes.", examples=[0.0])
-
-
-class SimulatedAttempt(BaseModel):
-    """One attempt of the simulated delivery."""
-
-    number: int = Field(examples=[1])
-    offset_s: float = Field(examples=[0])
-    at: datetime = Field(examples=["2026-01-31T12:00:00Z"])
-    ok: bool = Field(examples=[False])
-
-
-class SimulationOut(BaseModel):
-    """How the delivery goes."""
-
-    name: str | None = Field(examples=["standard"])
-    version: str = Field(examples=["57929f67286c"])
-    start: datetime = Field(examples=["2026-01-31T12:00:00Z"])
-    attempts: list[SimulatedAttempt]
-    ended: Literal["delivered", "exhausted", "rejected"] = Field(examples=["delivered"])
-    reason: str = Field(description="What ends it, as in the delivery log.", examples=["ok 200"])
-    delay_s: float = Field(description="From the event to the last attempt.", examples=[16505])
-
-
-@router.get("", response_model=Page[Schedule])
+@router.get("", response_model=SchedulePage)
 async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG001 - any key
     """The schedules that an endpoint may name."""
     found = await context.transaction(store.current)
@@ -156,7 +63,7 @@ async def preview_(
     context: ContextOf,
     caller: CallerOf,  # noqa: ARG001
     start: Annotated[
-        Instant | None,
+        InstantParameter | None,
         Query(description="When the event is accepted; now, if left out.", examples=["2026-01-31T12:00:00Z"]),
     ] = None,
 ) -> Response:
@@ -165,70 +72,75 @@ async def preview_(
     begin = _start(start, context.clock.now())
     planned = preview(schedule)
     try:
-        attempts = [
+        attempts: list[PlannedAttempt] = [
             {
                 "number": one.number,
                 "wait_s": one.wait.total_seconds(),
                 "offset_s": one.earliest.total_seconds(),
                 "latest_offset_s": one.latest.total_seconds(),
-                "at": begin + one.earliest,
-                "latest_at": begin + one.latest,
+                "at": instant(begin + one.earliest),
+                "latest_at": instant(begin + one.latest),
             }
             for one in planned
         ]
     except OverflowError as error:
         raise InvalidInput("/start", begin.isoformat(), "an instant from which no attempt is after 9999") from error
-    return reply(
-        {
-            "name": schedule.name,
-            "version": schedule.version,
-            "start": begin,
-            "attempts": attempts,
-            "total_s": planned[-1].earliest.total_seconds(),
-        }
-    )
+    found: SchedulePreview = {
+        "name": schedule.name,
+        "version": schedule.version,
+        "start": instant(begin),
+        "attempts": attempts,
+        "total_s": planned[-1].earliest.total_seconds(),
+    }
+    return reply(found)
 
 
-@router.post("/simulate", response_model=SimulationOut)
+@router.post("/simulate", response_model=Simulation)
 async def simulate_(
-    asked: SimulationIn,
+    asked: NewSimulation,
     once: OnceOf,
     context: ContextOf,
     caller: CallerOf,  # noqa: ARG001 - any key
 ) -> Response:
     """What a schedule makes of an outage: each attempt, how the delivery ends and how late. Nothing is sent."""
-    begin = _start(asked.start, context.clock.now())
-    profile = _profile(context, asked.profile)
-    answers = [_outcome(one, profile) for one in asked.outcomes]
+    begin = _start(cast("datetime | None", asked.get("start")), context.clock.now())
+    profile = _profile(context, asked.get("profile"))
+    answers = [_outcome(one, profile) for one in asked.get("outcomes", ())]
 
-    def work(connection: Connection) -> dict[str, Any]:
+    def work(connection: Connection) -> Simulation:
         schedule = _asked(connection, asked)
         spans = []
-        for n, one in enumerate(asked.down):
-            if one.end <= one.begin:
-                raise InvalidInput(f"/down/{n}/end", one.end.isoformat(), "an instant after its begin")
-            spans.append((one.begin - begin, one.end - begin))
-        takes = timedelta(seconds=asked.takes_s)
+        for n, down in enumerate(asked.get("down", ())):
+            down_at, up_at = cast("datetime", down["begin"]), cast("datetime", down["end"])
+            if up_at <= down_at:
+                raise InvalidInput(f"/down/{n}/end", up_at.isoformat(), "an instant after its begin")
+            spans.append((down_at - begin, up_at - begin))
+        takes = timedelta(seconds=asked.get("takes_s", 0.0))
         done = simulate(schedule, spans, answers=answers, rules=decision_rules(profile), takes=takes)
         return _simulated(asked, schedule, begin, done)
 
     return await once.run(work)
 
 
-def _simulated(asked: SimulationIn, schedule: RetrySchedule, begin: datetime, done: Simulation) -> dict[str, Any]:
+def _simulated(asked: NewSimulation, schedule: RetrySchedule, begin: datetime, done: Simulated) -> Simulation:
     try:
-        attempts = [
-            {"number": one.number, "offset_s": one.offset.total_seconds(), "at": begin + one.offset, "ok": one.ok}
-            for one in done.attempts
+        attempts: list[SimulatedAttempt] = [
+            {
+                "number": attempt.number,
+                "offset_s": attempt.offset.total_seconds(),
+                "at": instant(begin + attempt.offset),
+                "ok": attempt.ok,
+            }
+            for attempt in done.attempts
         ]
     except OverflowError as error:
         raise InvalidInput("/start", begin.isoformat(), "an instant from which no attempt is after 9999") from error
     return {
-        "name": asked.name,
+        "name": asked.get("name"),
         "version": schedule.version,
-        "start": begin,
+        "start": instant(begin),
         "attempts": attempts,
-        "ended": done.ended,
+        "ended": cast("Literal['delivered', 'exhausted', 'rejected']", done.ended),
         "reason": done.reason,
         "delay_s": done.delay.total_seconds(),
     }
@@ -249,27 +161,31 @@ def _profile(context: Context, name: str | None) -> Profile:
     return profile
 
 
-def _outcome(answer: Answer, profile: Profile) -> Outcome:
-    if answer.status_code is None:
+def _outcome(answer: SimulatedAnswer, profile: Profile) -> Outcome:
+    status, retry_after_s = answer.get("status_code"), answer.get("retry_after_s")
+    if status is None:
         return Outcome(OutcomeClass.CONNECT)
-    kind = classify(answer.status_code, has_retry_after=answer.retry_after_s is not None, success=profile.success)
-    return Outcome(kind, status_code=answer.status_code, retry_after_s=answer.retry_after_s)
+    kind = classify(status, has_retry_after=retry_after_s is not None, success=profile.success)
+    return Outcome(kind, status_code=status, retry_after_s=retry_after_s)
 
 
-def _asked(connection: Connection, asked: SimulationIn) -> RetrySchedule:
-    if (asked.name is None) == (asked.waits is None):
-        found = "neither a name nor waits" if asked.name is None else "a name and waits"
+def _asked(connection: Connection, asked: NewSimulation) -> RetrySchedule:
+    name, given = asked.get("name"), asked.get("waits")
+    if (name is None) == (given is None):
+        found = "neither a name nor waits" if name is None else "a name and waits"
         raise InvalidInput("/name", found, "one of the two")
-    if asked.name is not None:
-        return _named(connection, asked.name)
+    if name is not None:
+        return _named(connection, name)
     waits = []
-    for n, wait in enumerate(asked.waits or ()):
+    for n, wait in enumerate(given or ()):
         try:
             waits.append(parse_duration(wait))
         except ValueError as error:
             raise InvalidInput(f"/waits/{n}", repr(wait)[:80], "a duration such as 5s, 30m or 1h30m") from error
     try:
-        return RetrySchedule("", tuple(waits), relative_to=asked.relative_to, jitter=asked.jitter)
+        return RetrySchedule(
+            "", tuple(waits), relative_to=asked.get("relative_to", "previous_failure"), jitter=asked.get("jitter", 0.0)
+        )
     except ValueError as error:
         raise InvalidInput("/waits", str(error)[:200], "waits that a schedule can have") from error
 
@@ -287,7 +203,7 @@ def _files(settings: Settings) -> Catalog:
     return wiring.catalog(settings)
 
 
-def _form(schedule: RetrySchedule, files: Catalog) -> dict[str, Any]:
+def _form(schedule: RetrySchedule, files: Catalog) -> Schedule:
     """What the database says; only words are the file's, if it is the version that is pinned."""
     file = files.get(schedule.name)
     words = file if file is not None and file.version == schedule.version else None

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 import click
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dispatcher.cli.output import Command, Output
     from dispatcher.cli.sheet import Format
     from dispatcher.client import Client
-    from dispatcher.client.types import Delivery, DeliveryFilter, DeliveryStatus
+    from dispatcher.shapes import Delivery, DeliveryFilter
 
 _STATUSES: Final = [*map(str, DeliveryState), "failed"]
 
@@ -123,7 +123,7 @@ def query_of(chosen: log.Filter) -> DeliveryFilter:
     if chosen.undelivered:
         states = tuple(one for one in states or tuple(DeliveryState) if one is not DeliveryState.DELIVERED)
     found: DeliveryFilter = {
-        "status": cast("DeliveryStatus", ",".join(states)) if states else None,
+        "status": ",".join(states) if states else None,
         "tenant_id": None if chosen.tenant_id is None else format_id("ten", chosen.tenant_id),
         "endpoint_id": None if chosen.endpoint_id is None else format_id("ep", chosen.endpoint_id),
         "event_id": None if chosen.event_id is None else format_id("evt", chosen.event_id),
@@ -301,7 +301,7 @@ def _over_many(
     query = query_of(chosen)
     if chosen.undelivered and not chosen.states:  # what lives is not replayed, what has ended not cancelled
         undelivered = (*FAILED, DeliveryState.CANCELLED)
-        query["status"] = cast("DeliveryStatus", ",".join(undelivered)) if verb == "replay" else None
+        query["status"] = ",".join(undelivered) if verb == "replay" else None
     preview = resource.preview(**query)
     number = counted(preview["count"], "delivery", "deliveries")
     if dry_run or not preview["count"]:

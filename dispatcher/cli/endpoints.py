@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from dispatcher.cli.output import Command, Output
-    from dispatcher.client.types import EndpointChanges, ImportedEndpoint, ImportItem, NewEndpoint
+    from dispatcher.shapes import EndpointChanges, ImportedEndpoint, ImportItem, NewEndpoint
 
 CHUNK: Final = 25
 """Endpoints in one request of an import: a URL that has to answer a ping may take 15 s."""

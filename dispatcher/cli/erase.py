@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dispatcher.cli.output import Output
     from dispatcher.client import Client
-    from dispatcher.client.types import Erasure
+    from dispatcher.shapes import Erasure
 
 POLL_S: Final = 0.5
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from dispatcher.cli.output import Output
     from dispatcher.client import Client
-    from dispatcher.client.types import BatchItem, NewEvent
+    from dispatcher.shapes import BatchItem, NewEvent
 
 _UNKNOWN: Final = (Unreachable, Unavailable, TooMany, ForeignAnswer, KeyboardInterrupt)
 """After these nobody knows whether what was sent last was accepted."""
@@ -271,15 +271,16 @@ def explain(event_id: UUID, output: Output) -> None:
         ["endpoint", "verdict", "rule", "delivery", "status", "next attempt", "url"],
         [
             (
-                one["endpoint_id"],
-                Text(one["verdict"], style=_STYLES.get(one["verdict"], "yellow")),
-                one["rule"],
-                (one["delivery"] or {}).get("id"),
-                (one["delivery"] or {}).get("held") or (one["delivery"] or {}).get("status"),
-                (one["delivery"] or {}).get("next_attempt_at"),
-                one["url"],
+                endpoint["endpoint_id"],
+                Text(endpoint["verdict"], style=_STYLES.get(endpoint["verdict"], "yellow")),
+                endpoint["rule"],
+                delivery and delivery["id"],
+                delivery and (delivery["held"] or delivery["status"]),
+                delivery and delivery["next_attempt_at"],
+                endpoint["url"],
             )
-            for one in explained["endpoints"]
+            for endpoint in explained["endpoints"]
+            for delivery in [endpoint["delivery"]]
         ],
         caption="" if explained["endpoints"] else "The tenant, and those above it, never had an endpoint.",
     )

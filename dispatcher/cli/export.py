@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from dispatcher.cli.sheet import Format
-    from dispatcher.client.types import Delivery
+    from dispatcher.shapes import Delivery
     from dispatcher.store import log
 
 _PAGE: Final = 1000

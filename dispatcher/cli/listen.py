@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from dispatcher.cli.output import Output
     from dispatcher.client import Client
-    from dispatcher.client.types import Event, EventFilter
+    from dispatcher.shapes import Event, EventFilter
 
 POLL_S: Final = 1.0
 

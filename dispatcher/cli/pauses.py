@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dispatcher.cli.output import Command, Output
-    from dispatcher.client.types import PauseScope
+    from dispatcher.shapes import PauseScope
 
 
 def _scope_options(command: Command) -> Command:

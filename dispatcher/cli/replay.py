@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dispatcher.cli.output import Command, Output
     from dispatcher.client import Client
-    from dispatcher.client.types import Preview, Replay, ReplayPreview, ReplayProgress
+    from dispatcher.shapes import Preview, Replay, ReplayPreview, ReplayProgress
 
 PATIENCE_S: Final = 10
 """A scheduler looks every second, and replays a batch of 1,000 in well under one."""

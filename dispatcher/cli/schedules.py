@@ -29,7 +29,7 @@ from dispatcher.retry import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dispatcher.client.types import Schedule
+    from dispatcher.shapes import Schedule
 
 
 schedules_dir_option = directory_option("schedules")

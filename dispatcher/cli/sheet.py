@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import TextIO
 
-    from dispatcher.client.types import Delivery
+    from dispatcher.shapes import Delivery
 
 Format = Literal["csv", "jsonl"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dispatcher.cli.output import Command, Output
-    from dispatcher.client.types import PublicKey
+    from dispatcher.shapes import PublicKey
     from dispatcher.signing.scheme import KeyKind
     from dispatcher.store.signing_keys import SigningKey
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from dispatcher.cli.output import Output
-    from dispatcher.client.types import AttemptCounts, Backlog, EndCounts, Statistics, StatisticsGroup, ToSuccess
+    from dispatcher.shapes import AttemptCounts, AttemptsToSuccess, Backlog, EndCounts, Statistics, StatisticsGroup
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 NOTHING: Final = "·"
@@ -145,7 +145,7 @@ def _ends(one: EndCounts) -> Text:
     return shown + Text("".join(f"  {name} {n:,}" for name, n in others.items() if n))
 
 
-def _to_success(one: ToSuccess) -> str:
+def _to_success(one: AttemptsToSuccess) -> str:
     if one["mean"] is None:
         return "–"
     whole = sum(made["deliveries"] for made in one["distribution"])

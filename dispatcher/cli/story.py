@@ -14,7 +14,7 @@ from dispatcher.cli.output import console, print_fields, print_line, print_table
 from dispatcher.model.delivery import DeliveryState
 
 if TYPE_CHECKING:
-    from dispatcher.client.types import Change, RelatedDelivery, StepTimes, Story, ToldAttempt
+    from dispatcher.shapes import AuditEntry, RelatedDelivery, StepTimes, Story, StoryAttempt
 
 COLOURS: Final = {
     DeliveryState.WAITING: "yellow",
@@ -82,7 +82,7 @@ def _fields(story: Story, state: DeliveryState) -> list[tuple[str, object]]:
     return found
 
 
-def _print_attempts(attempts: list[ToldAttempt]) -> None:
+def _print_attempts(attempts: list[StoryAttempt]) -> None:
     longest = max((sum(_steps(one["timings"])) for one in attempts), default=0.0)
     print_table(
         ["#", "when", "outcome", "HTTP", "ms", "where it went", "decision"],
@@ -104,7 +104,7 @@ def _print_attempts(attempts: list[ToldAttempt]) -> None:
         print_line("where it went: " + ", ".join(f"{mark} {name}" for mark, _, name in _STEPS), style="dim")
 
 
-def _outcome(one: ToldAttempt) -> Text:
+def _outcome(one: StoryAttempt) -> Text:
     text = one["outcome"] if one["outcome_known"] else f"{one['outcome']}, perhaps received"
     return Text(text, style="green" if one["outcome"] == "ok" else "red")
 
@@ -123,7 +123,7 @@ def _bar(times: StepTimes, longest: float) -> Text:
     return bar
 
 
-def _print_explanation(last: ToldAttempt) -> None:
+def _print_explanation(last: StoryAttempt) -> None:
     words = last["explanation"]
     print_line("")
     print_line(f"attempt {last['number']}, explained", style="bold")
@@ -134,7 +134,7 @@ def _print_explanation(last: ToldAttempt) -> None:
     print_fields(fields)
 
 
-def _print_answer(last: ToldAttempt) -> None:
+def _print_answer(last: StoryAttempt) -> None:
     response = last["response"]
     if not response["headers"] and not response["body"]:
         return
@@ -206,7 +206,7 @@ def _kin(what: str, one: RelatedDelivery) -> tuple[object, ...]:
     return (what, one["id"], status, _moment(one["created_at"]))
 
 
-def _print_audit(entries: list[Change]) -> None:
+def _print_audit(entries: list[AuditEntry]) -> None:
     if entries:
         print_line("")
         print_line("what people did", style="bold")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dispatcher.cli.output import Output
     from dispatcher.client import Client
-    from dispatcher.client.types import Delivery, DeliveryFilter
+    from dispatcher.shapes import Delivery, DeliveryFilter
     from dispatcher.store import log
 
 FOLLOWED: Final = 500

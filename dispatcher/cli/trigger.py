@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from dispatcher.cli.output import Output
     from dispatcher.client import Client
-    from dispatcher.client.types import AcceptedEvent, Attempt, Delivery, NewEvent
+    from dispatcher.shapes import AcceptedEvent, Attempt, Delivery, NewEvent
 
 POLL_S: Final = 0.5
 

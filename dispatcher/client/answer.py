@@ -13,7 +13,7 @@ from dispatcher.client.errors import BY_STATUS, ApiError, ForeignAnswer, Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dispatcher.client.types import Fault
+    from dispatcher.shapes import Fault
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Of an answer: a page of 1,000 attempts with all that their receivers said has some 20 MB."""

@@ -14,7 +14,7 @@ from dispatcher.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dispatcher.client.types import Page
+    from dispatcher.shapes import Page
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from dispatcher.client.call import Call, path, query
 from dispatcher.client.resource import Resource, X, operation
 
 if TYPE_CHECKING:
-    from dispatcher.client.types import EventType, Instant, NewSimulation, Page, Schedule, SchedulePreview, Simulation
+    from dispatcher.shapes import EventType, InstantGiven, NewSimulation, Page, Schedule, SchedulePreview, Simulation
 
 
 class Schedules(Resource[X]):
@@ -27,14 +27,14 @@ class Schedules(Resource[X]):
         return Call("GET", path("schedules", name))
 
     @operation
-    def preview(self, name: str, *, start: Instant | None = None) -> Call[SchedulePreview]:
+    def preview(self, name: str, *, start: InstantGiven | None = None) -> Call[SchedulePreview]:
         """When the attempts of a delivery would be, if each failed at once."""
         return Call("GET", path("schedules", name, "preview"), query=query({"start": start}))
 
     @operation
-    def simulate(self, *, start: Instant | None = None, **asked: Unpack[NewSimulation]) -> Call[Simulation]:
+    def simulate(self, **asked: Unpack[NewSimulation]) -> Call[Simulation]:
         """What a schedule makes of an outage of the receiver."""
-        return Call("POST", path("schedules", "simulate"), body=write(given({**asked, "start": start})))
+        return Call("POST", path("schedules", "simulate"), body=write(given(asked)))
 
 
 class EventTypes(Resource[X]):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import Self
 
-    from dispatcher.client.types import Found, Health, Jwks, Page, PublicKey, SenderAddress, Statistics
+    from dispatcher.shapes import Found, Jwks, Liveness, Page, PublicKey, Readiness, SenderAddress, Statistics
 
 API_URL: Final = "DISPATCHER_API_URL"
 API_KEY: Final = "DISPATCHER_API_KEY"
@@ -121,12 +121,12 @@ class Api(Resource[X]):
         return Call("GET", path("sender_addresses"), read_page)
 
     @operation
-    def healthz(self) -> Call[Health]:
+    def healthz(self) -> Call[Liveness]:
         """Whether the API's process lives; needs no key."""
         return Call("GET", "/healthz")
 
     @operation
-    def readyz(self) -> Call[Health]:
+    def readyz(self) -> Call[Readiness]:
         """Whether the API can accept events; needs no key. Raises Unavailable."""
         return Call("GET", "/readyz")
 

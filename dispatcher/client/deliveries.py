@@ -10,7 +10,7 @@ from dispatcher.client.call import Call, path, query
 from dispatcher.client.resource import Resource, X, operation, paging
 
 if TYPE_CHECKING:
-    from dispatcher.client.types import (
+    from dispatcher.shapes import (
         Attempt,
         Delivery,
         DeliverySearch,

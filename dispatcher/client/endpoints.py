@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dispatcher.client.call import Steps
-    from dispatcher.client.types import (
+    from dispatcher.shapes import (
         CreatedEndpoint,
         DeletedEndpoint,
         Endpoint,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         EndpointStatus,
         ImportedEndpoint,
         ImportItem,
-        Instant,
+        InstantGiven,
         NewEndpoint,
         Page,
         Ping,
@@ -107,7 +107,12 @@ class Endpoints(Resource[X]):
 
     @operation
     def recover(
-        self, endpoint_id: str, *, since: Instant, until: Instant | None = None, idempotency_key: str | None = None
+        self,
+        endpoint_id: str,
+        *,
+        since: InstantGiven,
+        until: InstantGiven | None = None,
+        idempotency_key: str | None = None,
     ) -> Call[Replay]:
         """Sends again all that failed to reach the endpoint since then."""
         body = write(given({"since": since, "until": until}))

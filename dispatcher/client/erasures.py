@@ -9,7 +9,7 @@ from dispatcher.client.call import Call, path
 from dispatcher.client.resource import Resource, X, operation
 
 if TYPE_CHECKING:
-    from dispatcher.client.types import Erasure, NewErasure
+    from dispatcher.shapes import Erasure, NewErasure
 
 
 class Erasures(Resource[X]):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from dispatcher import errors
 
 if TYPE_CHECKING:
-    from dispatcher.client.types import Fault
+    from dispatcher.shapes import Fault
 
 
 class Unreachable(errors.Unavailable):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from dispatcher.client.call import Steps
-    from dispatcher.client.types import AcceptedEvent, BatchItem, Event, EventFilter, Explanation, NewEvent, Page
+    from dispatcher.shapes import AcceptedEvent, BatchItem, Event, EventFilter, Explanation, NewEvent, Page
 
 
 class Events(Resource[X]):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dispatcher.client.call import Call, Described
     from dispatcher.client.exchange import Exchange, Outcome
-    from dispatcher.client.types import Page
+    from dispatcher.shapes import Page
 
 T = TypeVar("T")
 

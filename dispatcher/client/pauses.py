@@ -10,7 +10,7 @@ from dispatcher.client.call import Call, path, query
 from dispatcher.client.resource import Resource, X, operation, paging
 
 if TYPE_CHECKING:
-    from dispatcher.client.types import NewPause, Page, Pause, PauseScope
+    from dispatcher.shapes import NewPause, Page, Pause, PauseScope
 
 
 class Pauses(Resource[X]):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dispatcher.client.call import Call, Described
     from dispatcher.client.executor import AsyncExecutor, Executor
-    from dispatcher.client.types import Page
+    from dispatcher.shapes import Page
 
 P = ParamSpec("P")
 T = TypeVar("T")

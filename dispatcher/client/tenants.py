@@ -10,7 +10,7 @@ from dispatcher.client.call import Call, path, query
 from dispatcher.client.resource import Resource, X, operation, paging
 
 if TYPE_CHECKING:
-    from dispatcher.client.types import Change, CreatedKey, CreatedTenant, Key, NewKey, NewTenant, Page, Tenant
+    from dispatcher.shapes import AuditEntry, CreatedKey, CreatedTenant, Key, NewKey, NewTenant, Page, Tenant
 
 
 class Tenants(Resource[X]):
@@ -75,7 +75,7 @@ class AuditLog(Resource[X]):
         tenant_id: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> Call[Page[Change]]:
+    ) -> Call[Page[AuditEntry]]:
         """The changes of a tenant or of an object, the newest first."""
         chosen = query({"object": object, "tenant_id": tenant_id, "limit": limit, "cursor": cursor})
         return Call("GET", path("audit_log"), read_page, chosen)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from dispatcher.model.delivery import DeliveryState
+from dispatcher.model.event import Verdict
 from dispatcher.store import event_log, log
 from dispatcher.store.search import search
 
@@ -22,19 +22,6 @@ if TYPE_CHECKING:
 
 _MANY = 100_000
 """Deliveries of one event, its replays among them: more than there can be."""
-
-
-class Verdict(StrEnum):
-    """What became of an event at an endpoint. With the first four it has a delivery there, else it has none."""
-
-    MATCHED = "matched"
-    DISABLED = "disabled"  # the delivery is held, or was
-    PAUSED = "paused"  # the delivery is held
-    LIMITED = "limited"  # the delivery waits for room
-    FILTERED = "filtered"
-    OVERRIDDEN_BY_TARGET = "overridden_by_target"
-    NOT_REGISTERED_YET = "not_registered_yet"
-    DELETED = "deleted"
 
 
 @dataclass(frozen=True, slots=True)

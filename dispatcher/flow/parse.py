@@ -202,9 +202,9 @@ def _id(values: Mapping[str, Any], name: str, prefix: Any, pointer: str) -> UUID
 
 
 def _mode(values: Mapping[str, Any], pointer: str) -> Mode:
-    value = values.get("mode", Mode.LIVE)
+    value = values.get("mode")
     try:
-        return Mode(value)
+        return Mode.LIVE if value is None else Mode(value)
     except ValueError as error:
         raise InvalidInput(f"{pointer}/mode", repr(value)[:80], "live or test") from error
 

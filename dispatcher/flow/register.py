@@ -11,6 +11,7 @@ from dispatcher.errors import Conflict, InvalidInput, NotFound
 from dispatcher.flow import registration, sealed
 from dispatcher.flow.deliver import SECRET_PURPOSE
 from dispatcher.ids import DEFAULT_TENANT, format_id, uuid7
+from dispatcher.model import limits
 from dispatcher.model.endpoint import Endpoint, EndpointStatus, SealedSecret, rotated
 from dispatcher.model.profile import REGISTRATION_FIELDS
 from dispatcher.signing import Keyring, Secret, generate_secret
@@ -129,7 +130,7 @@ class Register:
             profile=profile.name,
             schedule=profile.schedule,
             method=profile.methods[0],
-            max_in_flight=registration.IN_FLIGHT,
+            max_in_flight=limits.IN_FLIGHT,
             status=EndpointStatus(status),
             status_reason="created disabled" if status == EndpointStatus.DISABLED else None,
             created_at=now,

@@ -14,7 +14,7 @@ import orjson
 from dispatcher.egress import parse_url
 from dispatcher.errors import InvalidInput
 from dispatcher.flow.rules import url_policy
-from dispatcher.model import json_text
+from dispatcher.model import json_text, limits
 from dispatcher.model.endpoint import validate_event_types
 from dispatcher.signing import SCHEMES
 
@@ -23,27 +23,6 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from dispatcher.model.profile import Profile
-
-TEXT: Final = 500
-"""Characters of a name, a description or a reason."""
-
-METADATA_BYTES: Final = 16 * 1024
-IN_FLIGHT: Final = 64
-MAX_IN_FLIGHT: Final = 1000
-RATE_LIMIT: Final = (0.01, 10_000.0)
-HEADERS: Final = 20
-HEADER_BYTES: Final = 4096
-
-HEADER_NAME: Final = r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}$"
-"""A header's name (RFC 9110 section 5.6.2)."""
-
-HEADER_VALUE: Final = r"^[!-~]([ -~]{0,4094}[!-~])?$"
-"""A header's value: visible ASCII, with spaces inside."""
-
-USERNAME: Final = r"^[^:\x00-\x1f\x7f-\x9f]+$"
-"""Of basic authentication: the colon ends it (RFC 7617 section 2)."""
-
-PASSWORD: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"  # noqa: S105 - a pattern
 
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
@@ -73,8 +52,8 @@ def url(asked: str, profile: Profile, networks: tuple[IPv4Network | IPv6Network,
 
 def line(name: str, asked: str | None) -> str | None:
     """A name, a description or a reason."""
-    if asked is not None and len(asked) > TEXT:
-        raise InvalidInput(f"/{name}", f"{len(asked)} characters", f"at most {TEXT} characters")
+    if asked is not None and len(asked) > limits.TEXT:
+        raise InvalidInput(f"/{name}", f"{len(asked)} characters", f"at most {limits.TEXT} characters")
     if asked is not None and _UNSTORABLE.search(asked):
         raise InvalidInput(f"/{name}", "NUL or half of a surrogate pair", "Unicode text without NUL")
     return asked
@@ -101,8 +80,8 @@ def metadata(asked: Mapping[str, Any] | None) -> dict[str, Any]:
         raise InvalidInput("/metadata", "the character NUL", allowed)
     if json_text.is_deeper(stored, json_text.MAX_DEPTH):
         raise json_text.too_deep("/metadata")
-    if len(stored) > METADATA_BYTES:
-        raise InvalidInput("/metadata", f"{len(stored)} bytes", f"at most {METADATA_BYTES} bytes")
+    if len(stored) > limits.METADATA_BYTES:
+        raise InvalidInput("/metadata", f"{len(stored)} bytes", f"at most {limits.METADATA_BYTES} bytes")
     if orjson.loads(stored) != (asked or {}):
         raise InvalidInput("/metadata", "a number that is not finite", allowed)
     return dict(asked or {})
@@ -136,10 +115,10 @@ def auth(asked: Mapping[str, str] | None, profile: Profile) -> dict[str, str] | 
     if asked["type"] not in profile.auth or asked["type"] == "none":
         raise InvalidInput("/auth/type", repr(asked["type"])[:80], " or ".join(profile.auth))
     username, password = asked["username"], asked["password"]
-    if len(username) > 255 or re.search(USERNAME, username) is None or _UNSTORABLE.search(username):
+    if len(username) > 255 or re.search(limits.USERNAME, username) is None or _UNSTORABLE.search(username):
         allowed = "1 to 255 characters, no colon, no control character"
         raise InvalidInput("/auth/username", f"{len(username)} characters", allowed)
-    if len(password) > 1024 or re.search(PASSWORD, password) is None or _UNSTORABLE.search(password):
+    if len(password) > 1024 or re.search(limits.PASSWORD, password) is None or _UNSTORABLE.search(password):
         raise InvalidInput("/auth/password", f"{len(password)} characters", "at most 1024, no control character")
     return {"type": "basic", "username": username, "password": password}
 
@@ -148,18 +127,18 @@ def headers(asked: Mapping[str, str] | None, profile: Profile) -> list[tuple[str
     """The endpoint's own headers, none of which is one of ours."""
     found: dict[str, tuple[str, str]] = {}
     ours = _OURS | {sent for _, sent in profile.signature_headers}
-    if len(asked or {}) > HEADERS:
-        raise InvalidInput("/headers", f"{len(asked or {})} headers", f"at most {HEADERS}")
+    if len(asked or {}) > limits.HEADERS:
+        raise InvalidInput("/headers", f"{len(asked or {})} headers", f"at most {limits.HEADERS}")
     for name, value in (asked or {}).items():
-        if re.search(HEADER_NAME, name) is None or name.endswith("\n"):
+        if re.search(limits.HEADER_NAME, name) is None or name.endswith("\n"):
             raise InvalidInput("/headers", f"the name {name[:80]!r}", "names of 1 to 128 characters of a token")
         lowered, pointer = name.lower(), "/headers/" + name.replace("~", "~0")
         if lowered in ours or lowered.startswith(_OUR_PREFIX):
             raise InvalidInput(pointer, "a header that is the platform's", "others")
         if lowered in found:
             raise InvalidInput(pointer, "the header twice", "each once")
-        if re.search(HEADER_VALUE, value) is None or value.endswith("\n"):
-            allowed = f"1 to {HEADER_BYTES} characters of visible ASCII, with spaces inside"
+        if re.search(limits.HEADER_VALUE, value) is None or value.endswith("\n"):
+            allowed = f"1 to {limits.HEADER_BYTES} characters of visible ASCII, with spaces inside"
             raise InvalidInput(pointer, f"{len(value)} characters", allowed)
         found[lowered] = (name, value)
     return list(found.values())
@@ -180,14 +159,14 @@ def method(asked: str | None, profile: Profile) -> str:
 
 def max_in_flight(asked: int | None) -> int:
     """How many deliveries may be attempted at once."""
-    if asked is not None and not 1 <= asked <= MAX_IN_FLIGHT:
-        raise InvalidInput("/max_in_flight", str(asked), f"1 to {MAX_IN_FLIGHT}")
-    return IN_FLIGHT if asked is None else asked
+    if asked is not None and not 1 <= asked <= limits.MAX_IN_FLIGHT:
+        raise InvalidInput("/max_in_flight", str(asked), f"1 to {limits.MAX_IN_FLIGHT}")
+    return limits.IN_FLIGHT if asked is None else asked
 
 
 def rate_limit(asked: float | None) -> float | None:
     """Attempts a second; None for no limit."""
-    least, most = RATE_LIMIT
+    least, most = limits.RATE_LIMIT
     if asked is not None and not least <= asked <= most:
         raise InvalidInput("/rate_limit", str(asked), f"{least:g} to {most:g} attempts a second")
     return asked

@@ -10,6 +10,7 @@ from dispatcher.errors import Conflict, InvalidInput, NotFound
 from dispatcher.flow.deliver import SECRET_PURPOSE
 from dispatcher.flow.register import OVERLAP
 from dispatcher.ids import DEFAULT_TENANT, format_id, uuid7
+from dispatcher.model import limits
 from dispatcher.model.endpoint import SealedSecret, rotated
 from dispatcher.signing import generate_secret
 from dispatcher.store import tenants as store
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dispatcher.signing import Keyring, Secret
     from dispatcher.store.tenants import Tenant
 
-DEPTH: Final = 8
+DEPTH: Final = limits.TENANT_DEPTH
 """How many tenants a chain of parents may have: an event is looked up in all of them."""
 
 

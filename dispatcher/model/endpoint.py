@@ -6,18 +6,16 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from dispatcher.errors import InvalidInput
+from dispatcher.model import event_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from uuid import UUID
 
-EVENT_TYPE: Final = r"^(\*|[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*(\.\*)?)$"
-"""What an endpoint may ask for: a type, `family.*` or `*`; at most 128 characters."""
-
-_PATTERN = re.compile(EVENT_TYPE)
+_PATTERN = re.compile(event_type.TYPE_FAMILY_OR_ALL)
 
 
 class EndpointStatus(StrEnum):
@@ -99,7 +97,7 @@ def validate_event_types(patterns: Sequence[str] | None) -> tuple[str, ...] | No
     if not patterns:
         raise InvalidInput("/event_types", "an empty list", "leave it out for all types, or name at least one")
     for n, pattern in enumerate(patterns):
-        if len(pattern) > 128 or _PATTERN.fullmatch(pattern) is None:
+        if len(pattern) > event_type.MAX_LENGTH or _PATTERN.fullmatch(pattern) is None:
             raise InvalidInput(f"/event_types/{n}", repr(pattern)[:80], "an event type, payment.* or *")
     return tuple(dict.fromkeys(patterns))
 

@@ -14,14 +14,27 @@ from uuid import UUID
 
 from dispatcher.errors import InvalidInput
 from dispatcher.ids import DEFAULT_TENANT, format_id
-from dispatcher.model import json_text
+from dispatcher.model import event_type, json_text
 
 Method = Literal["POST", "GET"]
 
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 MAX_PAYLOAD_BYTES: Final = 256 * 1024
 MAX_TARGET_CHARACTERS: Final = 2048
-_TYPE = re.compile(r"[A-Za-z0-9_]+([.\-][A-Za-z0-9_]+)*")
+_TYPE = re.compile(event_type.TYPE)
+
+
+class Verdict(StrEnum):
+    """What became of an event at an endpoint. With the first four it has a delivery there, else it has none."""
+
+    MATCHED = "matched"
+    DISABLED = "disabled"  # the delivery is held, or was
+    PAUSED = "paused"  # the delivery is held
+    LIMITED = "limited"  # the delivery waits for room
+    FILTERED = "filtered"
+    OVERRIDDEN_BY_TARGET = "overridden_by_target"
+    NOT_REGISTERED_YET = "not_registered_yet"
+    DELETED = "deleted"
 
 
 class Mode(StrEnum):
@@ -94,7 +107,11 @@ def validate(event: Event, *, pointer: str = "") -> bytes:
     that is not JSON or is over 256 KiB, an empty or over-long key or object id, a naive instant, ids that are none, a
     target that is none.
     """
-    if not isinstance(event.type, str) or len(event.type) > 128 or _TYPE.fullmatch(event.type) is None:
+    if (
+        not isinstance(event.type, str)
+        or len(event.type) > event_type.MAX_LENGTH
+        or _TYPE.fullmatch(event.type) is None
+    ):
         raise InvalidInput(
             f"{pointer}/type",
             repr(event.type)[:80],

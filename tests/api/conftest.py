@@ -13,6 +13,7 @@ from dispatcher.config import Settings
 from dispatcher.ids import format_id, uuid7
 from dispatcher.store import tenants
 from tests.support import walk
+from tests.support.answers import Checked
 
 OPERATOR = "operator-key"
 
@@ -23,7 +24,9 @@ async def api(migrated_database_url: str) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://test", headers={"authorization": f"Bearer {OPERATOR}"}
+            transport=Checked(httpx.ASGITransport(app)),
+            base_url="http://test",
+            headers={"authorization": f"Bearer {OPERATOR}"},
         ) as client,
     ):
         yield client

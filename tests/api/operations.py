@@ -21,6 +21,7 @@ from dispatcher.egress import AddressPolicy, PinnedTransport
 from dispatcher.ids import DEFAULT_TENANT
 from tests.api.conftest import OPERATOR
 from tests.support import walk
+from tests.support.answers import Checked
 from tests.support.receivers import Names
 
 DOCUMENT: dict[str, Any] = make_app(
@@ -93,7 +94,7 @@ def serving(url: str) -> Iterator[Client]:
     """A client of an application on a loop of its own, which reaches nobody."""
     app = make_app(Settings(database_url=url, secret_keys=walk.KEYS.reveal(), bootstrap_key=OPERATOR))
     client = httpx.AsyncClient(
-        transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+        transport=Checked(httpx.ASGITransport(app, raise_app_exceptions=False)),
         base_url="http://test",
         headers={"authorization": f"Bearer {OPERATOR}"},
     )

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 from dispatcher.ids import DEFAULT_TENANT, format_id, parse_id, uuid7
 from tests.api.conftest import OPERATOR, other_tenant
 from tests.support import walk
+from tests.support.answers import Checked
 
 EVENT = {"type": "payment.completed", "payload": {"amount": 1000}, "object_id": "pay_1"}
 
@@ -260,8 +261,9 @@ async def test_a_defect_is_a_problem_that_says_nothing_of_itself(
         raise RuntimeError("secret-word")
 
     monkeypatch.setattr("dispatcher.api.deliveries.search", break_down)
-    assert isinstance(api._transport, httpx.ASGITransport)
-    api._transport.raise_app_exceptions = False
+    assert isinstance(api._transport, Checked)
+    assert isinstance(api._transport.inner, httpx.ASGITransport)
+    api._transport.inner.raise_app_exceptions = False
     answer = await api.get("/v1/deliveries")
     assert answer.status_code == 500
     assert answer.json()["code"] == "INTERNAL_ERROR"

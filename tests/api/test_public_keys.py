@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from fastapi import FastAPI
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -25,6 +26,7 @@ from dispatcher.api.gate import Gate
 from dispatcher.api.traffic import Traffic
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.flow import signing_keys as flow
+from dispatcher.shapes import PublicKey
 from dispatcher.signing import SCHEMES, Keyring
 from dispatcher.store.signing_keys import SigningKey
 from tests.support import walk
@@ -82,8 +84,8 @@ async def test_a_key_is_given_in_every_form_with_its_schemes(api: httpx.AsyncCli
     assert (found[rsa.id]["signs_until"], found[rsa.id]["published_until"]) == (None, None)
     assert datetime.fromisoformat(found[rsa.id]["signs_from"]) == rsa.signs_from
     for one in found.values():
-        assert set(one) == set(public_keys.PublicKey.model_fields)
-        public_keys.PublicKey.model_validate(one)
+        assert set(one) == set(PublicKey.__annotations__)
+        TypeAdapter(PublicKey).validate_python(one)
         assert one["jwk"]["kid"] == one["id"]
         assert "PRIVATE" not in one["public_key_pem"]
         assert "d" not in one["jwk"]

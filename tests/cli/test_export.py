@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.cli import export, sheet
-from dispatcher.client.types import Delivery
+from dispatcher.shapes import Delivery
 from tests.cli.test_commands import Run, line
 
 _TEXT = st.text() | st.from_regex(r"[ \t\r\n\"\'\u200b]*[=+\-@\t\r].*")

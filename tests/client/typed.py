@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import assert_type
 
 from dispatcher.client import AsyncClient, Client
-from dispatcher.client.types import AcceptedEvent, BatchItem, CreatedEndpoint, Delivery, Event, Page
+from dispatcher.shapes import AcceptedEvent, BatchItem, CreatedEndpoint, Delivery, Event, Page
 
 
 def waits(client: Client) -> None:
@@ -39,7 +39,7 @@ async def mistakes(client: Client, other: AsyncClient) -> None:
     client.events.create(type="a", payload=1, mode="real")  # type: ignore[arg-type]
     client.events.get(1)  # type: ignore[arg-type]
     client.events.get("evt_1")["nothing"]  # type: ignore[misc]
-    client.deliveries.list(status="lost")  # type: ignore[arg-type]
+    client.deliveries.list(sort="first")  # type: ignore[arg-type]
     client.endpoints.create(urls="https://a.example/")  # type: ignore[call-arg]
     client.nothing.create()  # type: ignore[attr-defined]
     other.events.get("evt_1")["id"]  # type: ignore[index]

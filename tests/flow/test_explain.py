@@ -14,10 +14,10 @@ from dispatcher import Event
 from dispatcher.clock import SYSTEM
 from dispatcher.flow import replay
 from dispatcher.flow.enqueue import enqueue
-from dispatcher.flow.explain import Explained, Verdict, explain
+from dispatcher.flow.explain import Explained, explain
 from dispatcher.ids import DEFAULT_TENANT, uuid7
 from dispatcher.model.endpoint import EndpointStatus
-from dispatcher.model.event import Target
+from dispatcher.model.event import Target, Verdict
 from dispatcher.store import endpoints, log
 from tests.support import walk
 

@@ -1,0 +1,73 @@
+"""The conditions by which deliveries are chosen, as a query or a body gives them and as the store takes them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_type_hints
+
+from fastapi import Depends, Query
+
+from dispatcher.ids import parse_id
+from dispatcher.model.delivery import FAILED, DeliveryState
+from dispatcher.shapes.about import NO_EXAMPLE
+from dispatcher.store.log import Filter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    from dispatcher.ids import Prefix
+
+_IDS: Final[Mapping[str, Prefix]] = {"endpoint_id": "ep", "event_id": "evt", "replay_id": "rpl"}
+
+_AS_THEY_ARE: Final = (
+    *("event_type", "object_id", "host", "outcome", "status_code", "attempts_min", "attempts_max", "error"),
+    *("created_after", "created_before"),
+)
+
+
+def in_query(shape: Any) -> Any:
+    """A dependency that reads the members of a shape, all optional, from the query: a dict of those that are given."""
+    parameters = []
+    for name, hint in get_type_hints(shape, include_extras=True).items():
+        of, about = get_args(hint)
+        examples = None if about.example is NO_EXAMPLE else [about.example]
+        query = Query(description=about.description, examples=examples)
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[of, query])
+        )
+
+    async def read(**given: Any) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if value is not None}
+
+    read.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return Depends(read)
+
+
+def filter_of(given: Mapping[str, Any], tenant_id: UUID | None) -> Filter:
+    """What is chosen, within a tenant or, with None, in all. Raises InvalidInput for an id that is invalid."""
+    values: dict[str, Any] = {name: given.get(name) for name in _AS_THEY_ARE}
+    for name, prefix in _IDS.items():
+        if (id_ := given.get(name)) is not None:
+            values[name] = parse_id(prefix, id_, pointer=f"/{name}")
+    return Filter(
+        states=states(given.get("status")),
+        undelivered=bool(given.get("undelivered")),
+        tenant_id=tenant_id,
+        delivery_ids=tuple(
+            parse_id("dlv", id_, pointer=f"/delivery_ids/{n}") for n, id_ in enumerate(given.get("delivery_ids") or ())
+        ),
+        **values,
+    )
+
+
+def states(status: str | None) -> tuple[DeliveryState, ...]:
+    """The states that a status names, with commas between, each once.
+
+    >>> states("delivered,failed")[:2]
+    (<DeliveryState.DELIVERED: 'delivered'>, <DeliveryState.EXHAUSTED: 'exhausted'>)
+    """
+    named: dict[DeliveryState, None] = {}
+    for name in () if status is None else status.split(","):
+        named |= dict.fromkeys(FAILED if name == "failed" else (DeliveryState(name),))
+    return tuple(named)

@@ -1,0 +1,60 @@
+"""What is done about one endpoint's deliveries, and how it is doing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Required
+
+from typing_extensions import TypedDict
+
+from dispatcher.shapes.about import About, request
+from dispatcher.shapes.deliveries import OutcomeClass
+from dispatcher.shapes.statistics import Window
+from dispatcher.shapes.values import Instant, InstantGiven
+
+
+@request
+class Recovery(TypedDict, total=False):
+    """From when to when deliveries to the endpoint failed, whenever they were made."""
+
+    since: Required[Annotated[InstantGiven, About(example="2026-03-02T08:00:00Z")]]
+    until: Annotated[InstantGiven | None, About("Without it, until now.", "2026-03-02T09:00:00Z")]
+
+
+class LastFailure(TypedDict):
+    """The latest attempt that did not succeed."""
+
+    at: Instant
+    outcome: Annotated[OutcomeClass, About(example="http_retryable")]
+    status_code: Annotated[int | None, About(example=503)]
+    error: Annotated[str | None, About(example=None)]
+
+
+class EndpointStats(TypedDict):
+    """How an endpoint is doing. What waits and is in flight is of now, all else of what was recorded in the window.
+
+    The last attempt, success and failure are those of the newest 500 deliveries that have ended and as many that live,
+    whatever the window. `GET /v1/statistics` with its `endpoint_id` tells more.
+    """
+
+    window: Annotated[Window, About(example="24h")]
+    waiting: Annotated[int, About(example=0)]
+    in_flight: Annotated[int, About(example=0)]
+    at_least: Annotated[bool, About("More than 100,000 wait, which is as many as are counted.", False)]
+    oldest_waiting_at: Annotated[Instant | None, About("When it was made.", None)]
+    delivered: Annotated[int, About(example=981)]
+    exhausted: Annotated[int, About(example=3)]
+    rejected: Annotated[int, About(example=0)]
+    expired: Annotated[int, About(example=0)]
+    cancelled: Annotated[int, About(example=0)]
+    success_rate: Annotated[
+        float | None, About("Delivered, of all that have ended but were not cancelled; from 0 to 1.", 0.99695)
+    ]
+    attempts_p50_ms: Annotated[float | None, About("How long half of the attempts took at most, within 9 %.", 41.5)]
+    attempts_p95_ms: Annotated[float | None, About("How long 95 of 100 took at most, within 9 %.", 212.0)]
+    attempts_to_success_mean: Annotated[
+        float | None, About("How many attempts counted for a delivery that succeeded.", 1.02)
+    ]
+    cap: Annotated[int, About("How many attempts may be in flight now: fewer while it fails.", 16)]
+    last_attempt_at: Annotated[Instant | None, About(example="2026-03-02T09:00:00Z")]
+    last_success_at: Annotated[Instant | None, About(example="2026-03-02T09:00:00Z")]
+    last_failure: LastFailure | None

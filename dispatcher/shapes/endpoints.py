@@ -1,0 +1,271 @@
+"""Endpoints: registered URLs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, NotRequired, Required, TypeAlias
+
+from typing_extensions import TypedDict
+
+from dispatcher.model import limits
+from dispatcher.shapes.about import About, FirstThatFits, request
+from dispatcher.shapes.problems import Refusal
+from dispatcher.shapes.values import EndpointId, EventTypeChoice, Instant, Method, Paged, TenantId, Text
+
+EndpointStatus: TypeAlias = Literal["active", "disabled"]
+
+MAX_IMPORTED: Final = 1000
+"""Endpoints in one import."""
+
+SECRET_EXAMPLE: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - the one of the specification
+
+_URL: Final = "https://shop.example.com/webhooks"
+
+
+def _schemes() -> Mapping[str, Any]:
+    from dispatcher.signing import SCHEMES  # noqa: PLC0415 - only the server makes the document
+
+    return {"enum": list(SCHEMES)}
+
+
+SchemeName = Annotated[str, About(document=_schemes)]
+Url = Annotated[str, About("As the profile allows it.", _URL, min_length=1, max_length=2048)]
+Headers = Annotated[
+    dict[str, Annotated[str, About(max_length=limits.HEADER_BYTES, pattern=limits.HEADER_VALUE)]],
+    About(max_length=limits.HEADERS, document={"propertyNames": {"pattern": limits.HEADER_NAME}}),
+]
+
+
+@request
+class BasicAuth(TypedDict):
+    """By what a delivery authenticates itself to the receiver (RFC 7617); the password is never shown again."""
+
+    type: Annotated[Literal["basic"], About(example="basic")]
+    username: Annotated[str, About(example="shop", min_length=1, max_length=255, pattern=limits.USERNAME)]
+    password: Annotated[str, About(example="correct horse", max_length=1024, pattern=limits.PASSWORD)]
+
+
+class EndpointChoices(TypedDict, total=False):
+    """What an endpoint's owner chooses, as far as its profile leaves a choice; null is what the profile has."""
+
+    name: Annotated[Text | None, About("For people.", "orders")]
+    description: Annotated[Text | None, About("For people.", "The shop in Utrecht")]
+    event_types: Annotated[
+        Annotated[list[EventTypeChoice], About(min_length=1, max_length=1000)] | None,
+        About("Types, or `payment.*` for a family; null means all that the profile offers.", ["payment.*"]),
+    ]
+    metadata: Annotated[
+        dict[str, Any] | None,
+        About(
+            f"Yours to keep; at most {limits.METADATA_BYTES // 1024} KiB as JSON.",
+            {"store": "Utrecht"},
+        ),
+    ]
+    schedule: Annotated[str | None, About("When it is tried again.", "standard", min_length=1, max_length=200)]
+    signature: Annotated[
+        Annotated[list[SchemeName], About(min_length=1, max_length=8)] | None,
+        About("Every delivery is signed by all of these schemes.", ["standard_webhooks_v1"]),
+    ]
+    auth: Annotated[
+        BasicAuth | None,
+        About(
+            "The password is never shown again.",
+            {"type": "basic", "username": "shop", "password": "correct horse"},
+        ),
+    ]
+    headers: Annotated[
+        Headers | None,
+        About(
+            "Sent with every delivery; none of the platform's own. The values are never shown again.",
+            {"x-shop": "8127"},
+        ),
+    ]
+    method: Annotated[Method | None, About("A GET has no body: what the event is stands in the query.", "POST")]
+    max_in_flight: Annotated[
+        int | None,
+        About(
+            f"How many deliveries may be attempted at once; null: {limits.IN_FLIGHT}.",
+            64,
+            ge=1,
+            le=limits.MAX_IN_FLIGHT,
+        ),
+    ]
+    rate_limit: Annotated[
+        float | None,
+        About("Attempts a second; null: no limit.", 50, ge=limits.RATE_LIMIT[0], le=limits.RATE_LIMIT[1]),
+    ]
+    ordered: Annotated[
+        bool | None, About("One delivery after the other, in the order of their events; null: not.", False)
+    ]
+
+
+@request
+class NewEndpoint(EndpointChoices, total=False):
+    """A URL to be registered."""
+
+    url: Required[Url]
+    tenant_id: Annotated[TenantId | None, About("Whose it is; where it is left out, the caller's own.")]
+    profile: Annotated[
+        str | None,
+        About(
+            "The rules that it follows; null: its tenant's profile, or the installation's.",
+            "default",
+            min_length=1,
+            max_length=200,
+        ),
+    ]
+    status: Annotated[EndpointStatus | None, About("Null: active. Deliveries of a disabled one wait.", "active")]
+
+
+@request
+class EndpointChanges(EndpointChoices, total=False):
+    """What is to be changed. What is left out stays; null takes a value back to what the profile has."""
+
+    url: Url
+
+
+class ShownAuth(TypedDict):
+    """How a delivery authenticates itself, without the password."""
+
+    type: Annotated[Literal["basic"], About(example="basic")]
+    username: Annotated[str | None, About("Null: the keyring does not open it.", "shop")]
+
+
+class Endpoint(TypedDict):
+    """A registered URL, without what is secret of it."""
+
+    id: EndpointId
+    tenant_id: TenantId
+    url: Annotated[str, About(example=_URL)]
+    name: Annotated[str | None, About(example="orders")]
+    description: Annotated[str | None, About(example="The shop in Utrecht")]
+    event_types: Annotated[list[str] | None, About("Null: all that the profile offers.", ["payment.*"])]
+    metadata: Annotated[dict[str, Any], About(example={"store": "Utrecht"})]
+    profile: Annotated[str, About(example="default")]
+    schedule: Annotated[str, About(example="standard")]
+    signature: Annotated[list[str] | None, About("Null: the schemes of the profile.", None)]
+    auth: Annotated[ShownAuth | None, About(example={"type": "basic", "username": "shop"})]
+    headers: Annotated[
+        list[str] | None,
+        About("The names of its own headers; null: the keyring does not open them.", ["x-shop"]),
+    ]
+    method: Annotated[Method, About(example="POST")]
+    max_in_flight: Annotated[int, About(example=64)]
+    rate_limit: Annotated[float | None, About("In attempts a second; null: no limit.", None)]
+    ordered: Annotated[bool, About(example=False)]
+    origin: Annotated[
+        str | None,
+        About(
+            "Of the endpoint that events' own targets at this origin have made: their URLs stand on the deliveries, "
+            "and its secret is its tenant's.",
+            None,
+        ),
+    ]
+    status: Annotated[EndpointStatus, About(example="active")]
+    status_reason: Annotated[str | None, About("Why it is disabled.", None)]
+    version: Annotated[int, About("Rises with every change.", 1)]
+    created_at: Instant
+    updated_at: Instant
+
+
+class EndpointPage(Paged):
+    """A page of endpoints, the newest first."""
+
+    data: list[Endpoint]
+
+
+class CreatedEndpoint(Endpoint):
+    """An endpoint with what is told once."""
+
+    secret: NotRequired[
+        Annotated[
+            str | None,
+            About(
+                "What its deliveries are signed with; null where its profile knows no secrets. A repeat under the same "
+                "Idempotency-Key does not have it.",
+                SECRET_EXAMPLE,
+            ),
+        ]
+    ]
+    warnings: Annotated[list[str], About("What its owner should know.", [])]
+
+
+class DeletedEndpoint(TypedDict):
+    """What became of an endpoint that is deleted, and of what waited for it."""
+
+    id: EndpointId
+    status: Annotated[Literal["deleted"], About(example="deleted")]
+    cancelled_deliveries: Annotated[int, About("How many were waiting for it.", 0)]
+
+
+@request
+class Disabling(TypedDict, total=False):
+    """Why an endpoint is disabled."""
+
+    reason: Annotated[Text | None, About("Shown with it.", "the shop is moving")]
+
+
+@request
+class Rotation(TypedDict, total=False):
+    """How a secret is replaced."""
+
+    overlap_s: Annotated[
+        float | None,
+        About(
+            "How long, in seconds, the old secret signs beside the new one; null: a day.", 86400, ge=0, le=30 * 86400
+        ),
+    ]
+
+
+class Ping(TypedDict):
+    """What came of a ping."""
+
+    ok: Annotated[bool, About("Whether a delivery would be delivered by this answer.", True)]
+    outcome: Annotated[str, About("As attempts have it.", "ok")]
+    status_code: Annotated[int | None, About("Null: no answer.", 200)]
+    duration_ms: Annotated[float, About(example=12.5)]
+    error: Annotated[str | None, About("Why there was no answer, or not a whole one.", None)]
+
+
+_Secret = Annotated[str, About(max_length=200)]
+
+
+@request
+class ImportedEndpoint(NewEndpoint, total=False):
+    """An endpoint with its secret, or its secrets while they rotate: the newest first, all of which sign."""
+
+    secret: Annotated[_Secret | None, About(example=SECRET_EXAMPLE)]
+    secrets: Annotated[Annotated[list[_Secret], About(min_length=1, max_length=5)] | None, About(example=None)]
+
+
+@request
+class EndpointImport(TypedDict):
+    """Endpoints that exist elsewhere."""
+
+    endpoints: Annotated[
+        list[Annotated[ImportedEndpoint | Any, FirstThatFits()]],
+        About(
+            "Each is judged by itself: one that is invalid is told of in the answer, and stops no other.",
+            [{"url": _URL, "secret": SECRET_EXAMPLE}],
+            min_length=1,
+            max_length=MAX_IMPORTED,
+        ),
+    ]
+
+
+class ImportItem(TypedDict):
+    """What became of one endpoint of an import."""
+
+    index: Annotated[int, About("Its place in the request, from 0.", 0)]
+    status: Annotated[Literal["created", "failed"], About(example="created")]
+    id: Annotated[EndpointId | None, About("Null if it failed.")]
+    warnings: Annotated[list[str], About("What its owner should know.", [])]
+    error: Annotated[Refusal | None, About("Null unless it failed.", None)]
+
+
+class ImportResult(TypedDict):
+    """What became of an import: of each endpoint, in their order. No secret is in it."""
+
+    created: Annotated[int, About(example=1)]
+    failed: Annotated[int, About(example=0)]
+    data: list[ImportItem]

@@ -1,0 +1,24 @@
+"""Profiles: the rules of a payment system."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from typing_extensions import TypedDict
+
+from dispatcher.shapes.about import About
+from dispatcher.shapes.values import Paged
+
+
+class Profile(TypedDict):
+    """A profile; `document` is what its file says, with every field that was left out."""
+
+    name: Annotated[str, About(example="terminal")]
+    default: Annotated[bool, About("Whether it is that of tenants and endpoints that name none.", False)]
+    document: Annotated[dict[str, Any], About(example={"description": "HTTPS that answers a ping", "deadline_s": 15.0})]
+
+
+class ProfilePage(Paged):
+    """All profiles."""
+
+    data: list[Profile]

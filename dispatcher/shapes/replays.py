@@ -1,0 +1,232 @@
+"""Replays and cancellations: deliveries made again, or ended, chosen by a filter."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from typing_extensions import TypedDict
+
+from dispatcher.shapes.about import About, request
+from dispatcher.shapes.deliveries import DeliveryConditions
+from dispatcher.shapes.values import Actor, EndpointId, Instant, Paged, PreviewToken, ReplayId, TenantId
+
+DELIVERY_IDS: Final = 1000
+"""Deliveries that a filter can name one by one."""
+
+RATES: Final = (0.01, 10_000.0)
+"""Deliveries a second."""
+
+CANARY: Final = 100
+"""Deliveries of an endpoint that can go first."""
+
+_ENDED: Final = "(delivered|exhausted|rejected|expired|cancelled|failed)"
+_TO: Final = r"^(same|matching|ep_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$"
+_DELIVERY_ID: Final = r"^dlv_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+
+Rate = Annotated[float, About(ge=RATES[0], le=RATES[1])]
+PreviewTokenGiven = Annotated[
+    PreviewToken | None, About("Of a preview of the last hour, by the same tenant, that has started nothing yet.")
+]
+
+
+class ChosenByIds(DeliveryConditions, total=False):
+    """Conditions, one of which names deliveries one by one."""
+
+    delivery_ids: Annotated[
+        Annotated[list[Annotated[str, About(pattern=_DELIVERY_ID)]], About(min_length=1, max_length=DELIVERY_IDS)]
+        | None,
+        About("Only those of these.", ["dlv_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0f"]),
+    ]
+
+
+@request
+class WaitingFilter(ChosenByIds, total=False):
+    """Which of the deliveries that wait: what all that is given chooses."""
+
+    status: Annotated[Annotated[str, About(pattern="^waiting$")] | None, About("No other can be.", "waiting")]
+
+
+@request
+class EndedFilter(ChosenByIds, total=False):
+    """Which of the deliveries that have ended: what all that is given chooses; the failed, unless it says else."""
+
+    status: Annotated[
+        Annotated[str, About(max_length=200, pattern=f"^{_ENDED}(,{_ENDED})*$")] | None,
+        About("One, or several with commas between. `failed` is every end but delivered and cancelled.", "failed"),
+    ]
+    undelivered: Annotated[bool | None, About("Whatever has not been delivered; null: false.", False)]
+    include_delivered: Annotated[
+        bool | None,
+        About(
+            "Also those that have been delivered, if no status is given, and those whose event has reached the "
+            "endpoint "
+            "by another delivery; null: these are left out.",
+            False,
+        ),
+    ]
+
+
+@request
+class ReplayPreview(EndedFilter, total=False):
+    """What is to be previewed, and how it would be done: the token in the answer has it done in just this way."""
+
+    rate_per_second: Annotated[Rate | None, About("At most so many deliveries a second; null: as fast as it goes.", 50)]
+    rate_per_endpoint: Annotated[Rate | None, About("At most so many a second to each endpoint.", 5)]
+    canary: Annotated[
+        Annotated[int, About(ge=1, le=CANARY)] | None,
+        About(
+            "So many of each endpoint go first. If all of them fail their first attempt, the endpoint is stopped "
+            "until the replay is resumed; if one is delivered, the rest follows.",
+            3,
+        ),
+    ]
+    to: Annotated[
+        Annotated[str, About(pattern=_TO)] | None,
+        About(
+            "Null or `same`: the endpoints that they went to. `matching`: the endpoints that want the events "
+            "today, as if they were new; also events that nobody wanted. An endpoint's id: only there.",
+            "same",
+        ),
+    ]
+
+
+@request
+class NewReplay(ReplayPreview, total=False):
+    """What is to be replayed: what a preview showed, or what is chosen here; if both are given, both are the same."""
+
+    preview_token: PreviewTokenGiven
+
+
+@request
+class NewCancellation(WaitingFilter, total=False):
+    """What is to be cancelled: what a preview showed, or what is chosen here; if both are given, both are the same."""
+
+    preview_token: PreviewTokenGiven
+
+
+class PreviewedEndpoint(TypedDict):
+    """How much of it goes to one endpoint."""
+
+    endpoint_id: EndpointId
+    url: Annotated[str, About(example="https://shop.example.com/hook")]
+    count: Annotated[int, About("Deliveries.", 128)]
+    disabled: Annotated[bool, About("They would wait until it is enabled.", False)]
+    already_delivered: Annotated[int, About("Those whose event has reached it.", 0)]
+
+
+class Preview(TypedDict):
+    """What would be done. Nothing that comes later is taken."""
+
+    count: Annotated[int, About("Deliveries.", 128)]
+    oldest: Annotated[Instant | None, About("When the first of them was made.", "2026-03-02T09:00:00Z")]
+    newest: Annotated[Instant | None, About("When the last of them was made.", "2026-03-02T09:00:00Z")]
+    already_delivered: Annotated[
+        int, About("Those whose event has reached the endpoint; in `count` only if they are included.", 0)
+    ]
+    endpoints_disabled: Annotated[int, About("Endpoints for which they would wait.", 0)]
+    in_flight: Annotated[int, About("Those that are being attempted; not in `count`. A replay has none.", 0)]
+    payload_gone: Annotated[int, About("Those whose payload is not kept any more; not in `count`.", 0)]
+    foreign: Annotated[
+        int, About("Those whose event is of a tenant that the endpoint in `to` may not hear; not in `count`.", 0)
+    ]
+    endpoints: Annotated[list[PreviewedEndpoint], About("Those with the most, ten at most; of a replay.")]
+    rate_per_second: Annotated[float | None, About("As asked.", 50)]
+    rate_per_endpoint: Annotated[float | None, About("As asked.", None)]
+    canary: Annotated[int | None, About("As asked.", None)]
+    to: Annotated[str, About("`same`, `matching`, or an endpoint's id.", "same")]
+    estimated_seconds: Annotated[
+        float, About("How long it takes at least, by its rates and the rate limits of endpoints.", 2.6)
+    ]
+    preview_token: Annotated[PreviewToken, About("Has exactly this done, once.")]
+    expires_at: Annotated[Instant, About("Until when the token counts.", "2026-03-02T10:00:00Z")]
+
+
+class ReplayFilter(TypedDict):
+    """What was chosen; null does not matter."""
+
+    status: Annotated[str | None, About(example="exhausted,rejected,expired")]
+    undelivered: Annotated[bool, About(example=False)]
+    include_delivered: Annotated[bool, About(example=False)]
+    tenant_id: Annotated[TenantId | None, About(example=None)]
+    endpoint_id: Annotated[EndpointId | None, About(example=None)]
+    event_id: Annotated[str | None, About(example=None)]
+    replay_id: Annotated[str | None, About(example=None)]
+    event_type: Annotated[str | None, About(example="payment.completed")]
+    object_id: Annotated[str | None, About(example=None)]
+    host: Annotated[str | None, About(example=None)]
+    outcome: Annotated[str | None, About(example=None)]
+    status_code: Annotated[int | None, About(example=None)]
+    attempts_min: Annotated[int | None, About(example=None)]
+    attempts_max: Annotated[int | None, About(example=None)]
+    error: Annotated[str | None, About(example=None)]
+    created_after: Annotated[Instant | None, About(example="2026-03-02T09:00:00Z")]
+    created_before: Annotated[Instant | None, About(example=None)]
+    ended_after: Annotated[Instant | None, About("Of a recovery.", None)]
+    ended_before: Annotated[Instant | None, About("Of a recovery.", None)]
+    delivery_ids: Annotated[list[str] | None, About(example=None)]
+    as_of: Annotated[Instant | None, About("What ended then or later is not taken.", "2026-03-02T09:00:00Z")]
+
+
+class Replay(TypedDict):
+    """A replay or a cancellation, and how far it is."""
+
+    id: ReplayId
+    kind: Annotated[Literal["replay", "cancellation"], About(example="replay")]
+    status: Annotated[Literal["running", "paused", "done", "cancelled"], About(example="running")]
+    tenant_id: Annotated[TenantId | None, About("Null: an operator's.")]
+    filter: ReplayFilter
+    total: Annotated[int | None, About("How many there were when it was asked for.", 128)]
+    replayed: Annotated[int, About("For how many it is done; of a cancellation, how many it ended.", 64)]
+    rate_per_second: Annotated[float | None, About("Null: as fast as it goes.", 50)]
+    rate_per_endpoint: Annotated[float | None, About("Null: no limit of its own.", None)]
+    canary: Annotated[int | None, About("How many of each endpoint go first; null: none.", None)]
+    to: Annotated[str, About("`same`, `matching`, or an endpoint's id.", "same")]
+    status_reason: Annotated[str | None, About("What it waits for, or why it is paused.", None)]
+    percent: Annotated[float, About("How much of `total` is done.", 50.0)]
+    created_by: Actor
+    created_at: Instant
+    ended_at: Annotated[Instant | None, About("Null while it runs or is paused.", None)]
+
+
+class ReplayProgress(Replay):
+    """A replay or a cancellation, how far it is, and what has become of what it made."""
+
+    delivered: Annotated[int, About("Of those that it made.", 60)]
+    failed: Annotated[int, About("Those that have ended in any other way.", 1)]
+    waiting: Annotated[int, About("Those that wait for an attempt or are in flight.", 3)]
+    endpoints_running: Annotated[int, About("Endpoints for which it has more to make.", 2)]
+    endpoints_stopped: Annotated[
+        int, About("Those of which all that went first have failed; a resume tries the next.", 0)
+    ]
+    rate_now: Annotated[
+        float | None, About("Deliveries made a second over the last seconds; null unless it runs.", 49.8)
+    ]
+    estimated_end: Annotated[
+        Instant | None, About("When it may have made all; null while nothing tells.", "2026-03-02T09:01:00Z")
+    ]
+
+
+class ReplayEndpoint(TypedDict):
+    """How far a replay is with one endpoint."""
+
+    endpoint_id: EndpointId
+    url: Annotated[str, About(example="https://shop.example.com/hook")]
+    status: Annotated[Literal["running", "stopped", "done"], About(example="running")]
+    status_reason: Annotated[str | None, About("Why it is stopped, or what it waits for.", None)]
+    total: Annotated[int, About("How many there were when it was asked for.", 64)]
+    replayed: Annotated[int, About(example=32)]
+    delivered: Annotated[int, About(example=30)]
+    failed: Annotated[int, About(example=0)]
+    waiting: Annotated[int, About("For an attempt, or in flight.", 2)]
+
+
+class ReplayPage(Paged):
+    """A page of replays and cancellations, the newest first."""
+
+    data: list[Replay]
+
+
+class ReplayEndpointPage(Paged):
+    """A page of a replay's endpoints."""
+
+    data: list[ReplayEndpoint]
