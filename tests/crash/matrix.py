@@ -143,13 +143,23 @@ def system_for(needs: str, steps: Path) -> Iterator[System]:
 class Run:
     """Rounds of pairs on one system."""
 
-    def __init__(self, system: System, ledger: Ledger, control: Control, results: Results, rng: random.Random) -> None:
+    def __init__(
+        self,
+        system: System,
+        ledger: Ledger,
+        control: Control,
+        results: Results,
+        rng: random.Random,
+        *,
+        rate: int = RATE,
+    ) -> None:
         self.system, self.ledger, self.control, self.results, self.rng = system, ledger, control, results, rng
+        self.rate = rate
 
     def round(self, chosen: list[tuple[Step, Outage]], progress: Progress) -> Verdict:
         """Hits the pairs under a load, waits until everything has ended, and judges."""
         seconds = PATIENCE_S
-        with Load(self.system, count=int(RATE * seconds), seconds=seconds) as load:
+        with Load(self.system, count=int(self.rate * seconds), seconds=seconds) as load:
             for group in grouped(chosen):
                 for step, outage in self.hit([step for step, _ in group], group[0][1]):
                     self.results.hits[step.name, outage.name] += 1

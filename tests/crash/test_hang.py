@@ -19,7 +19,7 @@ pytestmark = pytest.mark.crash
 
 @pytest.fixture
 def system(ledger: Ledger) -> Iterator[System]:
-    with System(workers=2, schedulers=1, api=True, term_s=3) as found:
+    with System(workers=1, schedulers=1, api=True, term_s=3) as found:
         found.register(ledger, standard_targets())
         yield found
 
@@ -36,7 +36,7 @@ def test_a_worker_a_scheduler_and_an_api_that_hang_are_replaced(
     with monkeypatch.context() as patch:
         patch.setattr(supervisor, "hung_after_s", 3.0)
         until(lambda: all(child.pid not in (None, pids[child.name]) for child in hung), "they are replaced")
-    with Load(system, count=200, seconds=0.5) as load:
+    with Load(system, count=100, seconds=0.5) as load:
         pass
     load.drain()
     verdict = judge(system, ledger, load)

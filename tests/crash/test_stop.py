@@ -133,7 +133,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GroupedUp]:
     settings = {"DISPATCHER_PROFILES_DIR": str(profiles), "DISPATCHER_DEFAULT_PROFILE": "patient"}
     notified = str(profiles / "notified")
     settings["NOTIFY_SOCKET"] = notified
-    found = GroupedUp(term_s=120, grace_s=120, env=settings)
+    found = GroupedUp(workers=1, term_s=120, grace_s=120, env=settings)
     found.group = own_control_group()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:

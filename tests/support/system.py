@@ -87,6 +87,7 @@ class System:
             self.data_dir.mkdir(exist_ok=True, mode=0o711)
             (self.data_dir / "servers_location").write_text(str(disk))
         self.term_s = term_s
+        self.workers = workers
         self._engine: Engine | None = None
         self.lines: deque[str] = deque(maxlen=20_000)
         self._env = {
@@ -319,7 +320,7 @@ class UpSystem(System):
 
     def command(self) -> list[str]:
         module = "tests.crash.process" if "CRASH_STEPS" in self._env else "dispatcher"
-        return [sys.executable, "-m", module, "up", "--port", "0", "--workers", "2"]
+        return [sys.executable, "-m", module, "up", "--port", "0", "--workers", str(self.workers)]
 
     def start(self) -> None:
         self._process = subprocess.Popen(
