@@ -206,7 +206,7 @@ CONFIG: Final = {
     "generation": {
         "deterministic": True,
         "database": "none",
-        "max-examples": 8,
+        "max-examples": 3,
         "no-shrink": True,
         "allow-x00": False,
     },

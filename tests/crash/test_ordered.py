@@ -29,7 +29,7 @@ from tests.support.system import System
 
 pytestmark = pytest.mark.crash
 
-DELIVERIES: Final = int(os.environ.get("ORDERED_DELIVERIES", "240"))
+DELIVERIES: Final = int(os.environ.get("ORDERED_DELIVERIES", "160"))
 SEED: Final = int(os.environ.get("ORDERED_SEED", "1"))
 PRODUCERS: Final = 5
 LANES: Final = 4 if DELIVERIES < 1000 else 40
@@ -128,7 +128,7 @@ FAULTS: Final[list[Callable[[System], None]]] = [terminate, cancel, lock, read_o
 
 @pytest.fixture
 def system() -> Iterator[System]:
-    with System(workers=2, schedulers=2, term_s=10.0) as found:
+    with System(workers=2, schedulers=1, term_s=10.0) as found:
         yield found
 
 
