@@ -149,13 +149,11 @@ BODIES = {
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 def test_a_strange_body_is_answered_as_documented(client: Client, body: bytes) -> None:
-    for operation in WITH_BODY:
-        answer = client.request(operation.method, operation.url(), content=body)
-        check(operation, answer)
-        answer = client.request(
-            operation.method, operation.url(), content=body, headers={"content-type": "application/json"}
-        )
-        check(operation, answer)
+    """With a content type for every other operation, and by turns: each body and each operation is tried both ways."""
+    turn = list(BODIES.values()).index(body)
+    for n, operation in enumerate(WITH_BODY):
+        headers = {"content-type": "application/json"} if (n + turn) % 2 else {}
+        check(operation, client.request(operation.method, operation.url(), content=body, headers=headers))
 
 
 @pytest.mark.parametrize("depth", [1, 60, 120, 200, 240, 300, 900])

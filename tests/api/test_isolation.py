@@ -141,6 +141,7 @@ class Side:
     tenant_id: str
     key: str = ""
     ids: set[str] = field(default_factory=set)
+    keys: dict[Scope, str] = field(default_factory=dict)
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self.world.client.request(method, path, headers=bearer(self.key), **options)
@@ -156,8 +157,11 @@ class Side:
         self.ids.add(id_)
         return id_
 
-    def key_of(self, *scopes: Scope) -> str:
-        return str(self.made("POST", "/v1/keys", json={"name": "one", "scopes": list(scopes)})["key"])
+    def key_of(self, scope: Scope) -> str:
+        """The same key for each test."""
+        if scope not in self.keys:
+            self.keys[scope] = str(self.made("POST", "/v1/keys", json={"name": "one", "scopes": [scope]})["key"])
+        return self.keys[scope]
 
 
 @dataclass

@@ -55,14 +55,14 @@ class Run:
         out, err = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, out, err
 
-    def started(self) -> Path:
-        """The demo's folder, once its API and workers have been started."""
+    def made(self, file: str) -> Path:
+        """The demo's folder, once this file of its data directory is there."""
 
         def started() -> list[Path]:
             assert self.process.poll() is None, self.end()
-            return list(self.temporary.glob("dispatcher-demo-*/data/running"))
+            return list(self.temporary.glob(f"dispatcher-demo-*/data/{file}"))
 
-        until(started, "the demo has started its programs")
+        until(started, f"the demo has made {file}")
         return started()[0].parents[1]
 
     def processes(self) -> list[psutil.Process]:
@@ -106,10 +106,16 @@ def test_the_demo_delivers_everything_and_leaves_nothing_behind(temporary: Path)
     assert not run.processes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_an_interrupted_demo_leaves_nothing_behind(temporary: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "file"),
+    [
+        pytest.param(signal.SIGINT, "running", id="SIGINT once its API and workers have been started"),
+        pytest.param(signal.SIGHUP, "postgres.log", id="SIGHUP while PostgreSQL is starting"),
+    ],
+)
+def test_an_interrupted_demo_leaves_nothing_behind(temporary: Path, number: signal.Signals, file: str) -> None:
     run = Run(temporary)
-    key = key_of(run.started() / "data")
+    key = key_of(run.made(file) / "data")
     assert run.processes()
     run.process.send_signal(number)
     code, out, err = run.end()
