@@ -223,7 +223,7 @@ async def test_one_that_waits_too_long_for_a_lock_is_told_and_the_others_of_its_
     context: Context, engine: Engine, migrated_database_url: str
 ) -> None:
     impatient = create_async_engine(migrated_database_url, connect_args={"options": "-c lock_timeout=50"})
-    ingest = Ingest(replace(context, engine=impatient))
+    ingest = Ingest(replace(context, ingest_engine=impatient))
     with engine.connect() as producer:
         enqueue(producer, [paid(idempotency_key="held")])
         events = [paid(n, idempotency_key="held" if n == 5 else f"free {n}") for n in range(12)]
