@@ -16,7 +16,7 @@ from bench import accounting, report
 from bench.bare import cpu_us_per_post
 from bench.generator import payload
 from bench.receiver import Receiver
-from bench.site import TINY, Bench, quantile
+from bench.site import TINY, Bench, Figures, quantile
 from bench.system import System
 from bench.workloads import WORKLOADS, derived, merged, prefixed, selected
 
@@ -26,7 +26,6 @@ linux = pytest.mark.skipif(not accounting.HAS_PROC, reason="CPU is read from /pr
 DELIVERING = [
     "walk", "latency", "one_endpoint", "fanout10", "slow100ms", "tls_new", "recovery", "half_dead", "celery_naive",
 ]  # fmt: skip
-OWN_SYSTEM = {"half_dead", "tls_new"}
 CPU = {
     "walk": ["worker", "postgres", "redis", "scheduler", "producer"],
     "celery_naive": ["worker", "postgres", "redis", "producer"],
@@ -39,10 +38,24 @@ def system() -> Iterator[System]:
         yield system
 
 
+@pytest.fixture(scope="module")
+def after_backlog() -> Iterator[tuple[System, Figures]]:
+    """Another system, on which the backlog's deliveries wait for hours, and the figures of that workload."""
+    with System(workers=TINY.workers, durable=TINY.durable) as system:
+        yield system, WORKLOADS["backlog10m"].run(Bench(TINY, system=system))
+
+
 @pytest.mark.parametrize("name", DELIVERING)
-def test_each_workload_accounts_for_every_delivery(name: str, system: System):
-    shared = None if name in OWN_SYSTEM else system  # one leaves deliveries that wait for the dead, one trusts others
-    bench = Bench(TINY, figures={"walk.deliveries_per_s": 300.0}, system=shared)
+def test_each_workload_accounts_for_every_delivery(name: str, request: pytest.FixtureRequest):
+    system: System | None
+    match name:
+        case "half_dead":  # it leaves deliveries too, which wait for the dead
+            system, _ = request.getfixturevalue("after_backlog")
+        case "tls_new":  # its workers trust an authority that the others do not
+            system = None
+        case _:
+            system = request.getfixturevalue("system")
+    bench = Bench(TINY, figures={"walk.deliveries_per_s": 300.0}, system=system)
     workload = WORKLOADS[name]
     found = workload.run(bench)
     assert found[workload.main] > 0
@@ -65,8 +78,8 @@ def test_each_workload_accounts_for_every_delivery(name: str, system: System):
     assert bench.environment["fsync"] == "off"  # as it was asked to be here, read from the server
 
 
-def test_a_claim_beside_a_backlog_is_measured():
-    found = WORKLOADS["backlog10m"].run(Bench(TINY))
+def test_a_claim_beside_a_backlog_is_measured(after_backlog: tuple[System, Figures]):
+    _, found = after_backlog
     assert found["n"] == TINY.backlog
     assert found["lost"] == found["duplicates"] == 0
     assert found["claim_ratio"] > 0
