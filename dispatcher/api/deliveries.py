@@ -63,7 +63,7 @@ async def show(delivery_id: str, context: ContextOf, caller: Reader) -> Response
 
 
 @router.get("/{delivery_id}/attempts", response_model=AttemptPage)
-async def attempts(delivery_id: str, context: ContextOf, caller: Reader) -> Response:
+async def list_attempts(delivery_id: str, context: ContextOf, caller: Reader) -> Response:
     """Every attempt of one delivery, the first one first."""
     id_ = parse_id("dlv", delivery_id)
 

@@ -48,7 +48,7 @@ async def recover(endpoint_id: str, asked: Recovery, context: ContextOf, caller:
 
 
 @router.get("/{endpoint_id}/stats", response_model=EndpointStats)
-async def read_stats(
+async def show_stats(
     endpoint_id: str,
     context: ContextOf,
     caller: EndpointReader,

@@ -101,9 +101,54 @@ _SECURITY: Final = {
 }
 
 
+_IRREGULAR: Final = {
+    "endpoint_import.import_": "importEndpoints",
+    "events.create_batch": "createEvents",
+    "find.find": "findAnything",
+    "health.healthz": "checkLiveness",
+    "health.readyz": "checkReadiness",
+    "metrics.metrics": "getMetrics",
+    "public_keys.jwks": "getJwks",
+    "statistics.read": "getStatistics",
+}
+"""Operations whose names do not follow from the function and the path, by module and function."""
+
+
 def operation_id(route: APIRoute) -> str:
-    """The resource and its verb, such as `endpoints_create`."""
-    return f"{route.endpoint.__module__.rpartition('.')[2]}_{route.endpoint.__name__.strip('_')}"
+    """What a library calls the operation: verb and object, as in `listDeliveries`, `getDelivery`, `rotateTenantSecret`.
+
+    They come from the function's name (`list_`, `show`, `rotate_secret`) and the first part of the path below /v1.
+    """
+    function = route.endpoint.__name__
+    irregular = _IRREGULAR.get(f"{route.endpoint.__module__.rpartition('.')[2]}.{function}")
+    if irregular is not None:
+        return irregular
+    verb, _, rest = function.strip("_").partition("_")
+    plural = _camel(route.path.removeprefix("/v1/").partition("/")[0])
+    if function == "list_":
+        return f"list{plural}"
+    return f"{'get' if verb == 'show' else verb}{_singular(plural)}{_camel(rest)}"
+
+
+def _camel(name: str) -> str:
+    """Words joined by their capitals.
+
+    >>> _camel("rotate_secret")
+    'RotateSecret'
+    """
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def _singular(plural: str) -> str:
+    """A noun of a path, of one thing.
+
+    >>> [_singular(noun) for noun in ("Deliveries", "Endpoints", "SenderAddresses")]
+    ['Delivery', 'Endpoint', 'SenderAddress']
+    """
+    for ending, instead in (("ies", "y"), ("sses", "ss"), ("s", "")):
+        if plural.endswith(ending):
+            return plural.removesuffix(ending) + instead
+    return plural
 
 
 def install(app: FastAPI) -> None:
@@ -169,8 +214,10 @@ def _complete_operation(operation: dict[str, Any], method: str, path: str) -> No
             statuses += [409, 413, 415]
         elif method == "delete":
             statuses += [409]
-    elif path in PUBLIC_PATHS:
-        statuses.append(422)
+    else:
+        operation["security"] = []  # nobody needs a key
+        if path in PUBLIC_PATHS:
+            statuses.append(422)
     if path != "/healthz":
         statuses.append(503)
     for status in sorted(statuses):

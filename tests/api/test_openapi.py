@@ -116,7 +116,7 @@ def test_an_operation_is_described(operation: Operation) -> None:
     assert described["description"]
     assert len(described["tags"]) == 1
     assert described["tags"][0] in TAGS
-    assert re.fullmatch(r"[a-z]+(_[a-z]+)+", described["operationId"])
+    assert re.fullmatch(r"[a-z]+([A-Z][a-z]+)+", described["operationId"])
     for parameter in described.get("parameters", []):
         assert parameter.get("description") or parameter["in"] == "path", parameter["name"]
 
@@ -128,7 +128,7 @@ def test_operation_ids_are_unique() -> None:
 
 @every_operation
 def test_an_operation_has_its_problems(operation: Operation) -> None:
-    if "security" not in operation.described:
+    if not operation.described["security"]:
         assert not operation.path.startswith("/v1/") or operation.path == "/v1/public_keys"
         return
     assert operation.statuses >= {401, 403, 404, 422, 429, 503}
@@ -192,8 +192,7 @@ def test_every_body_and_parameter_has_a_schema(operation: Operation) -> None:
 
 
 def test_every_resource_serves_something() -> None:
-    modules = {one.described["operationId"].partition("_")[0] for one in OPERATIONS}
-    assert {resource.__name__.rpartition(".")[2].partition("_")[0] for resource in RESOURCES} <= modules
+    assert all(resource.router.routes for resource in RESOURCES)
 
 
 # What it does
