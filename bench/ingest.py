@@ -18,7 +18,7 @@ from bench.site import (
     quantile,
 )
 from bench.system import KEY, System, cores
-from dispatcher.flow.parse import MAX_BATCH
+from dispatcher.model.parse import MAX_BATCH
 
 CONNECTIONS = 64
 """Kept connections to the API, each of which posts single events one after the other."""

@@ -18,7 +18,7 @@ from bench.site import (
     verified,
 )
 from bench.system import System, logging_to
-from dispatcher.local import Program
+from dispatcher.local.child import Program
 
 
 def celery_naive(bench: Bench) -> Figures:

@@ -18,9 +18,9 @@ from bench.system import System
 from dispatcher.flow.find import Finder
 from dispatcher.ids import first_id, format_id
 from dispatcher.model.delivery import FAILED, DeliveryState
+from dispatcher.model.filter import Filter
 from dispatcher.store import partitions
 from dispatcher.store.limits import limited
-from dispatcher.store.log import Filter
 from dispatcher.store.search import parts
 
 DAYS = 30

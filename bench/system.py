@@ -18,8 +18,9 @@ from bench.accounting import Servers
 from dispatcher import config, wiring
 from dispatcher.flow.register import NewEndpoint
 from dispatcher.ids import uuid7
-from dispatcher.local import Program, Stack, standard_programs
+from dispatcher.local.child import Program
 from dispatcher.local.ports import free_port
+from dispatcher.local.stack import Stack, standard_programs
 
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 """The embedded server's own defaults, said again: a benchmark that does not wait for the disk measures something else.

@@ -17,10 +17,8 @@ from urllib.parse import urlsplit
 
 from dispatcher.datafile import nearest_name
 from dispatcher.errors import ConfigurationError, Problem
-from dispatcher.model.access import EXAMPLE_KEY
-from dispatcher.retry.duration import format_duration, parse_duration
-from dispatcher.signing.secrets import Keyring
-from dispatcher.store import addresses
+from dispatcher.model.access import API_KEY, API_URL, EXAMPLE_KEY
+from dispatcher.model.duration import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -59,6 +57,8 @@ def _text(value: str) -> str:
 
 def database_url(value: str) -> str:
     """Any spelling of a PostgreSQL URL, as SQLAlchemy's for psycopg 3. Raises ValueError with what is allowed."""
+    from dispatcher.store import addresses  # noqa: PLC0415 - SQLAlchemy, which a client of the API does without
+
     url = addresses.read(value)
     if url.password in PUBLISHED:
         raise _Refused("the password of the example, which everybody knows", "a password of your own")
@@ -70,6 +70,8 @@ _address = database_url  # a field of this name hides it
 
 def _keyring(value: str) -> str:
     """The text of a keyring. Raises ConfigurationError with everything that is wrong in it."""
+    from dispatcher.signing.secrets import Keyring  # noqa: PLC0415 - cryptography likewise
+
     Keyring.parse(value)
     return value
 
@@ -382,9 +384,7 @@ def is_service_link(variable: str, value: str) -> bool:
     return variable.endswith("_PORT") and _SERVICE_URL.match(value) is not None
 
 
-_OTHERS: Final = frozenset(
-    {"DISPATCHER_API_URL", "DISPATCHER_API_KEY", "DISPATCHER_SUPERVISOR_PID", COMMAND_LINE_KEY, PULSE}
-)
+_OTHERS: Final = frozenset({API_URL, API_KEY, "DISPATCHER_SUPERVISOR_PID", COMMAND_LINE_KEY, PULSE})
 """Variables that are not settings of the system: the command line's, and what a supervisor tells its children."""
 
 

@@ -40,7 +40,7 @@ from sqlalchemy import create_engine, text
 from dispatcher import config, wiring
 from dispatcher.cli import plain
 from dispatcher.errors import DispatcherError
-from dispatcher.local import Stack
+from dispatcher.local.stack import Stack
 from examples.verdict import MEANING, Verdict, judge
 
 if TYPE_CHECKING:

@@ -15,12 +15,10 @@ from urllib.parse import unquote
 
 from dispatcher.api.authenticate import Identity, bearer, local
 from dispatcher.errors import InvalidInput
+from dispatcher.model.access import ACTOR_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-ACTOR_HEADER: Final = "x-dispatcher-actor"
-"""`cli:` and the account's name, percent-encoded where it is more than letters, digits and `-._~`."""
 
 UNNAMED: Final = "cli"
 """The actor where the header is left out."""

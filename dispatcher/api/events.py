@@ -35,10 +35,10 @@ from dispatcher.api.problems import faults
 from dispatcher.errors import DispatcherError, InvalidInput, NotFound
 from dispatcher.flow.enqueue import Accepted, enqueue_each
 from dispatcher.flow.explain import explain
-from dispatcher.flow.parse import parse_event, read_batch, read_event
 from dispatcher.ids import format_id, parse_id
 from dispatcher.model.access import Scope
 from dispatcher.model.event import Event as GivenEvent
+from dispatcher.model.parse import parse_event, read_batch, read_event
 from dispatcher.shapes import (
     AcceptedEvent,
     BatchItem,

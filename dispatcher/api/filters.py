@@ -9,8 +9,8 @@ from fastapi import Depends, Query
 
 from dispatcher.ids import parse_id
 from dispatcher.model.delivery import FAILED, DeliveryState
+from dispatcher.model.filter import Filter
 from dispatcher.shapes.about import NO_EXAMPLE
-from dispatcher.store.log import Filter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

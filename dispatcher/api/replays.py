@@ -28,6 +28,7 @@ from dispatcher.flow import previews
 from dispatcher.flow import replay as flow
 from dispatcher.flow.replay import Options
 from dispatcher.ids import parse_id
+from dispatcher.model.filter import Filter, of_failed
 from dispatcher.shapes import (
     NewCancellation,
     NewReplay,
@@ -42,7 +43,6 @@ from dispatcher.shapes import (
 from dispatcher.store import limits
 from dispatcher.store import replays as store
 from dispatcher.store.limits import limited
-from dispatcher.store.log import Filter
 from dispatcher.store.search import NARROW
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def chosen_of(
     include_delivered = bool(given.get("include_delivered"))
     if (to or given.get("to")) == "matching":
         return flow.of_events(found, include_delivered=include_delivered)
-    return flow.of_failed(found, include_delivered=include_delivered)
+    return of_failed(found, include_delivered=include_delivered)
 
 
 def options_of(asked: ReplayPreview) -> Options:

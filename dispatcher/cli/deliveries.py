@@ -27,7 +27,7 @@ from dispatcher.cli.story import COLOURS
 from dispatcher.clock import SYSTEM
 from dispatcher.ids import format_id
 from dispatcher.model.delivery import FAILED, DeliveryState
-from dispatcher.store import log
+from dispatcher.model.filter import Filter
 
 if TYPE_CHECKING:
     from dispatcher.cli.output import Command, Output
@@ -90,7 +90,7 @@ def filter_options(command: Command) -> Command:
         states: list[DeliveryState] = []
         for one in status:
             states += FAILED if one == "failed" else [DeliveryState(one)]
-        chosen = log.Filter(
+        chosen = Filter(
             states=tuple(dict.fromkeys(states)),
             undelivered=undelivered,
             endpoint_id=endpoint_id,
@@ -117,7 +117,7 @@ def filter_options(command: Command) -> Command:
     return decorated  # type: ignore[no-any-return]
 
 
-def query_of(chosen: log.Filter) -> DeliveryFilter:
+def query_of(chosen: Filter) -> DeliveryFilter:
     """The same choice as the API has it: several states with commas between."""
     states = chosen.states
     if chosen.undelivered:
@@ -141,7 +141,7 @@ def query_of(chosen: log.Filter) -> DeliveryFilter:
     return found
 
 
-def _first(client: Client, chosen: log.Filter, limit: int, sort: Literal["newest", "oldest"]) -> Iterator[Delivery]:
+def _first(client: Client, chosen: Filter, limit: int, sort: Literal["newest", "oldest"]) -> Iterator[Delivery]:
     if chosen.undelivered and chosen.states == (DeliveryState.DELIVERED,):
         return iter(())  # which the API would take for any
     return islice(client.deliveries.iterate(**query_of(chosen), sort=sort, limit=min(limit, 1000)), limit)
@@ -184,7 +184,7 @@ def ago(seconds: float) -> str:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @click.option("--sort", type=click.Choice(["newest", "oldest"]), default="newest", help="Which come first.")
 @output_choice("table", "json", *sheet.FORMATS)
-def list_(chosen: log.Filter, limit: int, sort: Literal["newest", "oldest"], output: Output | Format) -> None:
+def list_(chosen: Filter, limit: int, sort: Literal["newest", "oldest"], output: Output | Format) -> None:
     """The newest deliveries that all the given options choose, or the oldest."""
     with target.client() as client:
         found = list(_first(client, chosen, limit, sort))
@@ -248,7 +248,7 @@ def show(delivery_id: UUID, part: Literal["curl", "body", "verify"] | None, outp
 @filter_options
 @click.option("--dry-run", is_flag=True, help="Tell what would be retried, and do nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def retry(delivery_ids: tuple[UUID, ...], chosen: log.Filter, dry_run: bool, yes: bool) -> None:
+def retry(delivery_ids: tuple[UUID, ...], chosen: Filter, dry_run: bool, yes: bool) -> None:
     """Attempt deliveries now: a waiting one at once, an ended one again from the start of its schedule.
 
     By their ids, or by options, which start a replay of the ended ones that they choose.
@@ -271,7 +271,7 @@ def retry(delivery_ids: tuple[UUID, ...], chosen: log.Filter, dry_run: bool, yes
 @click.option("--reason", default="cancelled by an operator", show_default=True, help="Of those named by id.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be cancelled, and do nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def cancel(delivery_ids: tuple[UUID, ...], chosen: log.Filter, reason: str, dry_run: bool, yes: bool) -> None:
+def cancel(delivery_ids: tuple[UUID, ...], chosen: Filter, reason: str, dry_run: bool, yes: bool) -> None:
     """End waiting deliveries without sending them: by their ids, or all that the options choose."""
     with target.client() as client:
         if not _by_id(delivery_ids, chosen):
@@ -285,17 +285,15 @@ def cancel(delivery_ids: tuple[UUID, ...], chosen: log.Filter, reason: str, dry_
             print_line(f"{id_} is cancelled")
 
 
-def _by_id(delivery_ids: tuple[UUID, ...], chosen: log.Filter) -> bool:
+def _by_id(delivery_ids: tuple[UUID, ...], chosen: Filter) -> bool:
     """Whether deliveries are named by their ids. Raises UsageError for ids and options, and for neither."""
-    if bool(delivery_ids) == (chosen != log.Filter()):
+    if bool(delivery_ids) == (chosen != Filter()):
         found = "both" if delivery_ids else "nothing"
         raise click.UsageError(f"found {found}; allowed: ids of deliveries, or options that choose some")
     return bool(delivery_ids)
 
 
-def _over_many(
-    client: Client, verb: Literal["replay", "cancel"], chosen: log.Filter, *, dry_run: bool, yes: bool
-) -> None:
+def _over_many(client: Client, verb: Literal["replay", "cancel"], chosen: Filter, *, dry_run: bool, yes: bool) -> None:
     """Counts what is chosen, asks, and starts the work over it."""
     resource = client.replays if verb == "replay" else client.cancellations
     query = query_of(chosen)

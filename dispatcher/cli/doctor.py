@@ -33,7 +33,8 @@ from dispatcher.flow import audit
 from dispatcher.flow.deliver import SECRET_PURPOSE
 from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import format_id
-from dispatcher.local import default_data_dir, find_running
+from dispatcher.local.paths import default_data_dir
+from dispatcher.local.running import find_running
 from dispatcher.signing import SealError
 from dispatcher.store import endpoints, event_types, health, metrics, migrate, sessions
 

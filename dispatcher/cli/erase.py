@@ -13,8 +13,8 @@ from dispatcher.cli import archive, target
 from dispatcher.cli.arguments import Id
 from dispatcher.cli.output import counted, output_option, print_fields, print_json, print_line
 from dispatcher.clock import SYSTEM
-from dispatcher.flow.parse import read_object
 from dispatcher.ids import format_id
+from dispatcher.model.parse import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

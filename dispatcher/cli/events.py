@@ -25,10 +25,10 @@ from dispatcher.cli.output import (
     visible,
 )
 from dispatcher.client import ForeignAnswer, TooMany, Unavailable, Unreachable
-from dispatcher.flow.parse import parse_event, read_line, read_object
 from dispatcher.ids import format_id, uuid7
 from dispatcher.model import json_text
 from dispatcher.model.event import METHODS, Mode, validate
+from dispatcher.model.parse import parse_event, read_line, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from dispatcher.cli.sheet import Format
+    from dispatcher.model.filter import Filter
     from dispatcher.shapes import Delivery
-    from dispatcher.store import log
 
 _PAGE: Final = 1000
 _SAY_EVERY: Final = 500
@@ -44,7 +44,7 @@ _SAY_EVERY: Final = 500
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write here instead of standard output; what is there is replaced once all is written.",
 )
-def export(chosen: log.Filter, form: Format | None, path: Path | None) -> None:
+def export(chosen: Filter, form: Format | None, path: Path | None) -> None:
     """Write all deliveries that the given options choose, the newest first, as CSV or a JSON object a line.
 
     However many: they are read and written a page at a time, each as it is at that moment. In a CSV, a cell that a

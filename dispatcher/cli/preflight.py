@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from dispatcher import config, wiring
 from dispatcher.errors import ConfigurationError, DispatcherError
-from dispatcher.local import binaries, default_data_dir, find_running, ports
+from dispatcher.local import binaries, ports
 from dispatcher.local.accounts import server_account
 from dispatcher.local.files import read_secret
 from dispatcher.local.lock import DataDirLock
-from dispatcher.local.paths import check_data_dir, servers_dir
+from dispatcher.local.paths import check_data_dir, default_data_dir, servers_dir
 from dispatcher.local.postgres import check_cluster
+from dispatcher.local.running import find_running
 from dispatcher.local.supervisor import leftovers
 from dispatcher.signing import Keyring
 

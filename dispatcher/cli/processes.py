@@ -8,9 +8,9 @@ from sqlalchemy import text
 from dispatcher import config, telemetry, wiring
 from dispatcher.cli import preflight, target
 from dispatcher.errors import Unavailable
-from dispatcher.local import Stack
 from dispatcher.local.bootstrap import bootstrap_key
 from dispatcher.local.notify import Notifier
+from dispatcher.local.stack import Stack
 from dispatcher.store import grants
 from dispatcher.store import migrate as store_migrate
 

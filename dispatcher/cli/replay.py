@@ -16,9 +16,8 @@ from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
 from dispatcher.cli.deliveries import ago, filter_options, query_of
 from dispatcher.cli.output import console, counted, output_option, print_fields, print_json, print_line, print_table
-from dispatcher.flow.replay import of_failed
 from dispatcher.ids import format_id
-from dispatcher.store import log
+from dispatcher.model.filter import Filter, of_failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +69,7 @@ def _choice_options(command: Command) -> Command:
     return filter_options(made)
 
 
-def query(chosen: log.Filter, how: dict[str, Any], *, include_delivered: bool = False) -> ReplayPreview:
+def query(chosen: Filter, how: dict[str, Any], *, include_delivered: bool = False) -> ReplayPreview:
     """The choice as the API has it. Raises InvalidInput for live states."""
     of_failed(chosen)
     found = cast("ReplayPreview", query_of(replace(chosen, undelivered=False)))
@@ -84,7 +83,7 @@ def query(chosen: log.Filter, how: dict[str, Any], *, include_delivered: bool = 
 @replay.command()
 @_choice_options
 @output_option
-def preview(chosen: log.Filter, include_delivered: bool, how: dict[str, Any], output: Output) -> None:
+def preview(chosen: Filter, include_delivered: bool, how: dict[str, Any], output: Output) -> None:
     """What a replay would do now. Within an hour `replay start --token` does exactly that."""
     with target.client() as client:
         found = client.replays.preview(**query(chosen, how, include_delivered=include_delivered))
@@ -141,7 +140,7 @@ def _url(url: str, *, disabled: bool) -> str:
 @click.option("--follow", is_flag=True, help="Stay until all that it makes has ended; Ctrl-C leaves it running.")
 @output_option
 def start(
-    chosen: log.Filter,
+    chosen: Filter,
     include_delivered: bool,
     how: dict[str, Any],
     everything: bool,
@@ -156,9 +155,9 @@ def start(
 
     Each gets the whole schedule again, with the same webhook-id. A delivery that was replayed before is left out.
     """
-    if everything and (token is not None or chosen != log.Filter()):
+    if everything and (token is not None or chosen != Filter()):
         raise click.UsageError("found --all and a choice; allowed: one of the two")
-    if yes and not everything and token is None and chosen == log.Filter():
+    if yes and not everything and token is None and chosen == Filter():
         raise click.UsageError("found --yes and no condition; allowed: at least one condition, or --all for all failed")
     asked = query(chosen, how, include_delivered=include_delivered)
     if token is not None and (dry_run or any(asked.values())):

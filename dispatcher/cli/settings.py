@@ -11,8 +11,8 @@ import click
 from dispatcher import config as config_
 from dispatcher.cli import preflight
 from dispatcher.cli.output import output_option, print_json, print_table
-from dispatcher.client.client import API_URL
 from dispatcher.errors import ConfigurationError
+from dispatcher.model.access import API_URL
 
 if TYPE_CHECKING:
     from dispatcher.cli.output import Output

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from dispatcher.cli.output import Output
     from dispatcher.client import Client
+    from dispatcher.model.filter import Filter
     from dispatcher.shapes import Delivery, DeliveryFilter
-    from dispatcher.store import log
 
 FOLLOWED: Final = 500
 """Live deliveries that are followed, the newest: one page of a look."""
@@ -50,7 +50,7 @@ _AWAY: Final = (Unavailable, TooMany, ForeignAnswer)
 @click.option("-n", "--lines", type=click.IntRange(0, 1000), default=10, show_default=True, help="Shown at the start.")
 @click.option("--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds.")
 @output_option
-def tail(chosen: log.Filter, lines: int, interval: float, output: Output) -> None:
+def tail(chosen: Filter, lines: int, interval: float, output: Output) -> None:
     """Follow the log until Ctrl-C: a line for each new delivery, each attempt and each end, the newest at the bottom.
 
     Times are UTC. It begins with the newest deliveries. Followed are all new ones, and of older ones the newest 500
@@ -87,7 +87,7 @@ class Feed:
     before, by the cursor of ids; the newest `FOLLOWED` that live; and, of these, those that no longer do.
     """
 
-    def __init__(self, client: Client, chosen: log.Filter) -> None:
+    def __init__(self, client: Client, chosen: Filter) -> None:
         self._client = client
         self._states = _states(chosen)
         # By state it is chosen here, or a delivery that leaves the state would not be seen to.
@@ -170,7 +170,7 @@ class Feed:
         return sorted(ended, key=lambda one: (one["ended_at"] or "", one["id"]))
 
 
-def _states(chosen: log.Filter) -> frozenset[DeliveryState] | None:
+def _states(chosen: Filter) -> frozenset[DeliveryState] | None:
     if not chosen.undelivered:
         return frozenset(chosen.states) or None
     return frozenset(chosen.states or DeliveryState) - {DeliveryState.DELIVERED}

@@ -15,12 +15,12 @@ from psycopg.pq import Conninfo
 from sqlalchemy.engine import make_url
 
 from dispatcher import config, wiring
-from dispatcher.api.command_line import ACTOR_HEADER
 from dispatcher.client import Client, Unauthorized, Unreachable
-from dispatcher.client.client import API_KEY, API_URL
 from dispatcher.errors import ConfigurationError, DispatcherError, Problem
-from dispatcher.local import default_data_dir, find_running
+from dispatcher.local.paths import default_data_dir
+from dispatcher.local.running import find_running
 from dispatcher.local.secret_keys import secret_keys
+from dispatcher.model.access import ACTOR_HEADER, API_KEY, API_URL
 from dispatcher.signing import Keyring
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from dispatcher.config import Settings
-    from dispatcher.local import Running
+    from dispatcher.local.running import Running
 
 VERB: Final = "dispatcher.verb"
 """In a click context's `meta`: the words of the command."""

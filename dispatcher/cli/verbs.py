@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from dispatcher.cli.target import DIRECT, VERB, WrongSystem
-from dispatcher.client.client import API_URL
+from dispatcher.model.access import API_URL
 
 if TYPE_CHECKING:
     from collections.abc import Callable

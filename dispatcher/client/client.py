@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import httpx
 
@@ -26,6 +25,7 @@ from dispatcher.client.tenants import AuditLog, Keys, Tenants
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.errors import ConfigurationError, InvalidInput, Problem
 from dispatcher.ids import uuid7
+from dispatcher.model.access import API_KEY, API_URL
 
 if TYPE_CHECKING:
     import ssl
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from dispatcher.shapes import Found, Jwks, Liveness, Page, PublicKey, Readiness, SenderAddress, Statistics
-
-API_URL: Final = "DISPATCHER_API_URL"
-API_KEY: Final = "DISPATCHER_API_KEY"
 
 
 class Options(TypedDict, total=False):
@@ -179,9 +176,12 @@ class AsyncClient(Api[AsyncExecutor]):
         base_url: str,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        sleep: Callable[[float], Awaitable[object]] | None = None,
         **options: Unpack[Options],
     ) -> None:
+        from asyncio import sleep as asyncio_sleep  # noqa: PLC0415 - slow to import; `Client` does without it
+
+        sleep = sleep or asyncio_sleep
         setup = _set_up(base_url, options)
         self._http = httpx.AsyncClient(transport=transport, **setup.http)
         super().__init__(AsyncExecutor(self._http, setup.exchange(self._http.build_request), sleep, setup.timeout_s))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from dispatcher.store.log import Filter
+    from dispatcher.model.filter import Filter
 
 
 @dataclass(frozen=True, slots=True)

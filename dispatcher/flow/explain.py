@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from dispatcher.model.delivery import DeliveryState
 from dispatcher.model.event import Verdict
-from dispatcher.store import event_log, log
+from dispatcher.model.filter import Filter
+from dispatcher.store import event_log
 from dispatcher.store.search import search
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def explain(connection: Connection, event: LoggedEvent, *, now: datetime, only: 
     was chosen is told by the delivery itself.
     """
     latest: dict[UUID, LoggedDelivery] = {}
-    for delivery in search(connection, log.Filter(event_id=event.id), limit=_MANY):  # the newest first
+    for delivery in search(connection, Filter(event_id=event.id), limit=_MANY):  # the newest first
         latest.setdefault(delivery.endpoint_id, delivery)
     hearers = event_log.hearers(connection, event, only=only)
     had_target = any(one.is_implicit for one in hearers)

@@ -11,10 +11,10 @@ from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.flow import register
 from dispatcher.ids import format_id, parse_id
 from dispatcher.model.delivery import DeliveryState
+from dispatcher.model.filter import Filter
 from dispatcher.store import endpoints, event_log, log, replays, tenants
 from dispatcher.store import find as store
 from dispatcher.store.event_log import EventFilter
-from dispatcher.store.log import Filter
 from dispatcher.store.search import search
 
 if TYPE_CHECKING:

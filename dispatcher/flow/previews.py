@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from dispatcher.store.log import Filter
+    from dispatcher.model.filter import Filter
     from dispatcher.store.replays import Kind
 
 LIFETIME: Final = timedelta(hours=1)

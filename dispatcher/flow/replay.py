@@ -19,9 +19,9 @@ from dispatcher.clock import SYSTEM, Clock
 from dispatcher.errors import Conflict, InvalidInput, NotFound
 from dispatcher.flow import cancel, register
 from dispatcher.ids import format_id, parse_id, uuid7, uuid7_in_order
-from dispatcher.model.delivery import FAILED, LIVE, DeliveryState
+from dispatcher.model.delivery import DeliveryState
+from dispatcher.model.filter import Filter, of_failed
 from dispatcher.store import deliveries, events, log, originals, replay_endpoints, replays, trail
-from dispatcher.store.log import Filter
 from dispatcher.store.originals import Share, Summary
 from dispatcher.store.rows import to_json
 
@@ -94,20 +94,6 @@ def goes_to(text: str, *, pointer: str = "/to") -> GoesTo:
 def written(to: GoesTo) -> str:
     """The same as text."""
     return format_id("ep", to) if isinstance(to, UUID) else to
-
-
-def of_failed(chosen: Filter, *, include_delivered: bool = False) -> Filter:
-    """The same filter, over the failed deliveries where it names no state; with the delivered, if they are included.
-
-    Unless they are, or it names them, it leaves out what has been delivered after all. Raises InvalidInput for a live
-    state.
-    """
-    live = [state for state in chosen.states if state in LIVE]
-    if live:
-        raise InvalidInput("/status", ", ".join(live), "final states: what is live will be attempted anyway")
-    if not chosen.states and not chosen.undelivered:
-        chosen = replace(chosen, states=(*FAILED, DeliveryState.DELIVERED) if include_delivered else FAILED)
-    return replace(chosen, but_delivered=not include_delivered and DeliveryState.DELIVERED not in chosen.states)
 
 
 _NAMES: Final = {"states": "status", "target_url": "url"}

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
 from dispatcher.config import COMMAND_LINE_KEY
@@ -16,12 +16,13 @@ from dispatcher.errors import Unavailable
 from dispatcher.local import processes
 from dispatcher.local.accounts import server_account
 from dispatcher.local.child import Program, print_line
-from dispatcher.local.files import read_secret, write_secret
+from dispatcher.local.files import write_secret
 from dispatcher.local.lock import DataDirLock
 from dispatcher.local.paths import default_data_dir, make_data_dir, remove_data_dir
 from dispatcher.local.ports import check_port, free_port
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.local.redis import EmbeddedRedis
+from dispatcher.local.running import Running
 from dispatcher.local.secret_keys import secret_keys
 from dispatcher.local.starting import START_TIMEOUT_S, announced
 from dispatcher.local.supervisor import Supervisor, stop_leftovers
@@ -31,37 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A system that runs on a data directory: whose process it is, and how to reach it.
-
-    `url` is the API's as this machine reaches it, `command_line_key` the key by which the API knows the commands of
-    this machine. The other URLs hold passwords. `keeps_keyring`: the keyring is the one that the data directory keeps.
-    """
-
-    pid: int
-    started: str
-    url: str
-    database_url: str = field(repr=False)
-    broker_url: str = field(repr=False)
-    command_line_key: str = field(default="", repr=False)  # of a version before it, none
-    keeps_keyring: bool = False
-    direct_database_url: str | None = field(default=None, repr=False)
-
-
-def find_running(data_dir: Path) -> Running | None:
-    """Return the system that runs on this data directory now, for commands beside it; None without one.
-
-    Raises Unavailable where the data directory is another user's, or open to others.
-    """
-    text = read_secret(data_dir / "running")
-    if text is None:
-        return None
-    running = Running(**json.loads(text))
-    alive = processes.is_running(processes.Identity(running.pid, running.started, command=""))
-    return running if alive else None
 
 
 def standard_programs(

@@ -25,3 +25,13 @@ ALL: Final = frozenset({Scope.ADMIN})
 
 EXAMPLE_KEY: Final = "dsk_VGhpcyBpcyBubyBrZXksIGJ1dCBhbiBleGFtcGxlIDo"
 """The API key that examples show. It is public, so it is never accepted as a key."""
+
+API_URL: Final = "DISPATCHER_API_URL"
+"""The variable that names the API for the client and the command line."""
+
+API_KEY: Final = "DISPATCHER_API_KEY"
+"""The variable that holds their key."""
+
+ACTOR_HEADER: Final = "x-dispatcher-actor"
+"""Which person calls, of requests of this machine's command line: `cli:` and the account's name, percent-encoded where
+it is more than letters, digits and `-._~`."""

@@ -29,7 +29,7 @@ the one event that nests too deeply is refused."""
 class CheckedText(bytes):
     """JSON text that was read as a part of another and nests no deeper than MAX_DEPTH: it is not read a second time.
 
-    It goes from `dispatcher.flow.parse` to `dispatcher.model.event.validate`, and nowhere else: orjson rejects it.
+    It goes from `dispatcher.model.parse` to `dispatcher.model.event.validate`, and nowhere else: orjson rejects it.
     """
 
     __slots__ = ()

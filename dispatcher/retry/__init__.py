@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dispatcher.datafile import LintReport, LintWarning
 from dispatcher.model.delivery import RetryAt, Stop
+from dispatcher.model.duration import format_duration, parse_duration
 from dispatcher.retry.catalog import (
     Catalog,
     ScheduleFile,
@@ -17,7 +18,6 @@ from dispatcher.retry.catalog import (
     shipped_schedules_dir,
 )
 from dispatcher.retry.decision import DEFAULT, DecisionRules, decide
-from dispatcher.retry.duration import format_duration, parse_duration
 from dispatcher.retry.preview import DatedAttempt, PlannedAttempt, ahead, preview
 from dispatcher.retry.schedule import RelativeTo, RetrySchedule
 from dispatcher.retry.simulate import SimulatedAttempt, Simulation, simulate

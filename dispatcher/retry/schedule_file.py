@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dispatcher import datafile
 from dispatcher.datafile import LintWarning, all_problems, is_name, nearest, parse, refuse_unknown, shown, text_of
-from dispatcher.retry.duration import DURATION_SYNTAX, format_duration, parse_duration
+from dispatcher.model.duration import DURATION_SYNTAX, format_duration, parse_duration
 from dispatcher.retry.schedule import MAX_ATTEMPTS, MAX_TOTAL, MAX_WAIT, RELATIVE_TO, RetrySchedule
 
 __all__ = ["FIELDS", "LintWarning", "Reading", "all_problems", "is_name", "read_into", "read_schedule"]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from dispatcher.model.filter import Filter
+
 COLUMNS: Final = """
 d.id, d.event_id, d.event_type, d.object_id, d.mode, d.endpoint_id, coalesce(d.target_url, e.url) AS url, d.tenant_id,
 d.attempts, d.refunds, d.reason, d.last_outcome, d.last_status_code, d.replay_of, d.replay_id, d.created_at,
@@ -100,41 +102,6 @@ class LoggedAttempt:
     retry_after_s: float | None
     decision: str
     timings: list[float | None] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which deliveries; what is None does not matter.
-
-    `undelivered` are all that have not been delivered. `but_delivered` leaves out those whose event has reached their
-    endpoint by another delivery. `as_of` leaves out what ended then or later and, of live ones, what was made so.
-    `host` is where the endpoint is; `outcome`, `status_code` and `error` are of the last attempt, the error by its
-    words, of which the last one may be a beginning.
-    """
-
-    states: tuple[DeliveryState, ...] = ()
-    undelivered: bool = False
-    but_delivered: bool = False
-    delivery_ids: tuple[UUID, ...] = ()
-    as_of: datetime | None = None
-    delivery_id: UUID | None = None
-    tenant_id: UUID | None = None
-    endpoint_id: UUID | None = None
-    event_id: UUID | None = None
-    event_type: str | None = None
-    object_id: str | None = None
-    host: str | None = None
-    outcome: str | None = None
-    status_code: int | None = None
-    attempts_min: int | None = None
-    attempts_max: int | None = None
-    error: str | None = None
-    replay_id: UUID | None = None
-    target_url: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    ended_after: datetime | None = None
-    ended_before: datetime | None = None
 
 
 HOST_OF: Final = r"lower(substring(e.url FROM '^[A-Za-z]+://(?:[^/?#@]*@)?(\[[^]]*\]|[^/:?#]+)'))"

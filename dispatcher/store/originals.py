@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from dispatcher.store.log import Filter
+    from dispatcher.model.filter import Filter
 
 GoesTo = Literal["same", "matching"] | UUID
 """Where replays go: to the endpoints of the originals, to those that match today, or to this one."""

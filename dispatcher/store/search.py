@@ -12,12 +12,14 @@ from sqlalchemy import text
 from dispatcher.ids import first_id
 from dispatcher.model.delivery import LIVE, DeliveryState
 from dispatcher.store import limits
-from dispatcher.store.log import COLUMNS, HELD, HOST_OF, JOINS, Filter, LoggedDelivery, condition, read_delivery
+from dispatcher.store.log import COLUMNS, HELD, HOST_OF, JOINS, LoggedDelivery, condition, read_delivery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection
+
+    from dispatcher.model.filter import Filter
 
 NARROW: Final = "a shorter time, or a tenant, an endpoint, an event or an object besides"
 """What makes a search of deliveries, or a preview, read less."""

@@ -20,8 +20,8 @@ from dispatcher.api import context, gate, problems
 from dispatcher.api.app import make_app
 from dispatcher.config import Settings
 from dispatcher.errors import DispatcherError
-from dispatcher.flow.parse import MAX_BATCH
 from dispatcher.model.event import MAX_PAYLOAD_BYTES
+from dispatcher.model.parse import MAX_BATCH
 from tests.api.conftest import OPERATOR
 from tests.api.operations import OPERATIONS
 from tests.support import walk

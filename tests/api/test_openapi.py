@@ -20,7 +20,7 @@ from schemathesis.python import asgi
 from dispatcher.api.app import RESOURCES, make_app
 from dispatcher.api.openapi import TAGS
 from dispatcher.config import Settings
-from dispatcher.flow.parse import MAX_BATCH
+from dispatcher.model.parse import MAX_BATCH
 from dispatcher.model.profile import REGISTRATION_FIELDS
 from tests.api.conftest import OPERATOR
 from tests.api.operations import DOCUMENT, OPERATIONS, Operation, closed

@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 from dispatcher.errors import Unavailable
 from dispatcher.flow import replay
 from dispatcher.ids import format_id, parse_id, uuid7
+from dispatcher.model.filter import Filter
 from dispatcher.store import trail
-from dispatcher.store.log import Filter
 from dispatcher.store.search import search
 from tests.api.callers import Time, bearer, make_key, make_tenant, serving
 from tests.api.conftest import other_tenant

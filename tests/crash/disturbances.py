@@ -17,8 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from dispatcher.errors import DispatcherError
 from dispatcher.flow import erase, pause, prune, register, replay, retention
 from dispatcher.model.delivery import DeliveryState
+from dispatcher.model.filter import Filter
 from dispatcher.store import partitions
-from dispatcher.store.log import Filter
 from dispatcher.store.partitions import DayPartition
 from dispatcher.store.pauses import Scope
 from tests.crash.faults import Fault

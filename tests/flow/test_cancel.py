@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Engine
 
 from dispatcher.flow import replay
 from dispatcher.ids import format_id
+from dispatcher.model.filter import Filter, of_failed
 from dispatcher.store import replays, trail
-from dispatcher.store.log import Filter
 from dispatcher.store.replays import Replay
 from tests.support import walk
 
@@ -135,7 +135,7 @@ def test_it_takes_turns_with_replays(engine: Engine, endpoint: UUID) -> None:
         worker = walk.add_worker(connection, now=None)
         claims = walk.claim(connection, worker, now=None, batch=2)
         walk.record(connection, [walk.result(claim, walk.EXHAUSTED) for claim in claims], now=None)
-        replay.start(connection, replay.of_failed(Filter()), by="test")
+        replay.start(connection, of_failed(Filter()), by="test")
         start(connection, Filter(endpoint_id=endpoint))
     assert sorted(steps(engine)) == [2, 3]
     assert states(engine) == ["cancelled"] * 3 + ["exhausted"] * 2 + ["waiting"] * 2

@@ -15,7 +15,7 @@ from dispatcher.flow.previews import Promise
 from dispatcher.flow.replay import Options
 from dispatcher.ids import format_id, parse_id, uuid7
 from dispatcher.model.delivery import FAILED
-from dispatcher.store.log import Filter
+from dispatcher.model.filter import Filter
 from dispatcher.store.replays import Kind
 from tests.support import walk
 

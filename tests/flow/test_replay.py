@@ -18,8 +18,8 @@ from dispatcher.flow.replay import Options
 from dispatcher.ids import format_id, uuid7
 from dispatcher.model.delivery import FAILED, DeliveryState, Released, Stop
 from dispatcher.model.event import Event, Target
+from dispatcher.model.filter import Filter, of_failed
 from dispatcher.store import deliveries, replays, trail
-from dispatcher.store.log import Filter
 from dispatcher.store.replays import Replay
 from tests.support import walk
 
@@ -171,7 +171,7 @@ def test_the_filter_survives_its_way_through_the_database(engine: Engine, exhaus
 @pytest.mark.parametrize("state", [DeliveryState.WAITING, DeliveryState.IN_FLIGHT])
 def test_what_is_live_is_not_replayed(state: DeliveryState) -> None:
     with pytest.raises(InvalidInput, match="final states"):
-        replay.of_failed(Filter(states=(state,)))
+        of_failed(Filter(states=(state,)))
 
 
 def test_retrying_one_delivery_hurries_it_if_it_waits_and_replays_it_once_if_it_ended(
@@ -206,7 +206,7 @@ def test_a_rejected_delivery_counts_as_failed(engine: Engine) -> None:
         walk.emit(connection, now=None)
         (claim,) = walk.claim(connection, walk.add_worker(connection, now=None), now=None)
         walk.record(connection, [walk.result(claim, Stop("rejected", "gone 410"))], now=None)
-        assert count(connection, replay.of_failed(Filter())) == 1
+        assert count(connection, of_failed(Filter())) == 1
 
 
 def test_two_at_once_replay_a_delivery_once(engine: Engine, exhausted: UUID) -> None:
@@ -370,7 +370,7 @@ def test_a_step_waits_for_a_retry_that_is_not_committed_yet(engine: Engine, exha
 
 def test_a_preview_counts_and_freezes_what_it_has_counted(engine: Engine, exhausted: UUID) -> None:
     with engine.begin() as connection:
-        found = replay.preview(connection, replay.of_failed(Filter()), options=Options(rate=2.0))
+        found = replay.preview(connection, of_failed(Filter()), options=Options(rate=2.0))
         assert (found.summary.count, found.summary.already_delivered, found.summary.endpoints_disabled) == (5, 0, 0)
         assert found.summary.oldest == found.summary.newest
         assert found.estimated_s == 2.5
@@ -378,7 +378,7 @@ def test_a_preview_counts_and_freezes_what_it_has_counted(engine: Engine, exhaus
         walk.emit(connection, 3, now=None)
         fail_all(connection)
         register.disable(connection, exhausted, "moving")
-        again = replay.preview(connection, replay.of_failed(Filter()))
+        again = replay.preview(connection, of_failed(Filter()))
         assert (again.summary.count, again.summary.endpoints_disabled) == (8, 1)
         one = replay.start(connection, found.filter, by="test", total=found.summary.count)
         assert one.total == 5
@@ -398,10 +398,10 @@ def test_what_has_been_delivered_after_all_is_left_out_unless_it_is_included(eng
         (delivered,) = [row.id for row in walk.ended(connection) if row.state == "delivered"]
         assert replay.retry(connection, delivered) is not None
         fail_all(connection)
-        chosen = replay.of_failed(Filter())
+        chosen = of_failed(Filter())
         summary = replay.preview(connection, chosen).summary
         assert (summary.count, summary.already_delivered) == (5, 1)
-        everything = replay.of_failed(Filter(), include_delivered=True)
+        everything = of_failed(Filter(), include_delivered=True)
         summary = replay.preview(connection, everything).summary
         assert (summary.count, summary.already_delivered) == (6, 1)
         start(connection, chosen)
@@ -412,10 +412,10 @@ def test_what_has_been_delivered_after_all_is_left_out_unless_it_is_included(eng
 def test_the_delivered_are_replayed_only_where_they_are_asked_for(engine: Engine, exhausted: UUID) -> None:
     delivered = (DeliveryState.DELIVERED,)
     with engine.connect() as connection:
-        assert count(connection, replay.of_failed(Filter())) == 5
-        assert count(connection, replay.of_failed(Filter(undelivered=True))) == 5
-        assert count(connection, replay.of_failed(Filter(states=delivered))) == 1
-        assert count(connection, replay.of_failed(Filter(), include_delivered=True)) == 6
+        assert count(connection, of_failed(Filter())) == 5
+        assert count(connection, of_failed(Filter(undelivered=True))) == 5
+        assert count(connection, of_failed(Filter(states=delivered))) == 1
+        assert count(connection, of_failed(Filter(), include_delivered=True)) == 6
 
 
 def test_single_deliveries_can_be_named(engine: Engine, exhausted: UUID) -> None:

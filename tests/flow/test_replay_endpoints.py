@@ -15,13 +15,13 @@ from dispatcher.flow import pause, register, replay
 from dispatcher.flow.replay import ENDPOINT_DEPTH, STUCK_S, TOTAL_DEPTH, Options
 from dispatcher.ids import DEFAULT_TENANT, uuid7
 from dispatcher.model.delivery import FAILED, Released
+from dispatcher.model.filter import Filter, of_failed
 from dispatcher.store import replay_endpoints, replays
-from dispatcher.store.log import Filter
 from dispatcher.store.pauses import Scope
 from dispatcher.store.replays import Replay
 from tests.support import walk
 
-CHOSEN = replay.of_failed(Filter())
+CHOSEN = of_failed(Filter())
 
 
 def tenant(connection: Connection, parent_id: UUID | None = None) -> UUID:

@@ -24,8 +24,9 @@ from dispatcher.local.child import Program
 from dispatcher.local.files import write_secret
 from dispatcher.local.paths import make_data_dir, remove_data_dir
 from dispatcher.local.ports import free_port
+from dispatcher.local.running import find_running
 from dispatcher.local.secret_keys import secret_keys
-from dispatcher.local.stack import Stack, find_running, standard_programs
+from dispatcher.local.stack import Stack, standard_programs
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import FAST_SETTINGS
 

@@ -29,6 +29,7 @@ import dispatcher.flow
 import dispatcher.store
 from dispatcher.ids import DEFAULT_TENANT, uuid7
 from dispatcher.local.postgres import EmbeddedPostgres
+from dispatcher.model.filter import Filter
 from dispatcher.store import counts, deliveries, event_log, log, originals, retention, search
 from dispatcher.store.rows import to_json
 from dispatcher.store.sessions import as_options
@@ -457,17 +458,15 @@ def built(connection: Connection) -> list[Statement]:
     span = counts.Span(NOW - timedelta(hours=1), NOW, "5min", timedelta(minutes=5), timedelta(minutes=5))
     scope = counts_scope(endpoint)
     calls = {
-        "originals take": lambda: originals.take(connection, log.Filter(undelivered=True), shares),
+        "originals take": lambda: originals.take(connection, Filter(undelivered=True), shares),
         "log find": lambda: log.find(connection, id_of("ended", 500)),
-        "cancellation choose_waiting": lambda: log.choose_waiting(
-            connection, log.Filter(endpoint_id=first), limit=BATCH
-        ),
-        "cancellation has_live": lambda: log.has_live(connection, log.Filter(endpoint_id=first)),
+        "cancellation choose_waiting": lambda: log.choose_waiting(connection, Filter(endpoint_id=first), limit=BATCH),
+        "cancellation has_live": lambda: log.has_live(connection, Filter(endpoint_id=first)),
         "event search object": lambda: event_log.search(connection, event_log.EventFilter(object_id="object 500")),
         "event search tenant": lambda: event_log.search(connection, event_log.EventFilter(tenant_id=tenant)),
-        "search": lambda: search.search(connection, log.Filter()),
-        "search endpoint": lambda: search.search(connection, log.Filter(endpoint_id=endpoint)),
-        "search event": lambda: search.search(connection, log.Filter(event_id=id_of("event", 500))),
+        "search": lambda: search.search(connection, Filter()),
+        "search endpoint": lambda: search.search(connection, Filter(endpoint_id=endpoint)),
+        "search event": lambda: search.search(connection, Filter(event_id=id_of("event", 500))),
         "counts backlog": lambda: counts.backlog(connection, scope, by="none"),
         "counts read": lambda: counts.read(connection, scope, span, by="none", limit=10),
     }

@@ -19,11 +19,12 @@ from dispatcher.errors import InvalidInput
 from dispatcher.ids import DEFAULT_TENANT, first_id, uuid7
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.model.delivery import FAILED, LIVE, DeliveryState, Released
+from dispatcher.model.filter import Filter
 from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
 from dispatcher.retry import schedule
 from dispatcher.store import limits, log
 from dispatcher.store import search as store
-from dispatcher.store.log import Filter, LoggedDelivery
+from dispatcher.store.log import LoggedDelivery
 from tests.support import walk
 from tests.support.servers import drop_database, fresh_database
 from tests.support.walk import NOW

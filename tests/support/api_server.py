@@ -17,8 +17,9 @@ from anyio.from_thread import start_blocking_portal
 
 from dispatcher.api.app import make_app
 from dispatcher.config import Settings
-from dispatcher.local import Running, processes
+from dispatcher.local import processes
 from dispatcher.local.files import write_secret
+from dispatcher.local.running import Running
 
 KEY = "dcl_" + "test" * 10
 """The key of the command line."""

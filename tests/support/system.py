@@ -23,13 +23,14 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from dispatcher import config, wiring
 from dispatcher.flow.register import NewEndpoint, Register
-from dispatcher.local import Stack, find_running, processes
+from dispatcher.local import processes
 from dispatcher.local.accounts import server_account
 from dispatcher.local.child import Child
 from dispatcher.local.paths import remove_data_dir
 from dispatcher.local.ports import free_port
+from dispatcher.local.running import find_running
 from dispatcher.local.secret_keys import secret_keys
-from dispatcher.local.stack import standard_programs
+from dispatcher.local.stack import Stack, standard_programs
 from dispatcher.wakeup import Wakeup
 from tests.crash.history import History
 from tests.support.patience import PATIENCE_S, until

@@ -20,8 +20,8 @@ from sqlalchemy.util import await_only
 from dispatcher.clock import Clock
 from dispatcher.flow import replay
 from dispatcher.local.postgres import EmbeddedPostgres
+from dispatcher.model.filter import Filter, of_failed
 from dispatcher.store import workers
-from dispatcher.store.log import Filter
 from tests.support import walk
 from tests.support.patience import PATIENCE_S
 from tests.workers.conftest import until
@@ -442,7 +442,7 @@ def exhausted(engine: Engine, count: int) -> None:
 def start_replay(engine: Engine, **values: Any) -> UUID:
     with engine.begin() as connection:
         options = replay.Options(**values)
-        return replay.start(connection, replay.of_failed(Filter()), by="test", options=options).id
+        return replay.start(connection, of_failed(Filter()), by="test", options=options).id
 
 
 def replayed(engine: Engine) -> int:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.retry import duration
-from dispatcher.retry.duration import format_duration, parse_duration
+from dispatcher.model import duration
+from dispatcher.model.duration import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import orjson
 import pytest
@@ -10,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.errors import InvalidInput
-from dispatcher.flow.parse import parse_event, read_batch, read_event, read_line, read_object
-from dispatcher.model.event import Target, validate
-from dispatcher.model.json_text import CheckedText
+from dispatcher.model.event import Mode, Target, validate
+from dispatcher.model.json_text import MAX_DEPTH, CheckedText
+from dispatcher.model.parse import MAX_BATCH, parse_event, read_batch, read_event, read_line, read_object
 
 VALUES = st.recursive(
     st.none()
@@ -113,3 +114,77 @@ def test_a_batch_that_would_hold_up_the_api_is_refused_before_it_is_read(payload
 def test_brackets_and_commas_in_strings_are_no_values() -> None:
     text = json.dumps({"events": [{"type": "a", "payload": '[{,"' * 500_000}]}).encode()
     assert len(read_batch(text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "pointer", "found"),
+    [
+        (b"[]", "/", "list"),
+        (b'{"evnts": []}', "/evnts", "a field that does not exist"),
+        (b"{}", "/events", "nothing"),
+        (b'{"events": {}}', "/events", "dict"),
+        (b'{"events": []}', "/events", "0 events"),
+        (b'{"events": [' + b"1," * MAX_BATCH + b"1]}", "/events", f"{MAX_BATCH + 1} events"),
+        (b'{"events": 1, "events": [1]}', "/events", "the field twice"),
+        (b'{"events": [1], "events": [1, 2]}', "/events", "the field twice"),
+        (b'{"events": [1, 2], "events": [1]}', "/events", "the field twice"),
+        (b'{"events": [], "events": [1]}', "/events", "the field twice"),
+        (b"[" * 1_000, "/", None),
+    ],
+)
+def test_what_is_not_a_batch_is_refused(text: bytes, pointer: str, found: str | None) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_batch(text)
+    assert refused.value.pointer == pointer
+    assert found in {None, refused.value.found}
+
+
+@pytest.mark.parametrize(
+    ("values", "pointer"),
+    [
+        ([], "/"),
+        ({"type": "a.b", "payload": b"1", "palyoad": b"1"}, "/palyoad"),
+        ({"payload": b"1"}, "/type"),
+        ({"type": "a.b"}, "/payload"),
+        ({"type": 1, "payload": b"1"}, "/type"),
+        ({"type": "a.b", "payload": b"1", "id": "dlv_1"}, "/id"),
+        ({"type": "a.b", "payload": b"1", "mode": "tets"}, "/mode"),
+        ({"type": "a.b", "payload": b"1", "target": "https://a.example"}, "/target"),
+        ({"type": "a.b", "payload": b"1", "target": {"uri": "https://a.example"}}, "/target/uri"),
+        ({"type": "a.b", "payload": b"1", "target": {"method": "GET"}}, "/target/url"),
+        ({"type": "a.b", "payload": b"1", "not_before": "tomorrow"}, "/not_before"),
+        ({"type": "a.b", "payload": b"1", "expires_at": "2026-01-31T12:00:00"}, "/expires_at"),
+    ],
+)
+def test_what_is_not_an_event_is_refused_by_the_name_of_its_field(values: object, pointer: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse_event(values)
+    assert refused.value.pointer == pointer
+
+
+def test_every_field_of_an_event_is_read() -> None:
+    event = parse_event(
+        {
+            "type": "payment.completed",
+            "payload": b"1",
+            "id": "evt_01890a5d-ac96-774b-bcce-b302099a8057",
+            "mode": "test",
+            "not_before": "2026-01-31T12:00:00Z",
+        }
+    )
+    assert (event.mode, str(event.id)) == (Mode.TEST, "01890a5d-ac96-774b-bcce-b302099a8057")
+    assert event.not_before == datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("line", [b"{", b"[" * 1_000, b"[]", b'{"type": "", "payload": 1}'])
+def test_a_line_that_is_not_an_event_is_named_by_its_number(line: bytes) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_line(line, 7)
+    assert refused.value.pointer.startswith("line 7")
+
+
+def test_a_payload_that_nests_too_deeply_is_left_to_be_checked_with_its_event() -> None:
+    depth = MAX_DEPTH + 10
+    (event,) = read_batch(b'{"events": [{"payload": ' + b"[" * depth + b"]" * depth + b"}]}")
+    assert isinstance(event, dict)
+    assert type(event["payload"]) is bytes
