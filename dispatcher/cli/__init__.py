@@ -3,51 +3,44 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import click
-from sqlalchemy.exc import DBAPIError
 
-from dispatcher import __version__, wiring
-from dispatcher.cli import (
-    audit,
-    deliveries,
-    doctor,
-    endpoints,
-    events,
-    export,
-    plain,
-    processes,
-    replay,
-    settings,
-    tail,
-    verbs,
-)
-from dispatcher.cli.arguments import suggest_choices
-from dispatcher.cli.erase import erase
-from dispatcher.cli.find import find
-from dispatcher.cli.keys import keys
-from dispatcher.cli.listen import listen
-from dispatcher.cli.pauses import pause, unpause
-from dispatcher.cli.profiles import profiles
-from dispatcher.cli.prune import prune
-from dispatcher.cli.schedules import schedules
-from dispatcher.cli.signatures import sign, verify
-from dispatcher.cli.signing_keys import signing_keys
-from dispatcher.cli.statistics import stats
-from dispatcher.cli.tenants import tenants
-from dispatcher.cli.trigger import trigger
+from dispatcher import __version__
+from dispatcher.cli import plain
+from dispatcher.cli.commands import COMMANDS, SECTIONS, Group
 from dispatcher.errors import DispatcherError
 
+# httpx imports its own command line, with all of rich and pygments, where these are installed; no command of ours uses
+# it. With this entry the import fails, which httpx expects of an installation without them.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
-class _Root(click.Group):
+EXIT_CODES: Final = (
+    ("0", "The command did what it says."),
+    ("1", "It failed, was refused or aborted; or what it checked is not right."),
+    ("2", "The command line, a setting or the input is wrong."),
+)
+"""Every exit code, and what it means."""
+
+
+class _Root(Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command. Here, not in `main` below, so that help texts and usage errors are covered too."""
         plain.set_up()
         return super().main(*args, **kwargs)
 
+    def sections(self) -> Iterator[tuple[str, list[str]]]:
+        for section in SECTIONS:
+            yield section.capitalize(), [name for name, row in self.rows.items() if row.section == section]
 
-@click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"]})
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        with formatter.section("Exit codes"):
+            formatter.write_dl(EXIT_CODES)
+
+
+@click.group("dispatcher", cls=_Root, rows=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
     """Dispatcher: a durable webhook sender for payment platforms.
@@ -62,55 +55,31 @@ def cli() -> None:
     For when the API is down and the database is there, the commands that read, and deliveries retry and cancel,
     endpoints enable and disable, pause, unpause, keys create and revoke take --direct: it works on that database, and
     says on stderr which one it is.
-
-    Exit codes: 0 ok, 1 failed, 2 usage or configuration.
     """
 
 
-cli.add_command(processes.up)
-cli.add_command(processes.api)
-cli.add_command(processes.worker)
-cli.add_command(processes.scheduler)
-cli.add_command(processes.migrate)
-cli.add_command(settings.config)
-cli.add_command(endpoints.endpoints)
-cli.add_command(find)
-cli.add_command(audit.audit)
-cli.add_command(doctor.doctor)
-cli.add_command(prune)
-cli.add_command(erase)
-cli.add_command(pause)
-cli.add_command(unpause)
-cli.add_command(events.events)
-cli.add_command(deliveries.deliveries)
-deliveries.deliveries.add_command(export.export)
-deliveries.deliveries.add_command(tail.tail)
-cli.add_command(replay.replay)
-cli.add_command(stats)
-cli.add_command(tenants)
-cli.add_command(keys)
-cli.add_command(schedules)
-cli.add_command(profiles)
-cli.add_command(signing_keys)
-cli.add_command(sign)
-cli.add_command(verify)
-cli.add_command(trigger)
-cli.add_command(listen)
-verbs.install(cli)
-suggest_choices(cli)
-
-
 def main() -> None:
-    """Exit codes: 0 ok, 1 failed, 2 usage or configuration."""
+    """Run the command that `sys.argv` names, and exit with one of EXIT_CODES."""
     try:
-        cli(standalone_mode=True)
+        cli(prog_name="dispatcher")
     except DispatcherError as error:
-        click.echo(f"dispatcher: {error}", err=True)
+        _tell(str(error))
         sys.exit(2 if error.code in {"CONFIGURATION", "INVALID_INPUT"} else 1)
     except UnicodeEncodeError as error:
-        found = ascii(error.object[error.start : error.end])[:80]
-        click.echo(f"dispatcher: found {found}, which is not Unicode text; allowed: UTF-8, see PYTHONUTF8=1", err=True)
+        text = ascii(error.object[error.start : error.end])[:80]
+        _tell(f"found {text}, which is not Unicode text; allowed: UTF-8, see PYTHONUTF8=1")
         sys.exit(2)
-    except DBAPIError as error:
-        click.echo(f"dispatcher: {wiring.unavailable(error)}", err=True)
+    except Exception as error:
+        # An error of the database can only come from a command that has imported SQLAlchemy.
+        exceptions = sys.modules.get("sqlalchemy.exc")
+        if exceptions is None or not isinstance(error, exceptions.DBAPIError):
+            raise
+        from dispatcher import wiring  # likewise
+
+        _tell(str(wiring.unavailable(error)))
         sys.exit(1)
+
+
+def _tell(message: str) -> None:
+    """Every error of every command, in one form."""
+    click.echo(f"dispatcher: {message}", err=True)

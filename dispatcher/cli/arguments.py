@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import click
@@ -13,10 +13,14 @@ from dispatcher.clock import SYSTEM
 from dispatcher.datafile import nearest
 from dispatcher.errors import InvalidInput
 from dispatcher.ids import parse_id
-from dispatcher.retry import parse_duration
+from dispatcher.model.duration import parse_duration
 
 if TYPE_CHECKING:
     from dispatcher.ids import Prefix
+
+
+SECRET_VARIABLE: Final = "WEBHOOK_SECRET"  # noqa: S105 - the variable's name
+"""The variable that holds the signing secret of a receiver."""
 
 
 class Id(click.ParamType[UUID]):
@@ -45,12 +49,10 @@ class Choice(click.Choice[Any]):
 
 
 def suggest_choices(command: click.Command) -> None:
-    """Give each choice of the command, and of those below it, the nearest word: click has that for names only."""
+    """Give each choice of the command the nearest word: click has that for names only."""
     for parameter in command.params:
         if type(parameter.type) is click.Choice:
             parameter.type = Choice(parameter.type.choices, case_sensitive=parameter.type.case_sensitive)
-    for below in command.commands.values() if isinstance(command, click.Group) else ():
-        suggest_choices(below)
 
 
 class Since(click.ParamType[datetime]):

@@ -8,10 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.text import Text
 
-from dispatcher.cli import target
+from dispatcher.cli import machine
 from dispatcher.cli.arguments import Since
 from dispatcher.cli.output import counted, output_option, print_json, print_line, print_table, progress_bar
 from dispatcher.clock import SYSTEM
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def audit() -> None:
-    """Does what the log says add up?"""
+    """Check the log's integrity."""
 
 
 @audit.command()
@@ -35,10 +34,10 @@ def audit() -> None:
 @click.option("--all", "everything", is_flag=True, help="All that is kept.")
 @output_option
 def verify(day: datetime | None, since: datetime | None, everything: bool, output: Output) -> None:
-    """Check that every accepted event has its deliveries, and every delivery exactly one state.
+    """Check that every event has its deliveries.
 
-    Day by day, each from one snapshot, beside live traffic; it changes nothing. The numbers are those of
-    docs/invariants.md. Exits with 1 where anything is violated.
+    And that every delivery has exactly one state. Day by day, each from one snapshot, beside live traffic; it changes
+    nothing. The numbers are those of docs/invariants.md. Exits with 1 where anything is violated.
     """
     if sum((day is not None, since is not None, everything)) > 1:
         raise click.UsageError("found several; allowed: one of --day, --since and --all")
@@ -49,7 +48,7 @@ def verify(day: datetime | None, since: datetime | None, everything: bool, outpu
         bounds = {}
     else:
         bounds = {"since": since or SYSTEM.now() - timedelta(days=1)}
-    with target.opened() as (_, engine):
+    with machine.opened() as (_, engine):
         with engine.begin() as connection:
             days = flow.days(connection, **bounds)
         verified = _verify(engine, days)
@@ -68,7 +67,7 @@ def verify(day: datetime | None, since: datetime | None, everything: bool, outpu
 def _verify(engine: Engine, days: list[Day]) -> list[Verified]:
     """Each day in a transaction of its own, so that no snapshot is held for long."""
     found: list[Verified] = []
-    with progress_bar(Console(stderr=True)) as progress:
+    with progress_bar(sys.stderr) as progress:
         task = progress.add_task("", total=len(days))
         for day in days:
             progress.update(task, description=f"{day.day}")

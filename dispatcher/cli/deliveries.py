@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 import click
-from rich.text import Text
 
 from dispatcher.cli import sheet, story, target
 from dispatcher.cli.arguments import Id, Since
+from dispatcher.cli.commands import Group
 from dispatcher.cli.output import (
     counted,
     instant,
@@ -22,6 +22,7 @@ from dispatcher.cli.output import (
     print_json,
     print_line,
     print_table,
+    styled,
 )
 from dispatcher.cli.story import COLOURS
 from dispatcher.clock import SYSTEM
@@ -30,6 +31,8 @@ from dispatcher.model.delivery import FAILED, DeliveryState
 from dispatcher.model.filter import Filter
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from dispatcher.cli.output import Command, Output
     from dispatcher.cli.sheet import Format
     from dispatcher.client import Client
@@ -38,9 +41,9 @@ if TYPE_CHECKING:
 _STATUSES: Final = [*map(str, DeliveryState), "failed"]
 
 
-@click.group()
+@click.group(cls=Group)
 def deliveries() -> None:
-    """Where is my notification?"""
+    """Show, retry, cancel or export deliveries."""
 
 
 def filter_options(command: Command) -> Command:
@@ -148,7 +151,7 @@ def _first(client: Client, chosen: Filter, limit: int, sort: Literal["newest", "
 
 
 def _status(one: Delivery) -> Text:
-    return Text(one["status"], style=COLOURS[DeliveryState(one["status"])])
+    return styled(one["status"], COLOURS[DeliveryState(one["status"])])
 
 
 def _why(one: Delivery) -> str:
@@ -185,7 +188,10 @@ def ago(seconds: float) -> str:
 @click.option("--sort", type=click.Choice(["newest", "oldest"]), default="newest", help="Which come first.")
 @output_choice("table", "json", *sheet.FORMATS)
 def list_(chosen: Filter, limit: int, sort: Literal["newest", "oldest"], output: Output | Format) -> None:
-    """The newest deliveries that all the given options choose, or the oldest."""
+    """List deliveries, the newest first.
+
+    Listed are those that all the given options choose.
+    """
     with target.client() as client:
         found = list(_first(client, chosen, limit, sort))
     match output:
@@ -225,7 +231,10 @@ def _print_list(found: list[Delivery]) -> None:
 @click.option("--verify", "part", flag_value="verify", help="Only the commands that check its signatures.")
 @output_option
 def show(delivery_id: UUID, part: Literal["curl", "body", "verify"] | None, output: Output) -> None:
-    """Where one delivery is and why: every attempt, what it means, and what comes next."""
+    """Show a delivery and its attempts.
+
+    It says where the delivery is and why, what each attempt means, and what comes next.
+    """
     if part is not None and output == "json":
         raise click.UsageError(f"found --output json and --{part}; allowed: one of the two")
     with target.client() as client:
@@ -249,9 +258,10 @@ def show(delivery_id: UUID, part: Literal["curl", "body", "verify"] | None, outp
 @click.option("--dry-run", is_flag=True, help="Tell what would be retried, and do nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def retry(delivery_ids: tuple[UUID, ...], chosen: Filter, dry_run: bool, yes: bool) -> None:
-    """Attempt deliveries now: a waiting one at once, an ended one again from the start of its schedule.
+    """Retry deliveries now.
 
-    By their ids, or by options, which start a replay of the ended ones that they choose.
+    A waiting delivery is attempted at once, an ended one again from the start of its schedule. Name deliveries by
+    their ids, or choose ended ones by options, which starts a replay of them.
     """
     with target.client() as client:
         if not _by_id(delivery_ids, chosen):
@@ -272,7 +282,10 @@ def retry(delivery_ids: tuple[UUID, ...], chosen: Filter, dry_run: bool, yes: bo
 @click.option("--dry-run", is_flag=True, help="Tell what would be cancelled, and do nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def cancel(delivery_ids: tuple[UUID, ...], chosen: Filter, reason: str, dry_run: bool, yes: bool) -> None:
-    """End waiting deliveries without sending them: by their ids, or all that the options choose."""
+    """Cancel waiting deliveries.
+
+    They end without being sent. Name them by their ids, or choose them by options.
+    """
     with target.client() as client:
         if not _by_id(delivery_ids, chosen):
             _over_many(client, "cancel", chosen, dry_run=dry_run, yes=yes)

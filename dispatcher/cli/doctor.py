@@ -23,7 +23,7 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher import config, telemetry, wakeup, wiring
-from dispatcher.cli import target
+from dispatcher.cli import machine
 from dispatcher.cli.output import counted, output_option, print_json, print_line, print_table
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.egress.failures import DnsFailure, LocalFailure
@@ -91,7 +91,7 @@ class Patient:
 
     def __init__(
         self,
-        read: Callable[[], Settings] = target.settings,
+        read: Callable[[], Settings] = machine.settings,
         *,
         data_dir: Callable[[], Path | None] | None = None,
         clock: Clock = SYSTEM,
@@ -263,7 +263,7 @@ def broker(patient: Patient) -> Finding:
         except wakeup.BrokerRefuses as error:
             return Finding("failed", str(error), f"{error.advice} Until then workers poll.")
         return ok(f"Redis at {name} takes a message in {took_ms:.1f} ms")
-    from workers.app import Bell, make_app  # noqa: PLC0415 - Celery is slow to import, and only this needs it
+    from workers.app import Bell, make_app  # Celery is slow to import, and only this needs it
 
     try:
         Bell(make_app(url))(1)
@@ -535,10 +535,10 @@ _MARKS: Final[dict[Verdict, Text]] = {
 @click.command()
 @output_option
 def doctor(output: Output) -> None:
-    """Look at everything that can be wrong, and say what to do.
+    """Diagnose the system of this machine.
 
-    It changes no data, and ends within seconds. ✓ is well, ! deserves a look, ✗ is wrong, – was not looked at.
-    Exits with 1 where anything is wrong.
+    It looks at everything that can be wrong, and says what to do. It changes no data, and ends within seconds. ✓ is
+    well, ! deserves a look, ✗ is wrong, – was not looked at. It exits with 1 where anything is wrong.
     """
     found = list(examine(Patient(), CHECKS))
     failed = sum(one.verdict == "failed" for _, one in found)

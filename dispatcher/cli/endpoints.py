@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, cast
@@ -13,7 +14,6 @@ import orjson
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id, Since
 from dispatcher.cli.output import (
-    console,
     counted,
     output_option,
     print_fields,
@@ -24,7 +24,7 @@ from dispatcher.cli.output import (
 )
 from dispatcher.ids import format_id
 from dispatcher.model import json_text
-from dispatcher.retry import parse_duration
+from dispatcher.model.duration import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +43,7 @@ CLEARABLE: Final = (
 
 @click.group()
 def endpoints() -> None:
-    """Register URLs, and change what is sent to them."""
+    """Register, change or test endpoints."""
 
 
 def _print(endpoint: Mapping[str, Any], output: Output) -> None:
@@ -125,7 +125,10 @@ _endpoint_id = click.argument("endpoint_id", type=Id("ep"))
 def create(
     url: str, tenant_id: UUID | None, profile: str | None, disabled: bool, output: Output, **options: Any
 ) -> None:
-    """Register URL. Its signing secret is shown this once."""
+    """Register an endpoint.
+
+    Deliveries are sent to URL. The endpoint's signing secret is shown this once.
+    """
     asked = cast("NewEndpoint", {"url": url, "profile": profile} | _chosen(options))
     if tenant_id is not None:
         asked["tenant_id"] = format_id("ten", tenant_id)
@@ -141,15 +144,16 @@ def create(
 @output_option
 @click.pass_context
 def import_(context: click.Context, source: BinaryIO, output: Output) -> None:
-    """Register many endpoints with the secrets that they have elsewhere, from SOURCE, a file or - for standard input.
+    """Import endpoints with their secrets.
 
-    One JSON object a line, or one JSON array: {"url": "https://…", "secret": "whsec_…"}, with the fields of POST
-    /v1/endpoints; "secrets" for several, the newest first. They are sealed and never shown. Bad ones stop no others;
-    the exit code is 1 if there are any.
+    SOURCE, a file or - for standard input, lists endpoints with the secrets that they have elsewhere. One JSON object a
+    line, or one JSON array: {"url": "https://…", "secret": "whsec_…"}, with the fields of POST /v1/endpoints; "secrets"
+    for several, the newest first. They are sealed and never shown. Bad ones stop no others; the exit code is 1 if there
+    are any.
     """
     found = _read(source.read())
     results: list[ImportItem] = []
-    progress = progress_bar(console())
+    progress = progress_bar(sys.stdout)
     try:
         with target.client() as client, progress:
             task = progress.add_task("importing", total=len(found))
@@ -215,7 +219,7 @@ def _report(results: Sequence[ImportItem], output: Output) -> None:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 @output_option
 def list_(tenant_id: UUID | None, status: Any, profile: str | None, limit: int, output: Output) -> None:
-    """The endpoints, the newest first."""
+    """List endpoints, the newest first."""
     tenant = None if tenant_id is None else format_id("ten", tenant_id)
     with target.client() as client:
         pages = client.endpoints.iterate(tenant_id=tenant, status=status, profile=profile, limit=min(limit, 1000))
@@ -243,7 +247,7 @@ def list_(tenant_id: UUID | None, status: Any, profile: str | None, limit: int, 
 @_endpoint_id
 @output_option
 def show(endpoint_id: UUID, output: Output) -> None:
-    """One endpoint."""
+    """Show an endpoint."""
     with target.client() as client:
         endpoint = client.endpoints.get(format_id("ep", endpoint_id))
     _print(endpoint, output)
@@ -256,7 +260,10 @@ def show(endpoint_id: UUID, output: Output) -> None:
 @click.option("--clear", multiple=True, type=click.Choice(CLEARABLE), help="Take back to what the profile has.")
 @output_option
 def update(endpoint_id: UUID, clear: tuple[str, ...], output: Output, **options: Any) -> None:
-    """Change what is given; the rest stays."""
+    """Change an endpoint.
+
+    What no option names stays as it is.
+    """
     chosen = _chosen(options)
     if both := sorted(chosen.keys() & set(clear)):
         raise click.UsageError(f"--clear {both[0]}: found a value for it too; allowed: one of the two")
@@ -272,7 +279,10 @@ def update(endpoint_id: UUID, clear: tuple[str, ...], output: Output, **options:
 @_endpoint_id
 @output_option
 def enable(endpoint_id: UUID, output: Output) -> None:
-    """Send to it again, what was held meanwhile first."""
+    """Enable an endpoint.
+
+    What was held meanwhile is sent first.
+    """
     with target.client() as client:
         endpoint = client.endpoints.enable(format_id("ep", endpoint_id))
     _print(endpoint, output)
@@ -283,7 +293,10 @@ def enable(endpoint_id: UUID, output: Output) -> None:
 @click.option("--reason", default="disabled by an operator", show_default=True)
 @output_option
 def disable(endpoint_id: UUID, reason: str, output: Output) -> None:
-    """Hold its deliveries: they wait, for 7 days at most, until it is enabled."""
+    """Disable an endpoint.
+
+    Its deliveries wait, for 7 days at most, until it is enabled.
+    """
     with target.client() as client:
         endpoint = client.endpoints.disable(format_id("ep", endpoint_id), reason=reason)
     _print(endpoint, output)
@@ -294,7 +307,10 @@ def disable(endpoint_id: UUID, reason: str, output: Output) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @output_option
 def delete(endpoint_id: UUID, yes: bool, output: Output) -> None:
-    """Delete it and cancel what waits for it; the log stays."""
+    """Delete an endpoint.
+
+    The deliveries that wait for it are cancelled; the log stays.
+    """
     name = format_id("ep", endpoint_id)
     if not yes:
         click.confirm(f"Delete {name} and cancel what waits for it?", abort=True)
@@ -312,7 +328,10 @@ def delete(endpoint_id: UUID, yes: bool, output: Output) -> None:
 @output_option
 @click.pass_context
 def ping(context: click.Context, endpoint_id: UUID, output: Output) -> None:
-    """Ask its URL whether anybody answers there. The exit code is 1 if a delivery would fail."""
+    """Ping an endpoint.
+
+    This sends a test request to its URL. The exit code is 1 if a delivery would fail.
+    """
     with target.client() as client:
         result = client.endpoints.ping(format_id("ep", endpoint_id))
     if output == "json":
@@ -328,7 +347,10 @@ def ping(context: click.Context, endpoint_id: UUID, output: Output) -> None:
 @click.option("--overlap", default="24h", show_default=True, help="How long the old secret signs beside the new one.")
 @output_option
 def rotate_secret(endpoint_id: UUID, overlap: str, output: Output) -> None:
-    """Give it a new signing secret, shown this once."""
+    """Replace an endpoint's signing secret.
+
+    The new secret is shown this once.
+    """
     try:
         kept = parse_duration(overlap)
     except ValueError as error:
@@ -344,7 +366,10 @@ def rotate_secret(endpoint_id: UUID, overlap: str, output: Output) -> None:
 @click.option("--until", type=Since(), help="Failed before.")
 @output_option
 def recover(endpoint_id: UUID, since: datetime, until: datetime | None, output: Output) -> None:
-    """Send again what failed to reach an endpoint: a replay, of which `replay status` tells how far it is."""
+    """Replay what an endpoint missed.
+
+    This starts a replay of the deliveries that failed; `replay status` tells how far it is.
+    """
     with target.client() as client:
         made = client.endpoints.recover(format_id("ep", endpoint_id), since=since, until=until)
     if output == "json":
@@ -358,7 +383,10 @@ def recover(endpoint_id: UUID, since: datetime, until: datetime | None, output: 
 @click.option("--window", type=click.Choice(["1h", "24h", "7d", "30d"]), default="24h", show_default=True)
 @output_option
 def stats(endpoint_id: UUID, window: Literal["1h", "24h", "7d", "30d"], output: Output) -> None:
-    """How an endpoint is doing, and did in the window; `stats --endpoint` tells more."""
+    """Show an endpoint's statistics.
+
+    They are of now and of the window; `stats --endpoint` tells more.
+    """
     with target.client() as client:
         found = client.endpoints.stats(format_id("ep", endpoint_id), window=window)
     if output == "json":

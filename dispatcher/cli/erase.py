@@ -54,8 +54,9 @@ def erase(
     yes: bool,
     output: Output,
 ) -> None:
-    """Erase the payloads of all events of OBJECT_ID, and the answers to their attempts. It cannot be undone.
+    """Erase the payloads of an object's events.
 
+    The payloads of all events of OBJECT_ID and the answers to their attempts are erased. It cannot be undone.
     Deliveries that wait are cancelled. Hashes, outcomes and times stay. What is in flight ends as it ends; the
     scheduler erases then what it was answered.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, cast
@@ -9,12 +10,10 @@ from uuid import UUID
 
 import click
 import orjson
-from rich.text import Text
 
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id, Since
 from dispatcher.cli.output import (
-    console,
     counted,
     output_option,
     print_fields,
@@ -22,6 +21,7 @@ from dispatcher.cli.output import (
     print_line,
     print_table,
     progress_bar,
+    styled,
     visible,
 )
 from dispatcher.client import ForeignAnswer, TooMany, Unavailable, Unreachable
@@ -54,7 +54,7 @@ _STYLES: Final = {
 
 @click.group()
 def events() -> None:
-    """Emit events and see where they went."""
+    """Send events, and show where they went."""
 
 
 @events.command()
@@ -78,12 +78,12 @@ def send(
     dry_run: bool,
     output: Output,
 ) -> None:
-    """Send events from SOURCE, a file or - for standard input.
+    """Send events from a file.
 
-    One JSON object a line: {"type": "payment.completed", "payload": {…}}, with the fields of POST /v1/events. With
-    --type, SOURCE is the payload of a single event. Committed in batches of 1,000: after an error, what was printed
-    as accepted is accepted. The error names the --idempotency-key under which the same can be sent again: nothing of
-    it is accepted twice.
+    SOURCE is a file, or - for standard input. One JSON object a line: {"type": "payment.completed", "payload": {…}},
+    with the fields of POST /v1/events. With --type, SOURCE is the payload of a single event. Committed in batches of
+    1,000: after an error, what was printed as accepted is accepted. The error names the --idempotency-key under which
+    the same can be sent again: nothing of it is accepted twice.
     """
     if method is not None and url is None:
         raise click.UsageError("--method goes with --target")
@@ -153,7 +153,7 @@ class Sent:
         self, client: Client, found: Iterator[tuple[int, dict[str, Any]]], key: str, tenant_id: str | None
     ) -> None:
         """Sends all of them, in batches."""
-        progress = progress_bar(console())
+        progress = progress_bar(sys.stdout)
 
         def events() -> Iterator[dict[str, Any]]:
             for line, event in found:
@@ -230,7 +230,10 @@ def list_(
     limit: int,
     output: Output,
 ) -> None:
-    """The newest events that all the given options choose."""
+    """List events, the newest first.
+
+    Listed are those that all the given options choose.
+    """
     with target.client() as client:
         found = client.events.list(
             limit=limit,
@@ -258,9 +261,10 @@ def list_(
 @click.argument("event_id", type=Id("evt"))
 @output_option
 def explain(event_id: UUID, output: Output) -> None:
-    """Why an event went where it went: for each endpoint of its tenant and above, the rule that decided.
+    """Explain where an event went, and why.
 
-    The rules are those of the moment at which the event was accepted.
+    For each endpoint of its tenant and above, it names the rule that decided. The rules are those of the moment at
+    which the event was accepted.
     """
     with target.client() as client:
         explained = client.events.explain(format_id("evt", event_id))
@@ -272,7 +276,7 @@ def explain(event_id: UUID, output: Output) -> None:
         [
             (
                 endpoint["endpoint_id"],
-                Text(endpoint["verdict"], style=_STYLES.get(endpoint["verdict"], "yellow")),
+                styled(endpoint["verdict"], _STYLES.get(endpoint["verdict"], "yellow")),
                 endpoint["rule"],
                 delivery and delivery["id"],
                 delivery and (delivery["held"] or delivery["status"]),
@@ -290,7 +294,7 @@ def explain(event_id: UUID, output: Output) -> None:
 @click.argument("event_id", type=Id("evt"))
 @output_option
 def show(event_id: UUID, output: Output) -> None:
-    """One event and its deliveries."""
+    """Show an event and its deliveries."""
     id_ = format_id("evt", event_id)
     with target.client() as client:
         text = client.events.text(id_)

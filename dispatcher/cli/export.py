@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dispatcher.cli import sheet, target
 from dispatcher.cli.deliveries import filter_options, query_of
@@ -45,10 +43,11 @@ _SAY_EVERY: Final = 500
     help="Write here instead of standard output; what is there is replaced once all is written.",
 )
 def export(chosen: Filter, form: Format | None, path: Path | None) -> None:
-    """Write all deliveries that the given options choose, the newest first, as CSV or a JSON object a line.
+    """Export deliveries as CSV or JSON lines.
 
-    However many: they are read and written a page at a time, each as it is at that moment. In a CSV, a cell that a
-    spreadsheet would take for a formula has an apostrophe before it. What URLs have behind their ? is left out.
+    Written are all that the given options choose, the newest first. However many there are, they are read and written a
+    page at a time, each as it is at that moment. In a CSV, a cell that a spreadsheet would take for a formula has an
+    apostrophe before it. What URLs have behind their ? is left out.
     """
     if chosen.undelivered and chosen.states == (DeliveryState.DELIVERED,):
         raise click.UsageError("found --undelivered and --status delivered; allowed: one of the two")
@@ -92,6 +91,9 @@ def replacing(path: Path) -> Iterator[TextIO]:
 @contextmanager
 def _progress() -> Iterator[Any]:
     """Shows how far it is, on a terminal; how many there will be is not known before they were read."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     progress = Progress(
         SpinnerColumn(),
         TextColumn("{task.completed:,.0f} deliveries, back to {task.fields[at]}"),

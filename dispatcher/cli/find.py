@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @click.argument("anything")
 @output_option
 def find(anything: str, output: Output) -> None:
-    """Find ANYTHING: an id, the payment that events are about, a URL or the host of one. Of each kind the newest 50."""
+    """Find anything by an id, object, URL or host.
+
+    The object is the payment, order or refund that events are about. Shown are the newest 50 of each kind.
+    """
     with target.client() as client:
         found = client.find(anything)["data"]
     if output == "json":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def keys() -> None:
-    """Make and revoke the keys that authenticate calls to the API."""
+    """Create or revoke API keys."""
 
 
 @keys.command()
@@ -37,7 +37,10 @@ def keys() -> None:
 def create(
     name: str, tenant_id: UUID | None, scopes: tuple[str, ...], rate_limit: float | None, output: Output
 ) -> None:
-    """Make a key. It and its signing secret are shown this once."""
+    """Create an API key.
+
+    The key and its signing secret are shown this once.
+    """
     asked: dict[str, Any] = {"name": name, "scopes": list(scopes) or None, "rate_limit": rate_limit}
     if tenant_id is not None:
         asked["tenant_id"] = format_id("ten", tenant_id)
@@ -55,7 +58,10 @@ def create(
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 @output_option
 def list_(tenant_id: UUID | None, limit: int, output: Output) -> None:
-    """The keys, revoked ones too, the newest first."""
+    """List API keys, the newest first.
+
+    Revoked ones are listed too.
+    """
     tenant = None if tenant_id is None else format_id("ten", tenant_id)
     with target.client() as client:
         found = client.keys.list(tenant_id=tenant, limit=limit)["data"]
@@ -83,7 +89,10 @@ def list_(tenant_id: UUID | None, limit: int, output: Output) -> None:
 @click.argument("key_id", type=Id("key"))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def revoke(key_id: UUID, yes: bool) -> None:
-    """Make a key worthless, from the next request on."""
+    """Revoke an API key.
+
+    It is refused from the next request on.
+    """
     name = format_id("key", key_id)
     if not yes:
         click.confirm(f"Revoke {name}? Whoever uses it can do nothing from then on.", abort=True)

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from dispatcher.cli.arguments import SECRET_VARIABLE
 from dispatcher.errors import InvalidInput
 from dispatcher.model import json_text
 from dispatcher.signing import loaded_keys, parse_secret
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dispatcher.cli.output import Command
-
-SECRET_VARIABLE: Final = "WEBHOOK_SECRET"  # noqa: S105 - the variable's name
 
 _PUBLIC_ALLOWED: Final = "a public key in PEM, or whpk_…"
 _JWK_ALLOWED: Final = "RSA with n and e, or OKP Ed25519 with x, in base64url"

@@ -16,8 +16,8 @@ import httpx
 import orjson
 
 from dispatcher import __version__
-from dispatcher.cli import keys_given, target
-from dispatcher.cli.arguments import Id
+from dispatcher.cli import target
+from dispatcher.cli.arguments import SECRET_VARIABLE, Id
 from dispatcher.cli.output import counted, output_option, print_line
 from dispatcher.clock import SYSTEM
 from dispatcher.errors import Unavailable
@@ -25,7 +25,6 @@ from dispatcher.ids import format_id, parse_id
 from dispatcher.model.endpoint import validate_event_types
 from dispatcher.model.event import BodyForm, StoredEvent
 from dispatcher.model.event import body as body_of
-from dispatcher.signing import SCHEMES, Secret, generate_secret, parse_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from dispatcher.cli.output import Output
     from dispatcher.client import Client
     from dispatcher.shapes import Event, EventFilter
+    from dispatcher.signing import Secret
 
 POLL_S: Final = 1.0
 
@@ -51,7 +51,7 @@ _DEADLINE_S: Final = 15.0  # what a delivery has
 @click.option("--print", "shows_bodies", is_flag=True, help="Show what is sent.")
 @click.option(
     "--secret",
-    envvar=keys_given.SECRET_VARIABLE,
+    envvar=SECRET_VARIABLE,
     show_envvar=True,
     help="whsec_… to sign with; a new one by default, which is printed.",
 )
@@ -64,18 +64,19 @@ def listen(
     secret: str | None,
     output: Output,
 ) -> None:
-    """Show events as they are accepted, and forward each to a local URL.
+    """Show new events, and forward them.
 
-    From this machine, once each, in test and live mode, signed as Standard Webhooks has it by a secret of this session.
-    What is registered is delivered as ever; nothing is recorded of what is forwarded. Ctrl-C ends it. With --output
+    Each event is shown as it is accepted and, with --forward-to, posted once from this machine to a local URL, in test
+    and live mode, signed as Standard Webhooks has it by a secret of this session. What is registered is delivered as
+    ever; nothing is recorded of what is forwarded. Ctrl-C ends it. With --output
     json, a JSON object a line.
     """
     patterns = validate_event_types(event_types or None)
     chosen: EventFilter = {} if tenant_id is None else {"tenant_id": format_id("ten", tenant_id)}
-    key = generate_secret() if secret is None else parse_secret(secret, pointer="--secret")
+    key = None if secret is None and url is None else _key(secret)
     if url is not None:
         _check_url(url)
-        if secret is None:
+        if secret is None and key is not None:
             _say_secret(key, output)
     seen = forwarded = 0
     with target.client() as client, httpx.Client(trust_env=False, timeout=_DEADLINE_S) as http:
@@ -90,7 +91,7 @@ def listen(
                     if patterns is not None and not any(fnmatchcase(event["type"], one) for one in patterns):
                         continue
                     stored = _stored(client, event)
-                    result = None if url is None else forward(http, url, stored, key)
+                    result = None if url is None or key is None else forward(http, url, stored, key)
                     seen += 1
                     forwarded += result is not None and result.is_success
                     _show(event, stored, result, shows_bodies=shows_bodies, output=output)
@@ -165,8 +166,17 @@ class Forwarded:
         return self.status_code is not None and 200 <= self.status_code <= 299
 
 
+def _key(secret: str | None) -> Secret:
+    """The secret that is given, or a new one. Raises InvalidInput for what is not a secret."""
+    from dispatcher.signing import generate_secret, parse_secret  # cryptography, which only forwarding needs
+
+    return generate_secret() if secret is None else parse_secret(secret, pointer="--secret")
+
+
 def forward(http: httpx.Client, url: str, event: StoredEvent, secret: Secret) -> Forwarded:
     """Signs one event and posts it, once."""
+    from dispatcher.signing import SCHEMES
+
     content = body_of(event, BodyForm.ENVELOPE)
     signed = SCHEMES["standard_webhooks_v1"].sign(
         message_id=format_id("evt", event.id),

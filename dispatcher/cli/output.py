@@ -1,4 +1,7 @@
-"""How every command prints: a table for people, JSON for programs."""
+"""How every command prints: a table for people, JSON for programs.
+
+rich is imported by the functions that print with it: a command that fails, or prints JSON, does without.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,20 @@ import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TextIO, TypeVar, cast
 from uuid import UUID
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from dispatcher.cli import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+    from rich.table import Table
+    from rich.text import Text
 
 Output = Literal["table", "json"]
 
@@ -48,19 +52,52 @@ def output_choice(*forms: str) -> Callable[[Command], Command]:
 
 def console() -> Console:
     """Standard output. Into a pipe: no colour, and lines are never folded, so that grep and awk find whole rows."""
+    from rich.console import Console
+
     found = Console(highlight=False, emoji=False, markup=False)
     return found if found.is_terminal else Console(highlight=False, emoji=False, markup=False, width=_PIPE_WIDTH)
 
 
-def progress_bar(where: Console) -> Progress:
-    """How many of how many, and for how long; nothing where that is no terminal."""
+def styled(text: str, style: str = "") -> Text:
+    """A cell, or a part of a line, in a style of rich."""
+    from rich.text import Text
+
+    return Text(text, style=style)
+
+
+class NoProgress:
+    """What a progress bar is where its stream is not a terminal: it shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def add_task(self, description: str, total: float | None = None) -> TaskID:  # noqa: ARG002 - as of Progress
+        """There is no task."""
+        return cast("TaskID", 0)
+
+    def update(self, task: TaskID, **changes: object) -> None:
+        """Nothing is shown."""
+
+    def advance(self, task: TaskID) -> None:
+        """Nothing is shown."""
+
+
+def progress_bar(stream: TextIO) -> Progress | NoProgress:
+    """How many of how many, and for how long; nothing where the stream is not a terminal."""
+    if not stream.isatty():
+        return NoProgress()
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=where,
-        disable=not where.is_terminal,
+        console=Console(file=stream, highlight=False, emoji=False, markup=False),
         transient=True,
     )
 
@@ -72,11 +109,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, cap
     A `rich.text.Text` keeps its style. `caption` is a sentence under the table.
     """
     values = [list(row) for row in rows]
-    cells = [[_cell(value) for value in row] for row in values]
-    out = console()
-    if caption and not cells:
+    if caption and not values:
         print_line(caption)
         return
+    from rich.table import Table
+
+    cells = [[_cell(value) for value in row] for row in values]
+    out = console()
     widths = [_least_width(column, [row[index] for row in cells]) for index, column in enumerate(columns)]
     if out.is_terminal and cells and sum(widths) + _GAP * (len(widths) - 1) > out.width:
         # Columns cut in two are unreadable: on a narrow terminal each row becomes a block of lines instead.
@@ -95,11 +134,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, cap
         table.add_row(*row)
     _print(out, table)
     if caption:
-        out.print(Text(("\n" if out.is_terminal else "") + visible(caption)))
+        out.print(styled(("\n" if out.is_terminal else "") + visible(caption)))
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     """Print one object: a name and a value a line."""
+    from rich.table import Table
+
     out = console()
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
@@ -111,7 +152,11 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
 
 def print_line(text: str, *, style: str = "") -> None:
     """Print one line."""
-    console().print(Text(visible(text), style=style), soft_wrap=True)
+    if style:
+        console().print(styled(visible(text), style), soft_wrap=True)
+    else:
+        sys.stdout.write(visible(text) + "\n")
+        sys.stdout.flush()
 
 
 def print_json(value: object) -> None:
@@ -172,6 +217,8 @@ def _is_number(value: object) -> bool:
 
 
 def _cell(value: object) -> Text:
+    from rich.text import Text
+
     match value:
         case Text():
             return value

@@ -67,7 +67,10 @@ def pause(
     yes: bool,
     output: Output,
 ) -> None:
-    """Hold deliveries: all, or those that match every option. They wait, for 7 days at most, until `unpause`."""
+    """Pause deliveries.
+
+    All of them, or those that match every option, wait until `unpause`, for 7 days at most.
+    """
     if lists:
         _list(output)
         return
@@ -85,7 +88,10 @@ def pause(
 @click.command()
 @_scope_options
 def unpause(everything: str | None, tenant_id: UUID | None, endpoint_id: UUID | None, event_type: str | None) -> None:
-    """End the pause of exactly this scope; what it held is sent."""
+    """Unpause deliveries.
+
+    This ends the pause of exactly this scope; what it held is sent.
+    """
     scope = _scope(everything, tenant_id, endpoint_id, event_type)
     with target.client() as client:
         client.pauses.delete_scope(**scope)

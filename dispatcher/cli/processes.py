@@ -1,4 +1,4 @@
-"""`dispatcher up | api | worker | scheduler | migrate`: what runs."""
+"""`dispatcher up` and `dispatcher migrate`: the whole system on this machine, and its database's schema."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 from sqlalchemy import text
 
 from dispatcher import config, telemetry, wiring
-from dispatcher.cli import preflight, target
+from dispatcher.cli import machine, preflight
 from dispatcher.errors import Unavailable
 from dispatcher.local.bootstrap import bootstrap_key
 from dispatcher.local.notify import Notifier
@@ -19,11 +19,11 @@ from dispatcher.store import migrate as store_migrate
 @click.option("--workers", type=click.IntRange(1, 256), help="Celery worker processes; DISPATCHER_WORKERS by default.")
 @click.option("--port", type=click.IntRange(0, 65535), help="DISPATCHER_PORT by default; 0 takes a free one.")
 def up(workers: int | None, port: int | None) -> None:
-    """Run the whole system on this machine until Ctrl-C.
+    """Run the whole system on this machine.
 
-    PostgreSQL and Redis are embedded unless DISPATCHER_DATABASE_URL and DISPATCHER_BROKER_URL name others. All that is
-    wrong is reported at once, as by `config check`, before anything starts. A start that shows no progress for
-    DISPATCHER_START_TIMEOUT_S is given up.
+    It runs until Ctrl-C. PostgreSQL and Redis are embedded unless DISPATCHER_DATABASE_URL and DISPATCHER_BROKER_URL
+    name others. All that is wrong is reported at once, as by `config check`, before anything starts. A start that shows
+    no progress for DISPATCHER_START_TIMEOUT_S is given up.
     """
     systemd = Notifier()
     settings = preflight.settings(port=port)
@@ -54,47 +54,23 @@ def up(workers: int | None, port: int | None) -> None:
 
 
 @click.command()
-def api() -> None:
-    """Run the HTTP API."""
-    from dispatcher.api import serve  # noqa: PLC0415 - the web framework is slow to import, and only this needs it
-
-    serve.main()
-
-
-@click.command()
-def worker() -> None:
-    """Run one Celery worker process."""
-    from workers import process  # noqa: PLC0415 - Celery likewise
-
-    process.main()
-
-
-@click.command()
-def scheduler() -> None:
-    """Run a scheduler; several may run."""
-    from workers import scheduler as workers_scheduler  # noqa: PLC0415 - Celery likewise
-
-    workers_scheduler.main()
-
-
-@click.command()
 @click.option("--grant-producer", metavar="ROLE", help="Also grant this SQL role what emit() needs, and no more.")
 @click.option("--check", is_flag=True, help="Change nothing; exit with 1 if the database lacks migrations.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; print each missing step and what it locks.")
 def migrate(grant_producer: str | None, *, check: bool, dry_run: bool) -> None:
-    """Bring the database's schema up to date and publish the schedules.
+    """Migrate the database's schema.
 
-    It may run beside live processes of the version before: it works in short steps, none of which waits longer than a
-    second for a lock or holds one for longer that blocks others. If it is interrupted, run it again: it continues with
-    the first step that is missing.
+    This brings the schema up to date and publishes the schedules. It may run beside live processes of the version
+    before: it works in short steps, none of which waits longer than a second for a lock or holds one for longer that
+    blocks others. If it is interrupted, run it again: it continues with the first step that is missing.
     """
     if check + dry_run + (grant_producer is not None) > 1:
         raise click.UsageError("--check, --dry-run and --grant-producer exclude each other")
     if check or dry_run:
         _show_pending(check=check)
         return
-    wiring.prepare_database(target.settings())
-    with target.database() as (_, connection):
+    wiring.prepare_database(machine.settings())
+    with machine.database() as (_, connection):
         if grant_producer is not None:
             grants.grant_producer(connection, grant_producer)
         version = connection.execute(text("SHOW server_version")).scalar_one()
@@ -105,7 +81,7 @@ def migrate(grant_producer: str | None, *, check: bool, dry_run: bool) -> None:
 
 
 def _show_pending(*, check: bool) -> None:
-    revision, pending = wiring.pending_migrations(target.settings())
+    revision, pending = wiring.pending_migrations(machine.settings())
     if check:
         if not store_migrate.serves(revision):
             raise Unavailable(

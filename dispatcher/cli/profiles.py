@@ -15,7 +15,6 @@ from dispatcher.datafile import unknown
 from dispatcher.profiles import Known, as_document, lint, load_profile, shipped_profiles_dir
 from dispatcher.retry import load_catalog as load_schedules
 from dispatcher.retry import shipped_schedules_dir
-from dispatcher.signing import SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,13 +25,16 @@ _schedules_dir = directory_option("schedules")
 
 @click.group()
 def profiles() -> None:
-    """Provider profiles: one data file each."""
+    """Show or check provider profiles."""
 
 
 @profiles.command("list")
 @output_option
 def list_(output: Output) -> None:
-    """List the profiles that endpoints may name."""
+    """List the profiles.
+
+    Listed are those that endpoints may name.
+    """
     with target.client() as client:
         found = client.profiles()["data"]
     if output == "json":
@@ -49,7 +51,10 @@ def list_(output: Output) -> None:
 @output_option
 @_schedules_dir
 def show(name: str, output: Output, schedules_dir: Path | None) -> None:
-    """Show the profile NAME; the path of a file shows what the file holds, and asks no system."""
+    """Show a profile.
+
+    NAME is a profile of the system, or the path of a file, for which no system is asked.
+    """
     if is_path(name):
         profile = load_profile(Path(name), known=_known(schedules_dir)).profile
         found: dict[str, Any] = {"name": profile.name, "document": as_document(profile)}
@@ -79,15 +84,18 @@ def lint_(
     profiles_dir: Path | None,
     schedules_dir: Path | None,
 ) -> None:
-    """Check FILES (or directories); without any, all that this installation would load.
+    """Check profile files.
 
-    An error ends in exit code 1, a warning does not.
+    FILES may be directories; without any, all that this installation would load is checked. An error ends in exit code
+    1, a warning does not.
     """
     paths = files or directories(shipped_profiles_dir(), profiles_dir)
     context.exit(print_report(lint(*paths, known=_known(schedules_dir)), output))
 
 
 def _known(schedules_dir: Path | None) -> Known:
+    from dispatcher.signing import SCHEMES  # only a file is compared with the schemes of this installation
+
     return Known(schedules=load_schedules(*directories(shipped_schedules_dir(), schedules_dir)), schemes=SCHEMES)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from dispatcher import wiring
-from dispatcher.cli import archive, target
+from dispatcher.cli import archive, machine
 from dispatcher.cli.output import counted, instant, output_option, print_json, print_line, print_table, progress_bar
 from dispatcher.clock import SYSTEM
 from dispatcher.flow import retention
@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 )
 @output_option
 def prune(*, dry_run: bool, folder: Path | None, output: Output) -> None:
-    """Drop the days that are past their retention, and take payloads and answers from those that are past theirs.
+    """Delete data that is past its retention.
 
-    The scheduler does the same, a partition a minute. A producer's transaction that stays open keeps it from going on:
-    it gives up after two seconds, and what was done until then stays done.
+    Days that are past their retention are dropped, and payloads and answers that are past theirs. The scheduler does
+    the same, a partition a minute. A producer's transaction that stays open keeps it from going on: it gives up after
+    two seconds, and what was done until then stays done.
     """
-    with target.opened() as (settings, engine):
+    with machine.opened() as (settings, engine):
         policy = wiring.retention_policy(settings)
         with engine.begin() as connection:
             planned = retention.plan(connection, policy)
@@ -68,7 +69,7 @@ def prune(*, dry_run: bool, folder: Path | None, output: Output) -> None:
 
 
 def _prune(engine: Engine, policy: Policy, due: Sequence[Planned], folder: Path | None) -> None:
-    with progress_bar(Console(stderr=True)) as progress:
+    with progress_bar(sys.stderr) as progress:
         task = progress.add_task("", total=len(due))
         left = {one.partition.name for one in due}
         while True:

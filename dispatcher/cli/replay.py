@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
@@ -32,7 +31,7 @@ PATIENCE_S: Final = 10
 
 @click.group()
 def replay() -> None:
-    """Send again what failed."""
+    """Preview, start or steer a replay."""
 
 
 def _choice_options(command: Command) -> Command:
@@ -84,7 +83,10 @@ def query(chosen: Filter, how: dict[str, Any], *, include_delivered: bool = Fals
 @_choice_options
 @output_option
 def preview(chosen: Filter, include_delivered: bool, how: dict[str, Any], output: Output) -> None:
-    """What a replay would do now. Within an hour `replay start --token` does exactly that."""
+    """Preview a replay.
+
+    It shows what a replay would do now. Within an hour `replay start --token` does exactly that.
+    """
     with target.client() as client:
         found = client.replays.preview(**query(chosen, how, include_delivered=include_delivered))
     if output == "json":
@@ -151,9 +153,10 @@ def start(
     follow: bool,
     output: Output,
 ) -> None:
-    """Replay the ended deliveries that the options choose; without --status, those that failed.
+    """Start a replay.
 
-    Each gets the whole schedule again, with the same webhook-id. A delivery that was replayed before is left out.
+    Replayed are the ended deliveries that the options choose; without --status, those that failed. Each gets the whole
+    schedule again, with the same webhook-id. A delivery that was replayed before is left out.
     """
     if everything and (token is not None or chosen != Filter()):
         raise click.UsageError("found --all and a choice; allowed: one of the two")
@@ -190,7 +193,10 @@ _replay_id = click.argument("replay_id", type=Id("rpl"))
 @click.option("--endpoints", "by_endpoint", is_flag=True, help="Endpoint by endpoint, and what each waits for.")
 @click.option("--follow", is_flag=True, help="Stay until all that it makes has ended; Ctrl-C leaves it running.")
 def status(replay_id: UUID, output: Output, by_endpoint: bool, follow: bool) -> None:
-    """How far a replay, or a cancellation, is."""
+    """Show a replay's progress.
+
+    Or that of a cancellation.
+    """
     id_ = format_id("rpl", replay_id)
     with target.client() as client:
         if follow:
@@ -221,7 +227,7 @@ def status(replay_id: UUID, output: Output, by_endpoint: bool, follow: bool) -> 
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="The newest so many.")
 @output_option
 def list_(limit: int, output: Output) -> None:
-    """The replays and cancellations, the newest first."""
+    """List replays and cancellations."""
     with target.client() as client:
         found = client.replays.list(limit=limit)["data"]
     if output == "json":
@@ -244,7 +250,10 @@ def list_(limit: int, output: Output) -> None:
 @_replay_id
 @output_option
 def pause(replay_id: UUID, output: Output) -> None:
-    """Have it rest until it is resumed."""
+    """Pause a replay.
+
+    It makes no more deliveries until it is resumed.
+    """
     with target.client() as client:
         _print(client.replays.pause(format_id("rpl", replay_id)), output)
 
@@ -253,7 +262,7 @@ def pause(replay_id: UUID, output: Output) -> None:
 @_replay_id
 @output_option
 def resume(replay_id: UUID, output: Output) -> None:
-    """Have it go on."""
+    """Resume a paused replay."""
     with target.client() as client:
         _print(client.replays.resume(format_id("rpl", replay_id)), output)
 
@@ -262,7 +271,10 @@ def resume(replay_id: UUID, output: Output) -> None:
 @_replay_id
 @output_option
 def cancel(replay_id: UUID, output: Output) -> None:
-    """End it; what it has made stays."""
+    """Cancel a replay.
+
+    The deliveries that it has made stay.
+    """
     with target.client() as client:
         _print(client.replays.cancel(format_id("rpl", replay_id)), output)
 
@@ -301,6 +313,8 @@ def _of(done: int, total: int | None) -> str:
 
 def _watch(client: Client, replay_id: str, *, to_the_end: bool) -> None:
     """Waits until the scheduler has made all the new deliveries; to the end: until they have ended, too."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     progress = Progress(
         BarColumn(20),
         TextColumn("{task.description}"),

@@ -37,13 +37,16 @@ schedules_dir_option = directory_option("schedules")
 
 @click.group()
 def schedules() -> None:
-    """Retry schedules: one data file each."""
+    """Show, check or simulate retry schedules."""
 
 
 @schedules.command("list")
 @output_option
 def list_(output: Output) -> None:
-    """List the schedules that endpoints may name."""
+    """List the schedules.
+
+    Listed are those that endpoints may name.
+    """
     with target.client() as client:
         found = client.schedules.list()["data"]
     if output == "json":
@@ -62,7 +65,10 @@ def list_(output: Output) -> None:
 @click.argument("name")
 @output_option
 def show(name: str, output: Output) -> None:
-    """Show the schedule NAME; the path of a file shows what the file holds, and asks no system."""
+    """Show a schedule.
+
+    NAME is a schedule of the system, or the path of a file, for which no system is asked.
+    """
     schedule = _find(name)
     if output == "json":
         print_json(_as_json(schedule))
@@ -88,9 +94,10 @@ def show(name: str, output: Output) -> None:
 @schedules_dir_option
 @click.pass_context
 def lint_(context: click.Context, files: tuple[Path, ...], output: Output, schedules_dir: Path | None) -> None:
-    """Check FILES (or directories); without any, all that this installation would load.
+    """Check schedule files.
 
-    An error ends in exit code 1, a warning does not.
+    FILES may be directories; without any, all that this installation would load is checked. An error ends in exit code
+    1, a warning does not.
     """
     paths = files or directories(shipped_schedules_dir(), schedules_dir)
     context.exit(print_report(lint(*paths), output))
@@ -102,7 +109,10 @@ def lint_(context: click.Context, files: tuple[Path, ...], output: Output, sched
 @click.option("--seed", type=int, help="Also show the times that one draw of the jitter gives; repeatable by its seed.")
 @output_option
 def preview_(name: str, start: str | None, seed: int | None, output: Output) -> None:
-    """Show when each attempt of NAME (or of a file) would start, if every one failed at once."""
+    """Preview the attempts of a schedule.
+
+    It shows when each attempt of NAME (or of a file) would start, if every one failed at once.
+    """
     schedule = _find(name)
     start_at = SYSTEM.now().replace(microsecond=0) if start is None else _parse_start(start)
     planned = preview(schedule)
@@ -168,7 +178,10 @@ def preview_(name: str, start: str | None, seed: int | None, output: Output) -> 
 @click.option("--start", metavar="RFC3339", help="When the event is accepted; default now.")
 @output_option
 def simulate_(name: str, down: tuple[str, ...], takes: str, start: str | None, output: Output) -> None:
-    """Show what NAME (or a file) makes of an outage of the receiver: each attempt, how it ends, and how late."""
+    """Simulate a schedule during an outage.
+
+    It shows what NAME (or a file) makes of an outage of the receiver: each attempt, how it ends, and how late.
+    """
     schedule = _find(name)
     start_at = SYSTEM.now().replace(microsecond=0) if start is None else _parse_start(start)
     done = simulate(schedule, [_span(one) for one in down], takes=_duration(takes, "--takes"))

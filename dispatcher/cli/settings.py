@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 @click.group()
 def config() -> None:
-    """Show and check the settings."""
+    """Show or check the settings."""
 
 
 @config.command()
 @output_option
 def show(output: Output) -> None:
-    """Every setting with its value and source; secrets are masked."""
+    """Show every setting, its value and source.
+
+    Secrets are masked.
+    """
     shown = config_.show(config_.load())
     if output == "json":
         print_json({"data": [asdict(setting) for setting in shown]})
@@ -38,11 +41,12 @@ def show(output: Output) -> None:
 
 @config.command()
 def check() -> None:
-    """Check all that `up` checks before it starts: settings, schedules, profiles, keys, the data directory, the port,
-    the embedded servers' programs, the database and the broker that are named.
+    """Check all that `up` checks at its start.
 
-    Prints every error, one line each, and exits with 2. It makes and changes nothing. Where DISPATCHER_API_URL names
-    another system, `up` does not run here, and only settings and files are checked.
+    It checks settings, schedules, profiles, keys, the data directory, the port, the embedded servers' programs, the
+    database and the broker that are named. It prints every error, one line each, and exits with 2. It makes and changes
+    nothing. Where DISPATCHER_API_URL names another system, `up` does not run here, and only settings and files are
+    checked.
     """
     elsewhere = bool(os.environ.get(API_URL))
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 import click
 
 from dispatcher.cli import keys_given
-from dispatcher.cli.arguments import Since
+from dispatcher.cli.arguments import SECRET_VARIABLE, Since
 from dispatcher.cli.diagnosis import Signed, age, fault_of
 from dispatcher.cli.output import output_option, print_json, print_line, visible
 from dispatcher.clock import SYSTEM
@@ -65,9 +65,10 @@ def sign(
     url: str | None,
     output: Literal["headers", "json", "curl"],
 ) -> None:
-    """Sign BODY, a file or - for standard input, as the platform does. Needs no server.
+    """Sign a body as the platform does.
 
-    Signed are exactly the bytes that are read, a trailing newline among them.
+    BODY is a file, or - for standard input. No server is needed. Signed are exactly the bytes that are read, a trailing
+    newline among them.
     """
     if (output == "curl") != (url is not None):
         raise click.UsageError("--url and --output curl go together")
@@ -76,8 +77,7 @@ def sign(
         keys = keys_given.secret_keys(keys_given.given_secrets(secrets, secret_file))
         if not keys:
             raise click.UsageError(
-                f"{scheme.name} signs with the endpoint's secret: give --secret, --secret-file "
-                f"or {keys_given.SECRET_VARIABLE}"
+                f"{scheme.name} signs with the endpoint's secret: give --secret, --secret-file or {SECRET_VARIABLE}"
             )
     else:
         if private_key is None:
@@ -152,9 +152,10 @@ def verify(
     at: datetime | None,
     output: Output,
 ) -> None:
-    """Verify BODY, a file or - for standard input, with the headers that came with it. Needs no server.
+    """Verify a signed body.
 
-    Exits with 1 if it is not genuine, and says why: a wrong secret, an old timestamp, a body that was changed.
+    BODY is a file, or - for standard input; the headers are those that came with it. No server is needed. It exits with
+    1 if it is not genuine, and says why: a wrong secret, an old timestamp, a body that was changed.
     """
     scheme = SCHEMES[scheme_name]
     texts = keys_given.given_secrets(secrets, secret_file)
@@ -194,8 +195,7 @@ def _verifying_keys(scheme: Scheme, secrets: list[str], public_key: str | None, 
     if scheme.key_owner == "endpoint":
         if not secrets:
             raise click.UsageError(
-                f"{scheme.name} verifies with the endpoint's secret: give --secret, --secret-file "
-                f"or {keys_given.SECRET_VARIABLE}"
+                f"{scheme.name} verifies with the endpoint's secret: give --secret, --secret-file or {SECRET_VARIABLE}"
             )
         return keys_given.secret_keys(secrets)
     keys = [] if public_key is None else keys_given.public_keys(public_key)

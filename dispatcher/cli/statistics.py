@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
 import click
-from rich.text import Text
 
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
-from dispatcher.cli.output import console, output_option, print_fields, print_json, print_line, print_table
+from dispatcher.cli.output import console, output_option, print_fields, print_json, print_line, print_table, styled
 from dispatcher.ids import format_id
-from dispatcher.retry import format_duration
+from dispatcher.model.duration import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from rich.text import Text
 
     from dispatcher.cli.output import Output
     from dispatcher.shapes import AttemptCounts, AttemptsToSuccess, Backlog, EndCounts, Statistics, StatisticsGroup
@@ -54,7 +55,10 @@ def stats(
     limit: int,
     output: Output,
 ) -> None:
-    """How deliveries fare: success rates, latencies, attempts to success, what waits, and who fails most."""
+    """Show success rates and latencies.
+
+    It also shows the attempts that success took, what waits, and who fails most.
+    """
     with target.client() as client:
         found = client.statistics(
             window=window,
@@ -80,7 +84,7 @@ def _print(found: Statistics) -> None:
     print_fields(
         [
             ("attempts", _attempts(found["attempts"])),
-            ("each " + step, Text(bars([point["attempts"] for point in series])) + Text(f"  {most:,} at most")),
+            ("each " + step, styled(bars([point["attempts"] for point in series])) + styled(f"  {most:,} at most")),
             ("succeeded", _rate_bars(rates)),
             ("deliveries", _ends(found["deliveries"])),
             ("latency", "  ".join(f"{name} {_ms(latency[name])}" for name in ("p50", "p90", "p95", "p99"))),
@@ -128,10 +132,10 @@ def _row(group: StatisticsGroup, heads: int, *, shows_id: bool) -> Sequence[obje
 
 
 def _attempts(one: AttemptCounts) -> Text:
-    shown = Text(f"{one['total']:,}  ") + rate(one["success_rate"])
+    shown = styled(f"{one['total']:,}  ") + rate(one["success_rate"])
     failed = {name: n for name, n in one["by_outcome"].items() if name != "ok"}
     worst = sorted(failed, key=lambda name: (-failed[name], name))
-    return shown + Text("".join(f"  {name} {failed[name]:,}" for name in worst))
+    return shown + styled("".join(f"  {name} {failed[name]:,}" for name in worst))
 
 
 def _ends(one: EndCounts) -> Text:
@@ -141,8 +145,8 @@ def _ends(one: EndCounts) -> Text:
         "expired": one["expired"],
         "cancelled": one["cancelled"],
     }
-    shown = Text(f"{one['delivered']:,} delivered  ") + rate(one["success_rate"])
-    return shown + Text("".join(f"  {name} {n:,}" for name, n in others.items() if n))
+    shown = styled(f"{one['delivered']:,} delivered  ") + rate(one["success_rate"])
+    return shown + styled("".join(f"  {name} {n:,}" for name, n in others.items() if n))
 
 
 def _to_success(one: AttemptsToSuccess) -> str:
@@ -158,17 +162,17 @@ def _to_success(one: AttemptsToSuccess) -> str:
 
 def _backlog(one: Backlog) -> Text:
     waiting = f"{one['waiting']:,}" + ("+" if one["at_least"] else "")
-    shown = Text(f"{waiting} waiting  {one['in_flight']:,} in flight")
+    shown = styled(f"{waiting} waiting  {one['in_flight']:,} in flight")
     if one["oldest_waiting_at"] is not None:
-        shown += Text(f"  oldest made {_minute(one['oldest_waiting_at'])}")
+        shown += styled(f"  oldest made {_minute(one['oldest_waiting_at'])}")
     if one["lag_s"] > 0:
-        shown += Text(f"  due for {_duration(one['lag_s'])}", style="yellow")
+        shown += styled(f"  due for {_duration(one['lag_s'])}", "yellow")
     return shown
 
 
 def rate(value: float | None) -> Text:
     """A rate as people read it, in the colour of how good it is; a rate below 1 never reads as 100 %."""
-    return Text("–", style="dim") if value is None else Text(_percent(value), style=_style(value))
+    return styled("–", "dim") if value is None else styled(_percent(value), _style(value))
 
 
 def _percent(value: float) -> str:
@@ -196,7 +200,7 @@ def bars(values: Sequence[int]) -> str:
 
 def _rate_bars(rates: Iterable[float | None]) -> Text:
     """A bar for each rate in its colour, so that one that is a little lower can be seen."""
-    shown = Text()
+    shown = styled("")
     for value in rates:
         if value is None:
             shown.append(NOTHING, style="dim")

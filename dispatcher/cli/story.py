@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import click
-from rich.text import Text
 
-from dispatcher.cli.output import console, print_fields, print_line, print_table, visible
+from dispatcher.cli.output import console, print_fields, print_line, print_table, styled, visible
 from dispatcher.model.delivery import DeliveryState
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from dispatcher.shapes import AuditEntry, RelatedDelivery, StepTimes, Story, StoryAttempt
 
 COLOURS: Final = {
@@ -40,7 +41,7 @@ def show(story: Story, now: datetime) -> None:
     """Prints the whole story; `now` is what planned attempts are counted from."""
     state = DeliveryState(story["delivery"]["status"])
     colour = COLOURS[DeliveryState.DELIVERED if story["verdict"].startswith("Delivered") else state]
-    console().print(Text(visible(story["verdict"]), style=f"bold {colour}"))
+    console().print(styled(visible(story["verdict"]), f"bold {colour}"))
     print_line("")
     print_fields(_fields(story, state))
     print_line("")
@@ -59,7 +60,7 @@ def _fields(story: Story, state: DeliveryState) -> list[tuple[str, object]]:
     one, event, endpoint = story["delivery"], story["event"], story["endpoint"]
     found: list[tuple[str, object]] = [
         ("delivery", one["id"]),
-        ("status", Text(one["status"], style=COLOURS[state])),
+        ("status", styled(one["status"], COLOURS[state])),
     ]
     if one["status_reason"] and state is not DeliveryState.DELIVERED:
         found.append(("why", one["status_reason"]))
@@ -106,7 +107,7 @@ def _print_attempts(attempts: list[StoryAttempt]) -> None:
 
 def _outcome(one: StoryAttempt) -> Text:
     text = one["outcome"] if one["outcome_known"] else f"{one['outcome']}, perhaps received"
-    return Text(text, style="green" if one["outcome"] == "ok" else "red")
+    return styled(text, "green" if one["outcome"] == "ok" else "red")
 
 
 def _steps(times: StepTimes) -> tuple[float, ...]:
@@ -116,7 +117,7 @@ def _steps(times: StepTimes) -> tuple[float, ...]:
 
 def _bar(times: StepTimes, longest: float) -> Text:
     """Where the time went, to the scale of the longest attempt; a mark at least for a step of a millisecond."""
-    bar = Text()
+    bar = styled("")
     for took, (mark, style, _) in zip(_steps(times), _STEPS, strict=True):
         if took:
             bar.append(mark * max(round(_BAR * took / longest), 1 if took >= 1 else 0), style=style)
@@ -202,7 +203,7 @@ def _print_replays(story: Story) -> None:
 
 
 def _kin(what: str, one: RelatedDelivery) -> tuple[object, ...]:
-    status = Text(one["status"], style=COLOURS[DeliveryState(one["status"])])
+    status = styled(one["status"], COLOURS[DeliveryState(one["status"])])
     return (what, one["id"], status, _moment(one["created_at"]))
 
 

@@ -10,11 +10,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.text import Text
 
 from dispatcher.cli import target
 from dispatcher.cli.deliveries import ago, filter_options, query_of
-from dispatcher.cli.output import console, output_option, visible
+from dispatcher.cli.output import console, output_option, styled, visible
 from dispatcher.cli.story import COLOURS
 from dispatcher.client.errors import ForeignAnswer, TooMany
 from dispatcher.clock import SYSTEM
@@ -23,6 +22,8 @@ from dispatcher.model.delivery import LIVE, DeliveryState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rich.text import Text
 
     from dispatcher.cli.output import Output
     from dispatcher.client import Client
@@ -51,9 +52,10 @@ _AWAY: Final = (Unavailable, TooMany, ForeignAnswer)
 @click.option("--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds.")
 @output_option
 def tail(chosen: Filter, lines: int, interval: float, output: Output) -> None:
-    """Follow the log until Ctrl-C: a line for each new delivery, each attempt and each end, the newest at the bottom.
+    """Follow the delivery log.
 
-    Times are UTC. It begins with the newest deliveries. Followed are all new ones, and of older ones the newest 500
+    Until Ctrl-C, it prints a line for each new delivery, each attempt and each end, the newest at the bottom. Times are
+    UTC. It begins with the newest deliveries. Followed are all new ones, and of older ones the newest 500
     that live. While the API is away it waits. With --output json, a delivery as it is now a line.
     """
     away = False
@@ -197,7 +199,7 @@ def show(one: Delivery, output: Output) -> None:
 
 def line(one: Delivery) -> Text:
     """When it happened, what the delivery is, and what comes next."""
-    found = Text()
+    found = styled("")
     found.append(f"{_happened_at(one):%H:%M:%S} ", style="dim")
     found.append(f"{one['status']:<9} ", style=COLOURS[DeliveryState(one["status"])])
     found.append(f"{one['id']} ")

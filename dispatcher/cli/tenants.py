@@ -8,13 +8,12 @@ from uuid import UUID
 
 import click
 
-from dispatcher import wiring
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
+from dispatcher.cli.commands import Group
 from dispatcher.cli.output import output_option, print_fields, print_json, print_table
-from dispatcher.flow import retention as flow
 from dispatcher.ids import format_id
-from dispatcher.retry import parse_duration
+from dispatcher.model.duration import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,9 +21,12 @@ if TYPE_CHECKING:
     from dispatcher.cli.output import Output
 
 
-@click.group()
+@click.group(cls=Group)
 def tenants() -> None:
-    """Keep whoever owns endpoints and events apart."""
+    """Create or change tenants.
+
+    Tenants keep those apart who own endpoints and events.
+    """
 
 
 def _print(tenant: Mapping[str, Any], output: Output) -> None:
@@ -43,7 +45,10 @@ _tenant_id = click.argument("tenant_id", type=Id("ten"))
 @click.option("--profile", help="That of endpoints which name none.  [default: the installation's]")
 @output_option
 def create(name: str, parent_id: UUID | None, profile: str | None, output: Output) -> None:
-    """Make a tenant. The secret that signs deliveries to its events' own targets is shown this once."""
+    """Create a tenant.
+
+    The secret that signs deliveries to its events' own targets is shown this once.
+    """
     asked: dict[str, Any] = {"name": name, "profile": profile}
     if parent_id is not None:
         asked["parent_id"] = format_id("ten", parent_id)
@@ -56,7 +61,7 @@ def create(name: str, parent_id: UUID | None, profile: str | None, output: Outpu
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 @output_option
 def list_(limit: int, output: Output) -> None:
-    """The tenants, the newest first."""
+    """List tenants, the newest first."""
     with target.client() as client:
         found = client.tenants.list(limit=limit)["data"]
     if output == "json":
@@ -72,7 +77,7 @@ def list_(limit: int, output: Output) -> None:
 @_tenant_id
 @output_option
 def show(tenant_id: UUID, output: Output) -> None:
-    """One tenant."""
+    """Show a tenant."""
     with target.client() as client:
         tenant = client.tenants.get(format_id("ten", tenant_id))
     _print(tenant, output)
@@ -83,7 +88,10 @@ def show(tenant_id: UUID, output: Output) -> None:
 @click.option("--overlap", default="24h", show_default=True, help="How long the old secret signs beside the new one.")
 @output_option
 def rotate_secret(tenant_id: UUID, overlap: str, output: Output) -> None:
-    """Give it a new secret, shown this once."""
+    """Replace a tenant's secret.
+
+    The new secret is shown this once.
+    """
     try:
         kept: timedelta = parse_duration(overlap)
     except ValueError as error:
@@ -91,26 +99,3 @@ def rotate_secret(tenant_id: UUID, overlap: str, output: Output) -> None:
     with target.client() as client:
         tenant = client.tenants.rotate_secret(format_id("ten", tenant_id), overlap_s=kept.total_seconds())
     _print(tenant, output)
-
-
-_DAYS = click.IntRange(1, 3650)
-
-
-@tenants.command()
-@_tenant_id
-@click.option("--payloads", type=_DAYS, help="Days; by default as long as the installation.")
-@click.option("--responses", type=_DAYS, help="Days; by default as long as the installation.")
-@click.option("--metadata", type=_DAYS, help="Days; by default as long as the installation.")
-def retention(tenant_id: UUID, payloads: int | None, responses: int | None, metadata: int | None) -> None:
-    """Keep less of a tenant than of others; what is not given is kept as long as the installation's."""
-    with target.database() as (settings, connection):
-        flow.keep_less(
-            connection,
-            tenant_id,
-            wiring.retention_policy(settings),
-            payloads=payloads,
-            responses=responses,
-            metadata=metadata,
-            by=target.actor(),
-        )
-    print_fields([("payloads", payloads), ("responses", responses), ("metadata", metadata)])

@@ -17,7 +17,7 @@ from dispatcher.cli.output import counted, output_option, print_fields, print_js
 from dispatcher.cli.samples import sample, sample_id
 from dispatcher.clock import SYSTEM
 from dispatcher.ids import format_id
-from dispatcher.retry import parse_duration
+from dispatcher.model.duration import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +57,10 @@ def trigger(
     yes: bool,
     output: Output,
 ) -> None:
-    """Send a sample event of TYPE, such as payment.completed, and show its deliveries.
+    """Send a sample event.
 
-    With --wait it exits with 1 unless all of them were delivered.
+    The event is of TYPE, such as payment.completed; its deliveries are shown. With --wait it exits with 1 unless all of
+    them were delivered.
     """
     if method is not None and url is None:
         raise click.UsageError("--method goes with --url")

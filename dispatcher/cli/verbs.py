@@ -1,7 +1,7 @@
 """Which system each command works on: the one table that the commands, their help and their tests share.
 
 A command goes to a system through its HTTP API, or works on the system of this machine, or touches no system at all.
-Every command has an entry here; one without it does not start.
+Every command has an entry here; one without it cannot be loaded.
 """
 
 from __future__ import annotations
@@ -15,11 +15,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dispatcher.cli.target import DIRECT, VERB, WrongSystem
+from dispatcher.cli.arguments import suggest_choices
+from dispatcher.cli.examples import EXAMPLES
+from dispatcher.errors import DispatcherError
 from dispatcher.model.access import API_URL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+VERB: Final = "dispatcher.verb"
+"""In a click context's `meta`: the words of the command."""
+
+DIRECT: Final = "dispatcher.direct"
+"""The same: whether --direct was given."""
+
+
+class WrongSystem(DispatcherError):
+    """The command has no system to work on, or two of them; nothing was done."""
+
+    code = "CONFIGURATION"
 
 
 class Reach(Enum):
@@ -66,7 +81,7 @@ VERBS: Final = _table(
 
 
 def leaves(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
-    """Every command below `command` that does something, by its words."""
+    """Every command below `command` that does something, by its words; all of them are imported."""
     if not isinstance(command, click.Group):
         yield " ".join(words), command
         return
@@ -74,16 +89,20 @@ def leaves(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tupl
         yield from leaves(below, (*words, name))
 
 
-def install(group: click.Group) -> None:
-    """Has every command of the group keep to the table. Raises LookupError for a command without an entry."""
-    for verb, command in leaves(group):
-        if verb not in VERBS:
-            raise LookupError(f"dispatcher.cli.verbs.VERBS does not say which system `{verb}` works on")
-        reach = VERBS[verb]
-        assert command.callback is not None
-        command.callback = _kept(verb, reach, command.callback)
-        if reach is Reach.DIRECT:
-            command.params.append(_direct_option())
+def install(verb: str, command: click.Command) -> None:
+    """Complete a command that was loaded: where it works, by the table; its example; the nearest word for a wrong one.
+
+    Raises LookupError for a command without an entry.
+    """
+    if verb not in VERBS:
+        raise LookupError(f"dispatcher.cli.verbs.VERBS does not say which system `{verb}` works on")
+    reach = VERBS[verb]
+    assert command.callback is not None
+    command.callback = _kept(verb, reach, command.callback)
+    if reach is Reach.DIRECT:
+        command.params.append(_direct_option())
+    suggest_choices(command)
+    command.epilog = "\b\nExample:\n  " + " ".join(("dispatcher", verb, EXAMPLES[verb])).rstrip()
 
 
 def _direct_option() -> click.Option:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from datetime import timedelta
 
 import pytest
@@ -241,12 +239,6 @@ def test_a_database_that_cannot_be_used_is_said_in_one_sentence(
     *told, sentence = ran.err.splitlines()
     assert said in sentence
     assert len(told) == ("--direct" in words and code == 1), "which database it is"
-
-
-def test_no_command_waits_for_a_framework_that_it_does_not_use() -> None:
-    code = "import dispatcher.cli, sys; print(sorted({'fastapi', 'celery'} & sys.modules.keys()))"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout == "[]\n"
 
 
 def test_ages_are_given_in_two_units() -> None:

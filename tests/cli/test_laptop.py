@@ -8,6 +8,7 @@ import sys
 import pytest
 from sqlalchemy import Engine
 
+from dispatcher.cli import listen, trigger
 from dispatcher.model.delivery import Stop
 from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
 from tests.support import walk
@@ -32,7 +33,7 @@ def test_a_triggered_event_is_followed_to_its_end(
                 walk.record(connection, [result], now=None)
 
     run("endpoints", "create", "https://shop.example.com/hook")
-    monkeypatch.setattr(sys.modules["dispatcher.cli.trigger"], "sleep", after_each([deliver]))
+    monkeypatch.setattr(trigger, "sleep", after_each([deliver]))
     ran = run("trigger", "payment.completed", "--wait")
     assert ran.code == 0, ran.out + ran.err
     assert "attempt 1  ok 200" in ran.out
@@ -45,7 +46,7 @@ def test_an_accepted_event_is_heard(run: Command, monkeypatch: pytest.MonkeyPatc
         assert Command(monkeypatch, run.capsys)("trigger", "order.updated", "--object-id", "ord_1").code == 0
 
     assert run("trigger", "payment.completed").code == 0
-    monkeypatch.setattr(sys.modules["dispatcher.cli.listen"], "sleep", after_each([accept, lambda: None]))
+    monkeypatch.setattr(listen, "sleep", after_each([accept, lambda: None]))
     ran = run("listen", "--print", "--output", "json")
     assert ran.code == 0, ran.err
     (heard,) = [json.loads(line) for line in ran.out.splitlines()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,12 +13,10 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from dispatcher.cli import target
+from dispatcher.cli import listen, target
 from dispatcher.errors import Conflict, Unavailable
 from tests.support.command import Command
 from tests.support.fake_client import AT, FakeClient, after_each, seconds
-
-listen = sys.modules["dispatcher.cli.listen"]
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

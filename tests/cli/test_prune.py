@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 
+from dispatcher.cli import erase
 from dispatcher.clock import SYSTEM
 from dispatcher.flow import erase as erase_flow
 from dispatcher.ids import DEFAULT_TENANT, format_id
 from dispatcher.store import partitions
 from tests.cli.test_commands import Run
 from tests.support import walk
-
-# By its name, since the package's attribute of that name is the command.
-erase = sys.modules["dispatcher.cli.erase"]
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import doctest
-import importlib
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,13 +16,11 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from dispatcher.cli import output
+from dispatcher.cli import schedules as command
 from dispatcher.retry import format_duration, preview, shipped_schedules_dir
 from dispatcher.signing import Secret
 from tests.retry.strategies import schedules
 from tests.support.command import Command
-
-# By its name, since the package's attribute of that name is the group.
-command = importlib.import_module("dispatcher.cli.schedules")
 
 JITTERED = 'description = "d"\nsource = "s"\nwaits = ["0s", "10s", "1h"]\njitter = 0.5\n'
 OFFSETS = 'description = "d"\nsource = "s"\nwaits = ["0s", "10s", "1h"]\nrelative_to = "first_attempt"\n'

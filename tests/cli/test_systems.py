@@ -18,7 +18,7 @@ from sqlalchemy import Engine, Pool, event, text
 
 from dispatcher import config
 from dispatcher.api.command_line import ACTOR_HEADER
-from dispatcher.cli import cli, target, verbs
+from dispatcher.cli import cli, machine, verbs
 from dispatcher.cli.verbs import VERBS, Reach, leaves
 from dispatcher.client.exchange import Exchange
 from dispatcher.ids import format_id, uuid7
@@ -29,100 +29,10 @@ from tests.support import walk
 from tests.support.api_server import KEY, note_running
 from tests.support.command import Command, Ran
 from tests.support.servers import drop_database, fresh_database
+from tests.support.typed import DLV, EP, EVT, KEY_ID, LINE, SCHEDULE, TEN, TYPED
 
 TREE = dict(leaves(cli))
 DOCUMENT = (Path(__file__).parents[2] / "docs/operations.md").read_text()
-EP, DLV, RPL, TEN, KEY_ID = (format_id(kind, uuid7()) for kind in ("ep", "dlv", "rpl", "ten", "key"))
-EVT = format_id("evt", uuid7())
-LINE = json.dumps({"type": "payment.completed", "payload": {"amount": 1}})
-SCHEDULE = str(shipped_schedules_dir() / "standard.toml")
-
-
-@dataclass(frozen=True)
-class Typed:
-    """A command as it is typed, and the request that it comes to: the last one, after those that look first."""
-
-    words: str
-    asks: str = ""
-    stdin: str = ""
-
-
-TYPED = {
-    "up": Typed("--port 0"),
-    "api": Typed(""),
-    "worker": Typed(""),
-    "scheduler": Typed(""),
-    "migrate": Typed(""),
-    "doctor": Typed(""),
-    "prune": Typed(""),
-    "audit verify": Typed("--all"),
-    "tenants retention": Typed(f"{TEN} --payloads 9"),
-    "signing-keys generate": Typed("ed25519"),
-    "signing-keys import": Typed("-", stdin="PEM"),
-    "signing-keys rotate": Typed("ed25519"),
-    "signing-keys retire": Typed("x --yes"),
-    "config show": Typed(""),
-    "config check": Typed(""),
-    "sign": Typed("- --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", stdin="{}"),
-    "verify": Typed(
-        "- --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw --header webhook-id:1 --header webhook-timestamp:1 "
-        "--header webhook-signature:v1,x",
-        stdin="{}",
-    ),
-    "schedules lint": Typed(""),
-    "profiles lint": Typed(""),
-    "erase": Typed("pay_9 --yes", "POST /v1/erasures"),
-    "trigger": Typed("payment.completed", "POST /v1/events"),
-    "listen": Typed("", "GET /v1/events"),
-    "find": Typed("pay_9", "GET /v1/find"),
-    "stats": Typed("", "GET /v1/statistics"),
-    "pause": Typed("all --yes", "POST /v1/pauses"),
-    "unpause": Typed("all", "DELETE /v1/pauses"),
-    "events send": Typed("", "POST /v1/events/batch", LINE),
-    "events list": Typed("", "GET /v1/events"),
-    "events show": Typed(EVT, f"GET /v1/events/{EVT}"),
-    "events explain": Typed(EVT, f"GET /v1/events/{EVT}/explain"),
-    "deliveries list": Typed("", "GET /v1/deliveries"),
-    "deliveries show": Typed(DLV, f"GET /v1/deliveries/{DLV}/story"),
-    "deliveries export": Typed("", "GET /v1/deliveries"),
-    "deliveries tail": Typed("", "GET /v1/deliveries"),
-    "deliveries retry": Typed("--status failed --yes", "POST /v1/replays"),
-    "deliveries cancel": Typed(f"{DLV}", f"POST /v1/deliveries/{DLV}/cancel"),
-    "endpoints create": Typed("https://shop.example.com/hook", "POST /v1/endpoints"),
-    "endpoints import": Typed("", "POST /v1/endpoints/import", '{"url": "https://a.example/", "secret": "whsec_x"}'),
-    "endpoints update": Typed(f"{EP} --name a", f"PATCH /v1/endpoints/{EP}"),
-    "endpoints delete": Typed(f"{EP} --yes", f"DELETE /v1/endpoints/{EP}"),
-    "endpoints ping": Typed(EP, f"POST /v1/endpoints/{EP}/ping"),
-    "endpoints rotate-secret": Typed(EP, f"POST /v1/endpoints/{EP}/rotate_secret"),
-    "endpoints recover": Typed(f"{EP} --since 1h", f"POST /v1/endpoints/{EP}/recover"),
-    "endpoints list": Typed("", "GET /v1/endpoints"),
-    "endpoints show": Typed(EP, f"GET /v1/endpoints/{EP}"),
-    "endpoints stats": Typed(EP, f"GET /v1/endpoints/{EP}/stats"),
-    "endpoints enable": Typed(EP, f"POST /v1/endpoints/{EP}/enable"),
-    "endpoints disable": Typed(EP, f"POST /v1/endpoints/{EP}/disable"),
-    "replay preview": Typed("", "POST /v1/replays/preview"),
-    "replay start": Typed("--all --yes", "POST /v1/replays"),
-    "replay list": Typed("", "GET /v1/replays"),
-    "replay status": Typed(RPL, f"GET /v1/replays/{RPL}"),
-    "replay pause": Typed(RPL, f"POST /v1/replays/{RPL}/pause"),
-    "replay resume": Typed(RPL, f"POST /v1/replays/{RPL}/resume"),
-    "replay cancel": Typed(RPL, f"POST /v1/replays/{RPL}/cancel"),
-    "tenants create": Typed("shop", "POST /v1/tenants"),
-    "tenants list": Typed("", "GET /v1/tenants"),
-    "tenants show": Typed(TEN, f"GET /v1/tenants/{TEN}"),
-    "tenants rotate-secret": Typed(TEN, f"POST /v1/tenants/{TEN}/rotate_secret"),
-    "keys create": Typed("ops", "POST /v1/keys"),
-    "keys list": Typed("", "GET /v1/keys"),
-    "keys revoke": Typed(f"{KEY_ID} --yes", f"DELETE /v1/keys/{KEY_ID}"),
-    "schedules list": Typed("", "GET /v1/schedules"),
-    "schedules show": Typed("standard", "GET /v1/schedules/standard"),
-    "schedules preview": Typed("standard", "GET /v1/schedules/standard"),
-    "schedules simulate": Typed("standard", "GET /v1/schedules/standard"),
-    "profiles list": Typed("", "GET /v1/profiles"),
-    "profiles show": Typed("default", "GET /v1/profiles/default"),
-    "signing-keys list": Typed("", "GET /v1/public_keys"),
-    "signing-keys export-jwks": Typed("", "GET /.well-known/jwks.json"),
-}
 
 
 def of(*reaches: Reach) -> list[str]:
@@ -135,14 +45,9 @@ def test_every_command_says_which_system_it_works_on() -> None:
     assert all(bool(TYPED[verb].asks) == (reach in {Reach.API, Reach.DIRECT}) for verb, reach in VERBS.items())
 
 
-def test_a_command_that_says_nothing_does_not_start() -> None:
-    @click.group()
-    def group() -> None:
-        pass
-
-    group.add_command(click.Command("new", callback=lambda: None))
+def test_a_command_that_is_missing_from_the_table_is_not_loaded() -> None:
     with pytest.raises(LookupError, match="`new`"):
-        verbs.install(group)
+        verbs.install("new", click.Command("new", callback=lambda: None))
 
 
 def test_direct_is_an_option_of_these_commands_and_no_others() -> None:
@@ -479,7 +384,7 @@ def database_alone(run: Command, migrated_database_url: str, monkeypatch: pytest
 
 
 def place(url: str) -> str:
-    return f"on {target.Place.of(config.database_url(url))}, past the API"
+    return f"on {machine.Place.of(config.database_url(url))}, past the API"
 
 
 @pytest.mark.parametrize("verb", of(Reach.DIRECT))
@@ -565,6 +470,6 @@ def test_direct_without_a_database_names_what_there_could_be(run: Command) -> No
 def test_a_database_is_named_without_who_opens_it(url: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PGHOST", "PGPORT", "PGDATABASE"):
         monkeypatch.delenv(name, raising=False)
-    assert str(target.Place.of(url)) == said
+    assert str(machine.Place.of(url)) == said
     monkeypatch.setenv("PGPORT", "99")
-    assert ", port 99" in str(target.Place.of("postgresql+psycopg://a/x"))
+    assert ", port 99" in str(machine.Place.of("postgresql+psycopg://a/x"))

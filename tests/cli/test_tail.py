@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from dispatcher.cli import tail, target
+from dispatcher.cli import machine, tail
 from dispatcher.client.deliveries import Deliveries
 from dispatcher.client.errors import Unreachable
 from tests.cli.test_commands import ANSWER_503, FAILED, Run, end_all
@@ -164,7 +164,7 @@ def test_a_look_costs_the_same_whatever_there_is(follow: Tail, monkeypatch: pyte
 def test_the_overlap_lets_an_event_be_seen_that_was_committed_late(follow: Tail) -> None:
     late = follow.engine.connect()
     transaction = late.begin()
-    with target.opened():  # by the clock, before those that are seen before it
+    with machine.opened():  # by the clock, before those that are seen before it
         walk.emit(late, now=None, object_id="late")
 
     ran = follow("-n", "0", "--output", "json", steps=[follow.accept, transaction.commit, lambda: None])

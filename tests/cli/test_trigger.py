@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dispatcher.cli import target
+from dispatcher.cli import target, trigger
 from dispatcher.cli.samples import sample, sample_id
 from dispatcher.clock import Clock
 from tests.support.command import Command
 from tests.support.fake_client import AT, FakeClient, attempt
-
-trigger = sys.modules["dispatcher.cli.trigger"]
 
 A, B = "https://a.example.com/hook", "https://b.example.com/hook"
 TYPES = [

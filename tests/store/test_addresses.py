@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dispatcher import config, wiring
 from dispatcher.cli.doctor import Patient
-from dispatcher.cli.target import Place
+from dispatcher.cli.machine import Place
 from dispatcher.config import Settings
 from dispatcher.errors import ConfigurationError, Unavailable
 from dispatcher.local.accounts import server_account

@@ -1,0 +1,35 @@
+"""`dispatcher api | worker | scheduler`: one process each. Each imports what it consists of, and nothing else."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+def api() -> None:
+    """Run the HTTP API."""
+    from dispatcher.api import serve
+
+    serve.main()
+
+
+@click.command()
+def worker() -> None:
+    """Run a worker process.
+
+    It is a process of Celery, which attempts deliveries. Several may run, on one machine or many.
+    """
+    from workers import process
+
+    process.main()
+
+
+@click.command()
+def scheduler() -> None:
+    """Run a scheduler process.
+
+    It rescues, replays and prunes. Several may run; one of them works at a time.
+    """
+    from workers import scheduler as workers_scheduler
+
+    workers_scheduler.main()
