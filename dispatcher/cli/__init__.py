@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import click
@@ -26,10 +26,25 @@ EXIT_CODES: Final = (
 
 
 class _Root(Group):
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **options: Any) -> Any:  # type: ignore[override]
         """Run a command. Here, not in `main` below, so that help texts and usage errors are covered too."""
         plain.set_up()
-        return super().main(*args, **kwargs)
+        if not standalone_mode:
+            return super().main(args, standalone_mode=False, **options)
+        try:
+            code = super().main(args, standalone_mode=False, **options)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = error.exit_code
+        except click.ClickException as error:
+            code = error.exit_code
+            _tell(error.format_message())
+            if isinstance(error, click.UsageError) and error.ctx is not None:
+                click.echo(f"See `{error.ctx.command_path} --help`.", err=True)
+        except click.Abort:
+            code = 1
+            _tell("aborted")
+        sys.exit(code if isinstance(code, int) else 0)
 
     def sections(self) -> Iterator[tuple[str, list[str]]]:
         for section in SECTIONS:

@@ -197,3 +197,42 @@ def test_the_help_ends_with_an_example_that_can_be_typed(verb: str, monkeypatch:
     for kind in (click.File, click.Path):  # the files of an example need not exist
         monkeypatch.setattr(kind, "convert", lambda _, value, *__: value)
     TREE[tuple(verb.split())].make_context(verb, shlex.split(EXAMPLES[verb]))
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "page"),
+    [
+        (("evnts",), "No such command 'evnts'.", "dispatcher"),
+        (("deliveries", "lst"), "No such command 'lst'.", "dispatcher deliveries"),
+        (("events", "list", "--limt", "3"), "No such option '--limt'.", "dispatcher events list"),
+        (("events", "list", "--limit", "x"), "Invalid value for '--limit':", "dispatcher events list"),
+        (("events", "show"), "Missing argument 'EVENT_ID'.", "dispatcher events show"),
+        (("deliveries", "retry"), "found nothing; allowed:", "dispatcher deliveries retry"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_form(words: tuple[str, ...], said: str, page: str) -> None:
+    environ = {"DISPATCHER_API_URL": "http://127.0.0.1:1"}
+    ran = CliRunner().invoke(cli, words, env=environ)
+    first, *_, last = ran.stderr.splitlines()
+    assert first.startswith(f"dispatcher: {said}")
+    assert last == f"See `{page} --help`."
+    assert (ran.exit_code, ran.stdout) == (2, "")
+
+
+def test_a_file_that_cannot_be_read_is_told_in_the_same_form(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(cli, ["verify", "-", "--secret-file", str(tmp_path / "none")])
+    assert ran.stderr.startswith("dispatcher: Invalid value for '--secret-file':")
+
+
+def test_a_question_that_is_denied_ends_with_1() -> None:
+    ran = CliRunner().invoke(cli, ["keys", "revoke", EXAMPLES["keys revoke"]], input="n\n")
+    assert (ran.exit_code, ran.stderr) == (1, "dispatcher: aborted\n")
+
+
+def test_the_command_line_without_a_command_shows_its_help() -> None:
+    ran = CliRunner().invoke(cli, [])
+    assert ran.exit_code == 2
+    assert ran.stderr.startswith("Usage: dispatcher")
