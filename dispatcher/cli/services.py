@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 
 @click.command()
 def api() -> None:
     """Run the HTTP API."""
+    # FastAPI asks of each type whether it is one of pydantic 1, and imports that only to ask: a tenth of a second, and
+    # 20 modules. With this entry the import fails, which FastAPI takes for a pydantic without it.
+    sys.modules.setdefault("pydantic.v1", None)  # type: ignore[arg-type]
     from dispatcher.api import serve
 
     serve.main()

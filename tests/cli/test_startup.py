@@ -129,6 +129,46 @@ def test_a_command_that_goes_to_the_api_imports_nothing_of_the_server() -> None:
     assert found == {}
 
 
+OF_OTHER_PROCESSES = {
+    *("alembic", "dispatcher.cli.machine", "dispatcher.cli.processes", "dispatcher.cli.target", "dispatcher.client"),
+    *("dispatcher.local", "pydantic.v1", "pygments", "rich"),
+}
+"""What no process of the system imports; by itself it takes a third of the CPU of their start."""
+
+
+@pytest.mark.parametrize(
+    ("commands_", "module", "but"),
+    [
+        (("worker", "scheduler"), "workers", {"dispatcher.api", "fastapi", "pydantic", "starlette", "uvicorn"}),
+        (("api",), "dispatcher.api.serve", {"celery", "kombu", "workers"}),
+    ],
+    ids=["workers", "api"],
+)
+def test_a_process_imports_what_it_consists_of(commands_: tuple[str, ...], module: str, but: set[str]) -> None:
+    script = """
+import json, sys
+from dispatcher.cli import cli
+from dispatcher.errors import ConfigurationError
+
+for command in sys.argv[1:]:
+    try:
+        cli([command], standalone_mode=False)
+    except ConfigurationError:  # it has no database; all that it consists of is imported by then
+        pass
+    else:
+        raise SystemExit(f"{command} did not look at its settings")
+print(json.dumps([name for name, module in sys.modules.items() if module]))
+"""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("DISPATCHER_", "COVERAGE_"))}
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *commands_], env=clean, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    modules = json.loads(ran.stdout)
+    assert among(modules, {module}), "the process did not begin"
+    assert among(modules, OF_OTHER_PROCESSES | but) == set()
+
+
 # The help
 
 

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine
@@ -28,8 +25,3 @@ def test_an_empty_database_has_no_revision(database_url: str) -> None:
     with engine.connect() as connection:
         assert migrate.current(connection) is None
     engine.dispose()
-
-
-def test_a_process_that_does_not_migrate_does_without_alembic() -> None:
-    script = "import sys, workers.process, dispatcher.cli; sys.exit('alembic' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
