@@ -63,11 +63,13 @@ class Options:
     ingest: int = 60_000
     calls: int = 10_000
     schema_shapes: int | None = None
+    startups: int = 10
     durable: bool = True
 
 
 TINY = Options(
     runs=1,
+    startups=1,
     workers=1,
     endpoints=6,
     walk=1_000,

@@ -16,6 +16,7 @@ from bench.schema import schema
 from bench.search import search5m
 from bench.site import Bench, Figures
 from bench.soak import soak
+from bench.startup import startup
 from bench.steady import half_dead, latency
 from bench.tls import slow100ms_tls, tls_keepalive, tls_new
 from bench.walk import bare, fanout10, one_endpoint, slow100ms, walk
@@ -53,6 +54,7 @@ WORKLOADS = {
         Workload("recovery", "a receiver comes back to a backlog", recovery, "deliveries_per_s", ("walk",), once=True),
         Workload("half_dead", "healthy endpoints beside dead ones", half_dead, "p99_ms"),
         Workload("ingest", "accepting events", ingest, "emit_events_per_s"),
+        Workload("startup", "short commands, from start to end", startup, "help_cpu_ms", once=True),
         Workload("schema", "the worst schemas and payloads", schema, "worst_pair_cpu_ms", is_long=True, once=True),
         Workload("search5m", "searches of a month's log", search5m, "slowest_ms", is_long=True),
         Workload("backlog10m", "beside ten million waiting", backlog10m, "claim_ratio", is_long=True),

@@ -100,6 +100,14 @@ def test_ingest_finds_every_event_in_the_database():
         assert found[name] > 0
 
 
+def test_what_starts_is_measured_beside_others():
+    found = WORKLOADS["startup"].run(Bench(TINY))
+    assert found["n"] == TINY.startups
+    for name in ("help", "list", "table", "celery_help", "alembic_help"):
+        assert found[f"{name}_cpu_ms"] > 0
+    assert found["list_ratio"] == found["list_cpu_ms"] / found["celery_help_cpu_ms"]
+
+
 def test_a_ledger_larger_than_a_pipe_comes_through():
     with Receiver() as receiver:
         cpu_us_per_post("transport", receiver.url("ok", 1), b"{}", 6_400)
