@@ -24,10 +24,10 @@ from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.local.redis import EmbeddedRedis
 from dispatcher.store import limits
 from dispatcher.wiring import PLANS
+from dispatcher.workers import doorbell, loop
 from tests.support import walk
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import drop_database, fresh_database, start_postgres
-from workers import doorbell, loop
 
 LONGEST_FIRST = (
     "upgrade/test_upgrade.py",

@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for package in ("dispatcher", "workers")
-    for path in (ROOT / package).rglob("*.py")
+    ".".join((*package, *path.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__")
+    for package, folder in ((["dispatcher"], ROOT / "dispatcher"), (["dispatcher", "workers"], ROOT / "workers"))
+    for path in folder.rglob("*.py")
     if ">>>" in path.read_text()
 )
 

@@ -1,8 +1,9 @@
-"""What is installed: the wheel's content, the lock file's runtime part, the licence."""
+"""What is installed: the archives, installations from them, the lock file's runtime part, the licence."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -15,44 +16,155 @@ import pytest
 from packaging.requirements import Requirement
 
 from dispatcher import __version__
+from tests.support.environments import make_environment, needs
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Built offline, from the sources as they are."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the wheel and the source distribution, built offline from the sources as they are."""
     out = tmp_path_factory.mktemp("dist")
-    built = subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)],
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-d", str(out)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert built.returncode == 0, built.stderr
-    (path,) = out.glob("*.whl")
-    assert path.name == f"dispatcher_webhooks-{__version__}-py3-none-any.whl"
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in out.iterdir()} == {
+        f"dispatcher_webhooks-{__version__}-py3-none-any.whl",
+        f"dispatcher_webhooks-{__version__}.tar.gz",
+    }
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> zipfile.ZipFile:
+    (path,) = built.glob("*.whl")
     return zipfile.ZipFile(path)
 
 
-def test_the_wheel_holds_both_packages_and_the_data_files(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_the_package_and_the_data_files(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    for package in ("dispatcher", "workers"):
-        sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*.py")}
+    for package, folder in (("dispatcher", "dispatcher"), ("dispatcher/workers", "workers")):
+        sources = {f"{package}/{path.relative_to(ROOT / folder).as_posix()}" for path in (ROOT / folder).rglob("*.py")}
+        assert sources
         assert sources <= names
-        assert f"{package}/py.typed" in names
+    assert "dispatcher/py.typed" in names
     assert {f"dispatcher/data/schedules/{path.name}" for path in (ROOT / "schedules").glob("*.toml")} <= names
     assert {f"dispatcher/data/profiles/{path.name}" for path in (ROOT / "profiles").iterdir()} <= names
     assert {"dispatcher/egress/addresses.toml", "dispatcher/store/migrations/script.py.mako"} <= names
 
 
-def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_puts_only_dispatcher_into_site_packages(wheel: zipfile.ZipFile) -> None:
     info = f"dispatcher_webhooks-{__version__}.dist-info/"
-    assert {name.partition("/")[0] + "/" for name in wheel.namelist()} == {"dispatcher/", "workers/", info}
+    assert {name.partition("/")[0] + "/" for name in wheel.namelist()} == {"dispatcher/", info}
     stray = [name for name in wheel.namelist() if "__pycache__" in name or name.endswith((".pyc", ".env"))]
     assert not stray
+
+
+# Installed: from the wheel, from the source distribution, and as an editable install.
+
+
+INSTALLED = """
+import importlib.util, json, sys
+from pathlib import Path
+
+import dispatcher.workers  # the one of the project that it is installed for
+
+import dispatcher
+from dispatcher.profiles import shipped_profiles_dir
+from dispatcher.retry import load_catalog, shipped_schedules_dir
+from dispatcher.store import migrate
+from dispatcher.workers.app import DELIVER, make_app
+
+app = make_app("memory://")
+app.loader.import_default_modules()
+assert app.tasks[DELIVER].__module__ == "dispatcher.workers.tasks", app.tasks[DELIVER]
+
+from dispatcher.cli import cli
+cli(["schedules", "lint"], standalone_mode=False)
+cli(["profiles", "lint"], standalone_mode=False)
+print(json.dumps({
+    "home": str(Path(dispatcher.__file__).parent),
+    "data": [str(shipped_schedules_dir()), str(shipped_profiles_dir())],
+    "host": workers.NAME,
+    "schedules": list(load_catalog(shipped_schedules_dir())),
+    "head": migrate.head(),
+    "beside": [name for name in ("bench", "examples", "scripts", "tests") if importlib.util.find_spec(name)],
+}))
+"""
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist", "editable"])
+def test_an_installation_runs_beside_a_projects_own_package_named_workers(
+    kind: str, built: Path, tmp_path: Path
+) -> None:
+    everything = needs("dispatcher-webhooks", ["dev", "embedded", "schemas"]) - {"dispatcher-webhooks"}
+    environment = make_environment(tmp_path / "environment", everything)
+    before = set(environment.site_packages.iterdir())
+    match kind:
+        case "wheel":
+            environment.install(*built.glob("*.whl"))
+        case "sdist":
+            environment.install(*built.glob("*.tar.gz"))
+        case _:
+            environment.install("--editable", ROOT)
+    info = f"dispatcher_webhooks-{__version__}.dist-info"
+    added = {path.name for path in set(environment.site_packages.iterdir()) - before}
+    assert added == {info, "_dispatcher_webhooks.pth" if kind == "editable" else "dispatcher"}
+
+    host = tmp_path / "host"
+    (host / "workers").mkdir(parents=True)
+    (host / "workers" / "__init__.py").write_text("NAME = 'the host project'")
+    (host / "dispatcher").mkdir()  # such as a folder with its settings; it is no package
+    run = environment.run("-c", INSTALLED, cwd=host)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    home = ROOT / "src" / "dispatcher" if kind == "editable" else environment.site_packages / "dispatcher"
+    assert Path(found["home"]) == home
+    assert [Path(path) for path in found["data"]] == [
+        home.resolve() / "data" / name for name in ("schedules", "profiles")
+    ]
+    assert found["host"] == "the host project"
+    assert found["schedules"][:2] == ["exponential", "standard"]
+    assert re.fullmatch(r"\d{4}", found["head"])
+    assert found["beside"] == []
+
+
+def test_no_module_can_be_imported_under_two_names() -> None:
+    """In the checkout, `workers` and `src` are importable too; one name has to refuse."""
+    script = """
+import pkgutil, sys
+from collections import defaultdict
+from importlib import import_module
+from pathlib import Path
+
+for name in ("workers", "dispatcher.workers.loop"):
+    try:
+        import_module(name)
+    except ImportError as error:
+        print(error)
+
+import dispatcher
+for module in pkgutil.walk_packages(dispatcher.__path__, "dispatcher."):
+    if "migrations" not in module.name and not module.name.endswith("__main__"):
+        import_module(module.name)
+
+names = defaultdict(list)
+for name, module in list(sys.modules.items()):
+    if name != "__main__" and (file := getattr(module, "__file__", None)):
+        names[Path(file).resolve()].append(name)
+here = {path: found for path, found in names.items() if path.is_relative_to(Path.cwd()) and ".venv" not in str(path)}
+assert Path("workers/loop.py").resolve() in here
+print({str(path): found for path, found in here.items() if len(found) > 1})
+"""
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == [*["this package is dispatcher.workers; it was imported as workers"] * 2, "{}"]
 
 
 def test_the_metadata_says_what_it_is(wheel: zipfile.ZipFile) -> None:
@@ -68,31 +180,6 @@ def test_the_metadata_says_what_it_is(wheel: zipfile.ZipFile) -> None:
         "dispatcher.cli:main",
     ]
     assert "TERMS AND CONDITIONS" in wheel.read(f"{info}/licenses/LICENSE").decode()
-
-
-def test_an_unpacked_wheel_finds_its_data_files_and_migrations_and_runs(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
-    wheel.extractall(tmp_path)
-    script = f"""
-import sys
-sys.path.insert(0, {str(tmp_path)!r})
-import dispatcher, workers
-from dispatcher.profiles import shipped_profiles_dir
-from dispatcher.retry import load_catalog, shipped_schedules_dir
-from dispatcher.store import migrate
-assert dispatcher.__file__.startswith({str(tmp_path)!r}), dispatcher.__file__
-assert workers.__file__.startswith({str(tmp_path)!r})
-assert str(shipped_schedules_dir()).startswith({str(tmp_path)!r})
-assert str(shipped_profiles_dir()).startswith({str(tmp_path)!r})
-from dispatcher.cli import cli
-cli(["schedules", "lint"], standalone_mode=False)
-cli(["profiles", "lint"], standalone_mode=False)
-print(" ".join(load_catalog(shipped_schedules_dir())), migrate.head())
-"""
-    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    last = run.stdout.splitlines()[-1].split()
-    assert last[:2] == ["exponential", "standard"]
-    assert re.fullmatch(r"\d{4}", last[-1])
 
 
 def test_the_licence_is_apache_2_0_to_the_word() -> None:
@@ -113,27 +200,6 @@ def locked(*names: str) -> dict[str, str]:
         [sys.executable, ROOT / "scripts/locked.py", *names], capture_output=True, text=True, check=True
     ).stdout
     return dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", printed, re.MULTILINE))
-
-
-def needs(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
-    """What an installed distribution needs here, by the metadata of everything that it needs."""
-    found: set[str] = set()
-    open_ = [(name, extras)]
-    seen = set()
-    while open_:
-        one = open_.pop()
-        if one in seen:
-            continue
-        seen.add(one)
-        name, extras = one
-        found.add(re.sub(r"[-_.]+", "-", name).lower())
-        for text in importlib.metadata.requires(name) or ():
-            requirement = Requirement(text)
-            if requirement.marker is None or any(
-                requirement.marker.evaluate({"extra": extra}) for extra in extras or {""}
-            ):
-                open_.append((requirement.name, frozenset(requirement.extras)))
-    return found
 
 
 def test_the_runtime_part_of_the_lock_file_is_what_the_runtime_needs_and_no_more() -> None:

@@ -32,8 +32,8 @@ _log = logging.getLogger(__name__)
 def make_app(broker_url: str) -> Celery:
     """The application on this broker."""
     # The transport's name comes from the URL, so this is how Celery learns of another class for it.
-    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.transport:BellTransport"))
-    app = Celery("dispatcher", broker=broker_url, include=["workers.tasks"])
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "dispatcher.workers.transport:BellTransport"))
+    app = Celery("dispatcher", broker=broker_url, include=["dispatcher.workers.tasks"])
     app.conf.update(
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # Redis may be away for as long as it likes
@@ -55,7 +55,7 @@ def make_app(broker_url: str) -> Celery:
         worker_disable_rate_limits=True,
         worker_pool="solo",
         worker_concurrency=1,
-        worker_consumer="workers.consumer:BellConsumer",
+        worker_consumer="dispatcher.workers.consumer:BellConsumer",
     )
     return app
 

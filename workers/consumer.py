@@ -15,8 +15,8 @@ from celery.worker.state import maybe_shutdown
 
 from dispatcher import telemetry
 from dispatcher.clock import SYSTEM
-from workers import process
-from workers.app import connect, is_of_the_broker, log_dropped
+from dispatcher.workers import process
+from dispatcher.workers.app import connect, is_of_the_broker, log_dropped
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Final
 
 from dispatcher import telemetry
 from dispatcher.clock import SYSTEM
-from workers.loop import die_of_a_defect
+from dispatcher.workers.loop import die_of_a_defect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dispatcher.clock import Clock
-    from workers.loop import WorkerLoop
+    from dispatcher.workers.loop import WorkerLoop
 
 POLL_S: Final = 0.25
 """Between two claims while the broker is unusable: the longest pause of the scheduler between two looks."""

@@ -22,9 +22,9 @@ from dispatcher.clock import SYSTEM
 from dispatcher.flow.deliver import Deliver
 from dispatcher.ids import uuid7
 from dispatcher.wakeup import broker_name
-from workers.app import Bell, make_app
-from workers.doorbell import Doorbell
-from workers.loop import CONNECTIONS, WorkerLoop
+from dispatcher.workers.app import Bell, make_app
+from dispatcher.workers.doorbell import Doorbell
+from dispatcher.workers.loop import CONNECTIONS, WorkerLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,7 +171,7 @@ def main(settings: Settings | None = None) -> None:
     """Runs a Celery worker until SIGTERM; returns after the drain. Exits with 70 where something else has ended it.
 
     Raises ConfigurationError where settings are missing, Unavailable where the database cannot be used. A broker that
-    cannot be used is waited for: see `workers.doorbell`.
+    cannot be used is waited for: see `dispatcher.workers.doorbell`.
     """
     settings = settings or config.load()
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)

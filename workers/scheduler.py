@@ -27,7 +27,7 @@ from dispatcher.ids import uuid7
 from dispatcher.store import clock as due_clock
 from dispatcher.store import counts, deliveries, partitions, replays, workers
 from dispatcher.wakeup import CHANNEL, broker_name, redis_url
-from workers.app import Bell, make_app
+from dispatcher.workers.app import Bell, make_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from workers import process
-from workers.app import DELIVER
+from dispatcher.workers import process
+from dispatcher.workers.app import DELIVER
 
 
 @shared_task(name=DELIVER)  # type: ignore[untyped-decorator]  # Celery has no types

@@ -8,7 +8,7 @@ from typing import Any
 from kombu.transport import redis
 
 from dispatcher import telemetry
-from workers.app import is_of_the_broker, log_dropped
+from dispatcher.workers.app import is_of_the_broker, log_dropped
 
 
 class BellChannel(redis.Channel):

@@ -263,7 +263,7 @@ def broker(patient: Patient) -> Finding:
         except wakeup.BrokerRefuses as error:
             return Finding("failed", str(error), f"{error.advice} Until then workers poll.")
         return ok(f"Redis at {name} takes a message in {took_ms:.1f} ms")
-    from workers.app import Bell, make_app  # Celery is slow to import, and only this needs it
+    from dispatcher.workers.app import Bell, make_app  # Celery is slow to import, and only this needs it
 
     try:
         Bell(make_app(url))(1)

@@ -24,7 +24,7 @@ def worker() -> None:
 
     It is a process of Celery, which attempts deliveries. Several may run, on one machine or many.
     """
-    from workers import process
+    from dispatcher.workers import process
 
     process.main()
 
@@ -35,6 +35,6 @@ def scheduler() -> None:
 
     It rescues, replays and prunes. Several may run; one of them works at a time.
     """
-    from workers import scheduler as workers_scheduler
+    from dispatcher.workers import scheduler as workers_scheduler
 
     workers_scheduler.main()

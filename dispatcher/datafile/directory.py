@@ -81,9 +81,8 @@ class Collected(Generic[R]):
 
 
 def shipped_dir(kind: str) -> Path:
-    """The directory of the `kind` that comes with this project: in a wheel inside the package, else at the top."""
-    inside = _PACKAGE / "data" / kind
-    return inside if inside.is_dir() else _PACKAGE.parent / kind
+    """The directory of the `kind` that comes with this project, in a checkout through a link."""
+    return _PACKAGE / "data" / kind
 
 
 def collect(directories: Iterable[Path], read: Callable[[Path], R], *, shipped: Path) -> Collected[R]:

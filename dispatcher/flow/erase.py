@@ -22,7 +22,7 @@ REASON: Final = "erased"
 """Why the waiting deliveries of an erased event are cancelled."""
 
 SETTLE: Final = timedelta(minutes=10)
-"""For how long answers may still come in of what was in flight, from workers that lost the database too."""
+"""For how long answers may still come in of what was in flight, from dispatcher.workers that lost the database too."""
 
 AGAIN: Final = timedelta(minutes=1)
 

@@ -40,7 +40,7 @@ class Catalog(datafile.Catalog[Profile, ProfileFile]):
 
 
 def shipped_profiles_dir() -> Path:
-    """The directory of the profiles that come with this project: in a wheel inside the package, else at the top."""
+    """The directory of the profiles that come with this project."""
     return shipped_dir("profiles")
 
 

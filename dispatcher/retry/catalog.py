@@ -30,7 +30,7 @@ class Catalog(datafile.Catalog[RetrySchedule, ScheduleFile]):
 
 
 def shipped_schedules_dir() -> Path:
-    """The directory of the schedules that come with this project: in a wheel inside the package, else at the top."""
+    """The directory of the schedules that come with this project."""
     return shipped_dir("schedules")
 
 

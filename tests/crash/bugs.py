@@ -70,8 +70,8 @@ def _wrap(module: str, path: str, make: Callable[[Any], Any]) -> None:
 
 
 DELIVERIES = "dispatcher.store.deliveries"
-LOOP = "workers.loop"
-SCHEDULER = "workers.scheduler"
+LOOP = "dispatcher.workers.loop"
+SCHEDULER = "dispatcher.workers.scheduler"
 
 
 @bug("charged", "audit", "duplicate", "unlogged", faults=("pause_worker",) * 2, kinds=("lag-2-900",) * 8)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from sqlalchemy import text
 
+from dispatcher.workers.app import DELIVER, QUEUE, make_app
 from tests.support.patience import until
 from tests.support.system import System
-from workers.app import DELIVER, QUEUE, make_app
 
 Fault = Callable[[System, random.Random], None]
 

@@ -67,7 +67,7 @@ STATEMENTS = (
 )
 FUNCTIONS = (
     Function("post", "worker", "dispatcher.flow.deliver", "send"),
-    Function("bell", "scheduler", "workers.app", "Bell.__call__"),
+    Function("bell", "scheduler", "dispatcher.workers.app", "Bell.__call__"),
     Function("partitions", "scheduler", "dispatcher.flow.prune", "make_partition"),
     Function("retention", "scheduler", "dispatcher.flow.retention", "step", places=("before",)),
     Function("wake-up publish", "api", "dispatcher.wakeup", "Wakeup._connect"),
@@ -128,7 +128,7 @@ def watch(directory: Path, role: str) -> None:
         if function.role == role:
             _watch_function(function, reach)
     if role == "scheduler":
-        scheduler = importlib.import_module("workers.scheduler")
+        scheduler = importlib.import_module("dispatcher.workers.scheduler")
         scheduler.PRUNE_EVERY_S, scheduler.FOLD_EVERY_S = 2.0, 1.0  # type: ignore[attr-defined]
 
 

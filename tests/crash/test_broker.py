@@ -13,11 +13,11 @@ import pytest
 from dispatcher.flow.enqueue import enqueue
 from dispatcher.ids import uuid7
 from dispatcher.model.event import Event
+from dispatcher.workers.app import DELIVER, QUEUE
 from tests.crash.load import Target
 from tests.support.ledger import Ledger
 from tests.support.patience import until
 from tests.support.system import System
-from workers.app import DELIVER, QUEUE
 
 pytestmark = pytest.mark.crash
 

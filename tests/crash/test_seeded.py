@@ -16,7 +16,7 @@ pytestmark = pytest.mark.crash
 # Each in a child of its own, which takes its patches along; the modules are imported once.
 PLANT_ALL = """
 import os, pathlib
-import dispatcher.api.serve, workers.process, workers.scheduler
+import dispatcher.api.serve, dispatcher.workers.process, dispatcher.workers.scheduler
 import dispatcher.store.erasures, dispatcher.store.replay_endpoints
 from tests.crash import bugs, steps
 def child(work):

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.datafile import directory
 from dispatcher.errors import ConfigurationError
 from dispatcher.profiles import lint, load_catalog, load_profile, shipped_profiles_dir
 from tests.profiles.known import KNOWN
@@ -23,15 +22,6 @@ def test_a_catalog_is_a_mapping_of_names_in_order(tmp_path: Path) -> None:
     found = load_catalog(put(tmp_path, b=GOOD, a=GOOD), known=KNOWN)
     assert list(found) == ["a", "b"]
     assert (len(found), found["a"].name, "c" in found) == (2, "a", False)
-
-
-def test_in_a_wheel_the_shipped_profiles_are_inside_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inside = tmp_path / "dispatcher" / "data" / "profiles"
-    inside.mkdir(parents=True)
-    monkeypatch.setattr(directory, "_PACKAGE", tmp_path / "dispatcher")
-    assert shipped_profiles_dir() == inside
 
 
 def test_an_operators_file_replaces_a_shipped_one(tmp_path: Path) -> None:

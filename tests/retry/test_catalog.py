@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.datafile import directory
 from dispatcher.errors import ConfigurationError, Problem
 from dispatcher.retry import lint, load_catalog, load_schedule, shipped_schedules_dir
 
@@ -33,15 +32,6 @@ def test_a_catalog_is_a_mapping_of_names_in_order(tmp_path: Path) -> None:
 
 def test_the_shipped_schedules_are_found() -> None:
     assert {"standard", "exponential"} <= set(load_catalog(shipped_schedules_dir()))
-
-
-def test_in_a_wheel_the_shipped_schedules_are_inside_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inside = tmp_path / "dispatcher" / "data" / "schedules"
-    inside.mkdir(parents=True)
-    monkeypatch.setattr(directory, "_PACKAGE", tmp_path / "dispatcher")
-    assert shipped_schedules_dir() == inside
 
 
 def test_an_operators_file_replaces_a_shipped_one_whatever_the_order(tmp_path: Path) -> None:

@@ -26,12 +26,12 @@ from dispatcher.flow import audit
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.local.redis import EmbeddedRedis
 from dispatcher.store import sessions
+from dispatcher.workers import process, scheduler
 from tests.api.callers import bearer, make_key, serving
 from tests.support import walk
 from tests.support.pooler import PROGRAM, Pooler
 from tests.support.producers import Bell
 from tests.support.servers import drop_database, fresh_database
-from workers import process, scheduler
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs pgbouncer")
 

@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from dispatcher.config import Settings
 from dispatcher.ids import uuid7
 from dispatcher.wiring import hot_engine
+from dispatcher.workers.loop import WorkerLoop
 from tests.support import walk
 from tests.support.patience import PATIENCE_S
-from workers.loop import WorkerLoop
 
 
 async def until(condition: Callable[[], object], *, within_s: float = PATIENCE_S) -> None:

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dispatcher.clock import Clock
+from dispatcher.workers import doorbell as module
+from dispatcher.workers.doorbell import SETTLED_S, Doorbell
 from tests.workers.conftest import until
-from workers import doorbell as module
-from workers.doorbell import SETTLED_S, Doorbell
 
 
 class Worker:
@@ -69,7 +69,7 @@ async def doorbell(worker: Worker, broker: Broker, time: list[float]) -> AsyncIt
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "workers.doorbell"]
+    return [record.getMessage() for record in caplog.records if record.name == "dispatcher.workers.doorbell"]
 
 
 async def test_while_the_broker_is_well_it_is_neither_tried_nor_is_the_database_polled(

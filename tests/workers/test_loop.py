@@ -18,9 +18,9 @@ from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.store import deliveries
 from dispatcher.store.deliveries import Claimed
 from dispatcher.wiring import read_schedules
+from dispatcher.workers.loop import CONNECTIONS, CONTENDED_S, WorkerLoop
 from tests.support import walk
 from tests.workers.conftest import Receiver, until
-from workers.loop import CONNECTIONS, CONTENDED_S, WorkerLoop
 
 MakeWorker = Callable[..., WorkerLoop]
 

@@ -21,14 +21,14 @@ import redis
 from dispatcher import wakeup
 from dispatcher.errors import Unavailable
 from dispatcher.local.redis import EmbeddedRedis
+from dispatcher.workers.app import QUEUE, Bell, make_app
 from tests.support import walk
 from tests.support.patience import until
 from tests.support.tls import Authority
-from workers.app import QUEUE, Bell, make_app
 
 CODE = """
 import resource
-from workers.process import OPEN_FILES, allow_open_files
+from dispatcher.workers.process import OPEN_FILES, allow_open_files
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
 allow_open_files()
@@ -79,7 +79,10 @@ def test_without_a_broker_a_worker_starts_and_sigterm_drains_it(migrated_databas
 
 def test_a_worker_that_nobody_asked_to_stop_drains_and_exits_with_an_error(migrated_database_url: str) -> None:
     """Celery ends itself in several ways, and says of each that it was fine."""
-    code = "from celery import Celery; Celery.worker_main = lambda *_: 0; from workers import process; process.main()"
+    code = (
+        "from celery import Celery; Celery.worker_main = lambda *_: 0; "
+        "from dispatcher.workers import process; process.main()"
+    )
     with started(migrated_database_url, "-c", code) as worker:
         _, said = worker.communicate()
     assert worker.returncode == 70

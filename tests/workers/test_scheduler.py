@@ -25,7 +25,7 @@ from dispatcher.store import workers
 from tests.support import walk
 from tests.support.patience import PATIENCE_S
 from tests.workers.conftest import until
-from workers.scheduler import LEADER_TERM_S, Scheduler
+from dispatcher.workers.scheduler import LEADER_TERM_S, Scheduler
 
 TERM_S = 30.0
 
@@ -159,7 +159,7 @@ async def test_an_outage_of_the_broker_is_logged_once_and_slows_the_ticks_down(
         walk.emit(connection, now=None)
         walk.add_worker(connection, now=None)
     scheduler = make_scheduler(ring)
-    with caplog.at_level("INFO", "workers.scheduler"):
+    with caplog.at_level("INFO", "dispatcher.workers.scheduler"):
         rang = [await scheduler.tick() for _ in range(len(outcomes))]
     assert rang == [False, False, False, True, True] * 2, "one that failed is not tried again at once"
     said = [record.getMessage() for record in caplog.records]
@@ -322,11 +322,11 @@ async def test_a_duty_that_is_stuck_holds_up_no_other_and_the_rescue_least_of_al
 
     for name, function in DUTIES.items():
         module, _, attribute = function.partition(".")
-        patched = getattr(importlib.import_module("workers.scheduler"), module)
+        patched = getattr(importlib.import_module("dispatcher.workers.scheduler"), module)
         monkeypatch.setattr(patched, attribute, note(name, getattr(patched, attribute)))
     for pause in ("FOLD_EVERY_S", "PRUNE_EVERY_S"):
-        monkeypatch.setattr(f"workers.scheduler.{pause}", 0.01)
-    monkeypatch.setattr("workers.scheduler.RESCUE_EVERY_S", 0.01)
+        monkeypatch.setattr(f"dispatcher.workers.scheduler.{pause}", 0.01)
+    monkeypatch.setattr("dispatcher.workers.scheduler.RESCUE_EVERY_S", 0.01)
     lost_claim(engine)
     time.at_s += TERM_S
     running = asyncio.create_task(scheduler.run())
@@ -364,16 +364,16 @@ async def test_a_statement_that_hangs_is_ended_by_its_duty_s_limit_and_the_duty_
         time.at_s += 1  # the duty's turn comes again
         connection.execute(text("SELECT pg_sleep(3600)"))
 
-    monkeypatch.setattr(f"workers.scheduler.{DUTIES[duty]}", hang)
+    monkeypatch.setattr(f"dispatcher.workers.scheduler.{DUTIES[duty]}", hang)
     for limit in ("DUTY_TIMEOUT_S", "RETAIN_TIMEOUT_S", "RESCUE_EVERY_S", "FOLD_EVERY_S", "PRUNE_EVERY_S"):
-        monkeypatch.setattr(f"workers.scheduler.{limit}", 0.05)
+        monkeypatch.setattr(f"dispatcher.workers.scheduler.{limit}", 0.05)
     await run_until(scheduler, lambda: tries >= 2)
 
 
 async def test_a_rescue_that_hangs_is_ended_and_a_lock_that_it_waited_for_does_not_put_it_off(
     engine: Engine, scheduler: Scheduler, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.scheduler.RESCUE_LOCK_S", 0.01)
+    monkeypatch.setattr("dispatcher.workers.scheduler.RESCUE_LOCK_S", 0.01)
     lost_claim(engine)
     time.at_s += TERM_S
     with engine.begin() as holder:
@@ -384,8 +384,8 @@ async def test_a_rescue_that_hangs_is_ended_and_a_lock_that_it_waited_for_does_n
     await until(lambda: refunds(engine) == [1])
     scheduler.stop()
     await running
-    monkeypatch.setattr("workers.scheduler.RESCUE_TIMEOUT_S", 0.01)
-    monkeypatch.setattr("workers.scheduler.rescue.rescue", lambda c, *_, **__: c.execute(text("SELECT pg_sleep(3600)")))
+    monkeypatch.setattr("dispatcher.workers.scheduler.RESCUE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("dispatcher.workers.scheduler.rescue.rescue", lambda c, *_, **__: c.execute(text("SELECT pg_sleep(3600)")))
     scheduler._stopping.clear()
     with pytest.raises(OperationalError, match="statement timeout"):
         await scheduler.rescue()
@@ -461,7 +461,7 @@ async def test_a_round_of_replays_is_bounded_in_time_and_goes_on_in_the_next(
         time.at_s += 0.6
         return take_turn(connection, batch=1, but=but, clock=clock)
 
-    monkeypatch.setattr("workers.scheduler.replay.take_turn", slow_turn)
+    monkeypatch.setattr("dispatcher.workers.scheduler.replay.take_turn", slow_turn)
     await scheduler._lead()
     made = []
     for _ in range(3):
@@ -530,8 +530,8 @@ async def test_cancellations_are_carried_out_too(engine: Engine, scheduler: Sche
 async def test_tallies_are_folded_by_bounded_batches_until_there_are_none(
     engine: Engine, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
-    monkeypatch.setattr(f"workers.scheduler.{bound}", 2)
-    monkeypatch.setattr("workers.scheduler.FOLD_BITE", 1)
+    monkeypatch.setattr(f"dispatcher.workers.scheduler.{bound}", 2)
+    monkeypatch.setattr("dispatcher.workers.scheduler.FOLD_BITE", 1)
     with engine.begin() as connection:
         endpoint = walk.add_endpoint(connection)
         for _ in range(5):
