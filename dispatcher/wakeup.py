@@ -2,6 +2,9 @@
 
 A wake-up is a hint: it may be lost or doubled and nothing changes but a few milliseconds. It is published by a
 thread of its own, so a producer neither waits for Redis nor notices that Redis is away.
+
+redis-py is imported only where a Redis is named. A producer that does not have it (the extra `wakeup`) sends no
+wake-ups, and the scheduler polls.
 """
 
 from __future__ import annotations
@@ -10,21 +13,17 @@ import atexit
 import logging
 import os
 import re
+import sys
 import threading
 import time
 import weakref
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlencode
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from dispatcher.errors import Unavailable
+from dispatcher.extras import missing_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 CHANNEL: Final = "dispatcher.wakeup"
 
@@ -85,11 +84,15 @@ class Wakeup:
 
     Make one for a process: it keeps a thread and a connection. Safe to call from any thread and from a forked
     child; never blocks and never raises. `publish` stands in for the broker in tests.
+
+    Without redis-py it logs so once and does nothing.
     """
 
     def __init__(self, url: str | None, *, publish: Callable[[], object] | None = None) -> None:
         self._url = redis_url(url)
         self._publish = publish
+        if self._url is not None and publish is None and not _has_redis():
+            self._url = None
         self._after_fork()
         _all.add(self)
 
@@ -139,7 +142,7 @@ class Wakeup:
                 publish()
             except Exception as error:  # noqa: BLE001 - the thread's edge: whatever it is, the next wake-up may pass
                 if not self._failing:
-                    said = " ".join(str(error).split()) if isinstance(error, redis.RedisError) else type(error).__name__
+                    said = " ".join(str(error).split()) if _is_of_redis(error) else type(error).__name__
                     _log.warning("wakeup.failed error=%s", said)
                 self._failing = True
             else:
@@ -148,6 +151,10 @@ class Wakeup:
             time.sleep(RETRY_S if self._failing else COALESCE_S)
 
     def _connect(self) -> Callable[[], object]:
+        import redis  # noqa: PLC0415 - see the module's docstring
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+        from redis.retry import Retry  # noqa: PLC0415
+
         assert self._url is not None
         client = redis.Redis.from_url(
             self._url,
@@ -158,72 +165,25 @@ class Wakeup:
         return lambda: client.publish(CHANNEL, b"")
 
 
-class BrokerRefuses(Unavailable):
-    """The broker answers, and takes no message. `advice` says what to do."""
+def _has_redis() -> bool:
+    """Imports redis-py, or logs which extra has it.
 
-    def __init__(self, text: str, advice: str) -> None:
-        super().__init__(text)
-        self.advice = advice
-
-
-def try_write(broker_url: str | None) -> float:
-    """How many seconds the Redis takes for a message, which no worker sees.
-
-    Raises BrokerRefuses where it takes none, Unavailable where it does not answer.
+    Not in the wake-up's thread: a process that forks during an import has a child in which that import never ends.
     """
-    with _looked_at(broker_url) as client:
-        asked_s = time.monotonic()
-        try:
-            # A transaction: who waits for a message is served when it has ended, and by then there is none.
-            pipeline = client.pipeline(transaction=True)
-            pipeline.lpush(BELL_QUEUE, b"")
-            pipeline.lpop(BELL_QUEUE)
-            pipeline.execute()
-        except redis.ResponseError as error:
-            raise _refusal(error, client, broker_name(broker_url or "")) from error
-        return time.monotonic() - asked_s
-
-
-def _refusal(error: redis.ResponseError, client: redis.Redis, name: str) -> BrokerRefuses:
-    said = " ".join(str(error).split()).partition(" of pipeline caused error: ")
-    why = said[2] or said[0]
-    match error:
-        case redis.OutOfMemoryError():
-            return BrokerRefuses(
-                f"the broker {name} is full (OOM): {why}", "Raise its maxmemory, or remove what fills it."
-            )
-        case redis.ReadOnlyError():
-            try:
-                found = client.info("replication")
-            except redis.RedisError:  # not every user may ask
-                found = {}
-            replica = found.get("role") == "slave"
-            what = f"a replica of {found['master_host']}:{found['master_port']}" if replica else "read-only"
-            return BrokerRefuses(f"the broker {name} is {what} (READONLY): {why}", "Name the primary instead.")
-        case _:
-            return BrokerRefuses(f"the broker {name} takes no message: {why}", "Look at its configuration and users.")
-
-
-def listeners(broker_url: str | None) -> int:
-    """How many schedulers hear wake-ups now. Raises Unavailable."""
-    with _looked_at(broker_url) as client:
-        ((_, count),) = client.pubsub_numsub(CHANNEL)
-        return int(count)
-
-
-@contextmanager
-def _looked_at(broker_url: str | None) -> Iterator[redis.Redis]:
-    url = redis_url(broker_url)
-    if url is None:
-        raise Unavailable("the broker is no Redis")
     try:
-        with redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
-        ) as client:
-            yield client
-    except redis.RedisError as error:
-        said = " ".join(str(error).split())
-        raise Unavailable(f"the broker {broker_name(broker_url or '')} does not answer: {said}") from error
+        import redis  # noqa: F401, PLC0415 - see the module's docstring
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error, "the scheduler polls, since wake-ups need redis-py")
+        if missing is None:
+            raise
+        _log.warning("wakeup.failed error=%s", missing)
+        return False
+    return True
+
+
+def _is_of_redis(error: Exception) -> bool:
+    redis = sys.modules.get("redis")  # whatever it raises, it has been imported
+    return redis is not None and isinstance(error, redis.RedisError)
 
 
 _all: weakref.WeakSet[Wakeup] = weakref.WeakSet()

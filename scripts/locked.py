@@ -1,6 +1,6 @@
 """Prints the part of requirements.lock that some packages need, hashes included.
 
-`python scripts/locked.py` is the runtime: what pyproject.toml's dependencies and the extra `schemas` need.
+`python scripts/locked.py` is the runtime: what pyproject.toml's dependencies and the extra `server` need.
 `python scripts/locked.py hatchling` is what hatchling needs. Standard library only: an image runs it before
 anything is installed.
 """
@@ -23,10 +23,18 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", name, maxsplit=1)[0]).lower()
 
 
-def runtime() -> set[str]:
-    """What pyproject.toml declares as dependencies, and the validator, which the API does not start without."""
+def declared(extra: str) -> set[str]:
+    """What pyproject.toml declares as dependencies and for an extra, with the extras that it includes."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return {canonical(one) for one in (*project["dependencies"], *project["optional-dependencies"]["schemas"])}
+    names = {canonical(requirement) for requirement in project["dependencies"]}
+    pending = [extra]
+    while pending:
+        for requirement in project["optional-dependencies"][pending.pop()]:
+            if canonical(requirement) == canonical(project["name"]):
+                pending += re.split(r"[\[\],]", requirement)[1:-1]
+            else:
+                names.add(canonical(requirement))
+    return names
 
 
 def entries() -> list[tuple[str, set[str], str]]:
@@ -51,4 +59,4 @@ def needed(roots: set[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write("".join(needed({canonical(name) for name in sys.argv[1:]} or runtime())))
+    sys.stdout.write("".join(needed({canonical(name) for name in sys.argv[1:]} or declared("server"))))

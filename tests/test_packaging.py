@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packaging.requirements import Requirement
 
 from dispatcher import __version__
 from tests.support.environments import make_environment, needs
@@ -85,9 +84,6 @@ app = make_app("memory://")
 app.loader.import_default_modules()
 assert app.tasks[DELIVER].__module__ == "dispatcher.workers.tasks", app.tasks[DELIVER]
 
-from dispatcher.cli import cli
-cli(["schedules", "lint"], standalone_mode=False)
-cli(["profiles", "lint"], standalone_mode=False)
 print(json.dumps({
     "home": str(Path(dispatcher.__file__).parent),
     "data": [str(shipped_schedules_dir()), str(shipped_profiles_dir())],
@@ -103,7 +99,7 @@ print(json.dumps({
 def test_an_installation_runs_beside_a_projects_own_package_named_workers(
     kind: str, built: Path, tmp_path: Path
 ) -> None:
-    everything = needs("dispatcher-webhooks", ["dev", "embedded", "schemas"]) - {"dispatcher-webhooks"}
+    everything = needs("dispatcher-webhooks", ["dev", "embedded"]) - {"dispatcher-webhooks"}
     environment = make_environment(tmp_path / "environment", everything)
     before = set(environment.site_packages.iterdir())
     match kind:
@@ -172,12 +168,14 @@ def test_the_metadata_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     metadata = wheel.read(f"{info}/METADATA").decode()
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.11" in metadata
-    assert set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE)) == {"dev", "embedded", "schemas"}
+    assert set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE)) == {
+        "cli", "dev", "embedded", "schemas", "server", "wakeup",
+    }  # fmt: skip
     assert wheel.read(f"{info}/entry_points.txt").decode().split() == [
         "[console_scripts]",
         "dispatcher",
         "=",
-        "dispatcher.cli:main",
+        "dispatcher.__main__:main",
     ]
     assert "TERMS AND CONDITIONS" in wheel.read(f"{info}/licenses/LICENSE").decode()
 
@@ -203,11 +201,7 @@ def locked(*names: str) -> dict[str, str]:
 
 
 def test_the_runtime_part_of_the_lock_file_is_what_the_runtime_needs_and_no_more() -> None:
-    expected: set[str] = set()
-    # The system judges payloads by schemas; only a producer may do without.
-    for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["schemas"]]:
-        requirement = Requirement(text)
-        expected |= needs(requirement.name, frozenset(requirement.extras))
+    expected = needs("dispatcher-webhooks", ["server"]) - {"dispatcher-webhooks"}
     chosen = locked()
     assert expected <= set(chosen)
     # Locked for other versions of Python, or for other platforms.

@@ -75,6 +75,24 @@ def test_a_broker_that_is_no_redis_gets_no_thread(url: str | None) -> None:
     assert wakeup.flush(0)
 
 
+def test_without_redis_py_one_line_names_the_extra_and_there_is_no_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    others = {thread.ident for thread in threading.enumerate() if thread is not threading.current_thread()}
+    before = threading.active_count()
+    with caplog.at_level(logging.WARNING, "dispatcher.wakeup"):
+        wakeup = Wakeup("redis://127.0.0.1:1/0")
+        wakeup.ring()
+    assert threading.active_count() == before
+    assert wakeup.flush(0)
+    (said,) = [record.getMessage() for record in caplog.records if record.thread not in others]
+    assert said == (
+        "wakeup.failed error=the scheduler polls, since wake-ups need redis-py: "
+        "pip install 'dispatcher-webhooks[wakeup]'"
+    )
+
+
 def test_it_arrives(redis_server: EmbeddedRedis) -> None:
     with redis.Redis.from_url(redis_server.url) as client, client.pubsub() as subscription:
         subscription.subscribe(CHANNEL)

@@ -22,6 +22,7 @@ from rich.text import Text
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
+from dispatcher import broker as broker_check
 from dispatcher import config, telemetry, wakeup, wiring
 from dispatcher.cli import machine
 from dispatcher.cli.output import counted, output_option, print_json, print_line, print_table
@@ -259,8 +260,8 @@ def broker(patient: Patient) -> Finding:
     name = wakeup.broker_name(url)
     if wakeup.redis_url(url) is not None:
         try:
-            took_ms = wakeup.try_write(url) * 1000
-        except wakeup.BrokerRefuses as error:
+            took_ms = broker_check.try_write(url) * 1000
+        except broker_check.BrokerRefuses as error:
             return Finding("failed", str(error), f"{error.advice} Until then workers poll.")
         return ok(f"Redis at {name} takes a message in {took_ms:.1f} ms")
     from dispatcher.workers.app import Bell, make_app  # Celery is slow to import, and only this needs it
@@ -278,7 +279,7 @@ def wakeups(patient: Patient) -> Finding:
     url = patient.settings.broker_url
     if wakeup.redis_url(url) is None:
         return skipped("without Redis schedulers poll")
-    listening = wakeup.listeners(url)
+    listening = broker_check.listeners(url)
     if not listening:
         return Finding("warning", "no scheduler listens", "Deliveries start at the next poll only: start a scheduler.")
     return ok(f"{counted(listening, 'scheduler')} listening")

@@ -16,16 +16,15 @@ from typing import Any, Final
 
 import orjson
 
-from dispatcher.errors import InvalidInput, Unavailable
+from dispatcher.errors import InvalidInput
+from dispatcher.extras import missing_extra
 from dispatcher.flow import schema_bounds
 from dispatcher.flow.schema_bounds import Size, Weight, escape
 
 try:
     import jsonschema_rs
-except ImportError as error:
-    raise Unavailable(
-        "event types with a schema need the validator: pip install 'dispatcher-webhooks[schemas]'"
-    ) from error
+except ModuleNotFoundError as error:
+    raise (missing_extra(error, "event types with a schema need the validator") or error) from error
 
 MAX_SCHEMA_BYTES: Final = 64 * 1024
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"

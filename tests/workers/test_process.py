@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from dispatcher import wakeup
+from dispatcher import broker
 from dispatcher.errors import Unavailable
 from dispatcher.local.redis import EmbeddedRedis
 from dispatcher.workers.app import QUEUE, Bell, make_app
@@ -108,10 +108,10 @@ def test_a_worker_takes_bells_over_tls_as_a_user_with_few_rights(
             f"rediss://dispatcher:password@127.0.0.1:{port}/0"
             f"?ssl_cert_reqs=required&ssl_ca_certs={authority.certificate_file()}"
         )
-        assert wakeup.try_write(url) > 0
-        assert wakeup.listeners(url) == 0
+        assert broker.try_write(url) > 0
+        assert broker.listeners(url) == 0
         with pytest.raises(Unavailable, match="certificate verify failed"):
-            wakeup.try_write(url.partition("&")[0])
+            broker.try_write(url.partition("&")[0])
         bell = Bell(make_app(url))
         with started(migrated_database_url, "-m", "dispatcher", "worker", DISPATCHER_BROKER_URL=url) as worker:
             bell(3)
