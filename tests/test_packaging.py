@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dispatcher import __version__
-from tests.support.environments import make_environment, needs
+from tests.support.environments import OURS, make_environment, needs
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -99,7 +99,7 @@ print(json.dumps({
 def test_an_installation_runs_beside_a_projects_own_package_named_workers(
     kind: str, built: Path, tmp_path: Path
 ) -> None:
-    everything = needs("dispatcher-webhooks", ["dev", "embedded"]) - {"dispatcher-webhooks"}
+    everything = needs(OURS, ["dev", "embedded"]) - {OURS}
     environment = make_environment(tmp_path / "environment", everything)
     before = set(environment.site_packages.iterdir())
     match kind:
@@ -201,7 +201,7 @@ def locked(*names: str) -> dict[str, str]:
 
 
 def test_the_runtime_part_of_the_lock_file_is_what_the_runtime_needs_and_no_more() -> None:
-    expected = needs("dispatcher-webhooks", ["server"]) - {"dispatcher-webhooks"}
+    expected = needs(OURS, ["server"]) - {OURS}
     chosen = locked()
     assert expected <= set(chosen)
     # Locked for other versions of Python, or for other platforms.

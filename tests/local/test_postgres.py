@@ -181,7 +181,9 @@ def test_a_platform_without_binaries_is_told_the_settings(tmp_path: Path, monkey
         lambda: binaries.find_postgres(tmp_path, server_account(), tmp_path),
         lambda: binaries.find_redis(tmp_path, server_account()),
     ):
-        with pytest.raises(Unavailable, match=r"DISPATCHER_DATABASE_URL .* DISPATCHER_BROKER_URL"):
+        with pytest.raises(
+            Unavailable, match=r"DISPATCHER_DATABASE_URL .* DISPATCHER_BROKER_URL.*'dispatcher-webhooks\[embedded\]'$"
+        ):
             find()
 
 

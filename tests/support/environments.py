@@ -13,6 +13,12 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+OURS = "dispatcher-webhooks"
+"""The distribution of this checkout."""
+
+PACKAGE = Path(__file__).resolve().parents[2] / "dispatcher"
+"""What it installs."""
+
 
 def canonical(name: str) -> str:
     """The name as PEP 503 compares it."""
@@ -78,6 +84,9 @@ def make_environment(path: Path, distributions: Iterable[str]) -> Environment:
     venv.EnvBuilder(symlinks=True).create(path)
     environment = Environment(path)
     for name in distributions:
+        if name == OURS:  # whose files are in the checkout
+            (environment.site_packages / PACKAGE.name).symlink_to(PACKAGE)
+            continue
         files = importlib.metadata.files(name)
         assert files, name
         for top in {file.parts[0] for file in files} - {"..", "__pycache__"}:
