@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bench.backlog import backlog10m
 from bench.ingest import ingest
+from bench.install import install
 from bench.naive import celery_naive
 from bench.recovery import recovery
 from bench.replay import replay100k
@@ -55,6 +56,7 @@ WORKLOADS = {
         Workload("half_dead", "healthy endpoints beside dead ones", half_dead, "p99_ms"),
         Workload("ingest", "accepting events", ingest, "emit_events_per_s"),
         Workload("startup", "short commands, from start to end", startup, "help_cpu_ms", once=True),
+        Workload("install", "what is installed, and imports", install, "emit_import_cpu_ms", is_long=True, once=True),
         Workload("schema", "the worst schemas and payloads", schema, "worst_pair_cpu_ms", is_long=True, once=True),
         Workload("search5m", "searches of a month's log", search5m, "slowest_ms", is_long=True),
         Workload("backlog10m", "beside ten million waiting", backlog10m, "claim_ratio", is_long=True),

@@ -124,6 +124,15 @@ def test_the_worst_schemas_and_payloads_are_accepted_ones():
     assert found["worst_store_cpu_ms"] > 0
 
 
+def test_what_is_installed_is_measured():
+    bench = Bench(TINY)
+    found = WORKLOADS["install"].run(bench)
+    assert 0 < found["producer_distributions"] < found["server_distributions"] < found["embedded_distributions"]
+    assert 0 < found["producer_megabytes"] < found["server_megabytes"] < found["embedded_megabytes"]
+    assert {f"{name}_import_cpu_ms" for name in ("emit", "client", "api", "worker", "scheduler")} <= set(found)
+    assert bench.details["producer"]["dispatcher-webhooks"] > 0
+
+
 @linux
 def test_cpu_of_dead_children_is_counted():
     burn = "import time\nwhile time.process_time() < 0.3: pass"
