@@ -168,6 +168,9 @@ def test_the_metadata_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     metadata = wheel.read(f"{info}/METADATA").decode()
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.11" in metadata
+    assert "Classifier: Development Status :: 4 - Beta" in metadata
+    (keywords,) = re.findall("^Keywords: (.+)$", metadata, re.MULTILINE)
+    assert {"webhooks", "outbox", "postgresql"} <= set(keywords.split(","))
     assert set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE)) == {
         "cli", "dev", "embedded", "schemas", "server", "wakeup",
     }  # fmt: skip
