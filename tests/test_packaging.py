@@ -72,7 +72,7 @@ INSTALLED = """
 import importlib.util, json, sys
 from pathlib import Path
 
-import dispatcher.workers  # the one of the project that it is installed for
+import workers  # the one of the project that it is installed for
 
 import dispatcher
 from dispatcher.profiles import shipped_profiles_dir
@@ -139,7 +139,7 @@ from collections import defaultdict
 from importlib import import_module
 from pathlib import Path
 
-for name in ("workers", "dispatcher.workers.loop"):
+for name in ("workers", "workers.loop"):
     try:
         import_module(name)
     except ImportError as error:

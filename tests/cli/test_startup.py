@@ -22,7 +22,7 @@ from tests.support.typed import TYPED
 
 OF_THE_SERVER = {
     *("aiohttp", "alembic", "asyncpg", "celery", "cryptography", "fastapi", "httptools", "jsonschema_rs", "kombu"),
-    *("psycopg", "pydantic", "redis", "sqlalchemy", "starlette", "uvicorn", "uvloop", "valkey", "workers"),
+    *("psycopg", "pydantic", "redis", "sqlalchemy", "starlette", "uvicorn", "uvloop", "valkey", "dispatcher.workers"),
     *("dispatcher.api", "dispatcher.egress", "dispatcher.flow", "dispatcher.signing", "dispatcher.store"),
     *("dispatcher.wakeup", "dispatcher.wiring", "dispatcher.cli.in_process", "dispatcher.cli.machine"),
     *("dispatcher.local.postgres", "dispatcher.local.redis", "dispatcher.local.stack", "dispatcher.local.supervisor"),
@@ -139,8 +139,8 @@ OF_OTHER_PROCESSES = {
 @pytest.mark.parametrize(
     ("commands_", "module", "but"),
     [
-        (("worker", "scheduler"), "workers", {"dispatcher.api", "fastapi", "pydantic", "starlette", "uvicorn"}),
-        (("api",), "dispatcher.api.serve", {"celery", "kombu", "workers"}),
+        (("worker", "scheduler"), "dispatcher.workers", {"dispatcher.api", "fastapi", "pydantic", "starlette", "uvicorn"}),
+        (("api",), "dispatcher.api.serve", {"celery", "kombu", "dispatcher.workers"}),
     ],
     ids=["workers", "api"],
 )

@@ -22,10 +22,10 @@ from dispatcher.flow import replay
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.model.filter import Filter, of_failed
 from dispatcher.store import workers
+from dispatcher.workers.scheduler import LEADER_TERM_S, Scheduler
 from tests.support import walk
 from tests.support.patience import PATIENCE_S
 from tests.workers.conftest import until
-from dispatcher.workers.scheduler import LEADER_TERM_S, Scheduler
 
 TERM_S = 30.0
 
@@ -385,7 +385,9 @@ async def test_a_rescue_that_hangs_is_ended_and_a_lock_that_it_waited_for_does_n
     scheduler.stop()
     await running
     monkeypatch.setattr("dispatcher.workers.scheduler.RESCUE_TIMEOUT_S", 0.01)
-    monkeypatch.setattr("dispatcher.workers.scheduler.rescue.rescue", lambda c, *_, **__: c.execute(text("SELECT pg_sleep(3600)")))
+    monkeypatch.setattr(
+        "dispatcher.workers.scheduler.rescue.rescue", lambda c, *_, **__: c.execute(text("SELECT pg_sleep(3600)"))
+    )
     scheduler._stopping.clear()
     with pytest.raises(OperationalError, match="statement timeout"):
         await scheduler.rescue()
