@@ -133,7 +133,7 @@ WITH clock AS MATERIALIZED (
                     THEN greatest(0, least(tuned.cap - busy.n, floor(bucket.tokens)::int)) ELSE 0 END AS whole
     ) space
 ), candidate AS (
-    SELECT lane.endpoint_id, lane.version, d.id, d.due_at, d.n,
+    SELECT lane.endpoint_id, lane.version, lane.ordered, d.id, d.due_at, d.n,
            d.due_at <= clock.now AND d.n <= least(lane.room, :quantum) AS eligible
     FROM clock, lane
     CROSS JOIN LATERAL (
@@ -174,7 +174,8 @@ WITH clock AS MATERIALIZED (
                  CAST(NULL AS timestamptz) AS next_due_at
           FROM lane
           UNION ALL SELECT endpoint_id, NULL, NULL, NULL, NULL, NULL, NULL, 1, NULL FROM claimed
-          UNION ALL SELECT endpoint_id, NULL, NULL, NULL, NULL, NULL, NULL, 0, due_at FROM ranked WHERE NOT picked) x
+          UNION ALL  -- the one of an ordered lane too: if it was cancelled under us, others may come after it
+          SELECT endpoint_id, NULL, NULL, NULL, NULL, NULL, NULL, 0, due_at FROM ranked WHERE NOT picked OR ordered) x
     GROUP BY endpoint_id
 ), parked AS (
     UPDATE dispatcher.lanes l

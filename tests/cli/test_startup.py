@@ -139,7 +139,11 @@ OF_OTHER_PROCESSES = {
 @pytest.mark.parametrize(
     ("commands_", "module", "but"),
     [
-        (("worker", "scheduler"), "dispatcher.workers", {"dispatcher.api", "fastapi", "pydantic", "starlette", "uvicorn"}),
+        (
+            ("worker", "scheduler"),
+            "dispatcher.workers",
+            {"dispatcher.api", "fastapi", "pydantic", "starlette", "uvicorn"},
+        ),
         (("api",), "dispatcher.api.serve", {"celery", "kombu", "dispatcher.workers"}),
     ],
     ids=["workers", "api"],

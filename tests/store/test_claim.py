@@ -258,9 +258,12 @@ def test_a_lane_at_its_cap_is_woken_by_a_record_that_commits_while_a_claim_finds
         assert len(walk.claim(claimer, worker_id)) == 1
 
 
-def test_a_lane_whose_only_candidate_is_cancelled_under_the_claim_is_not_put_to_sleep(engine: Engine) -> None:
+@pytest.mark.parametrize("ordered", [False, True], ids=["shared", "ordered"])
+def test_a_lane_whose_only_candidate_is_cancelled_under_the_claim_is_not_put_to_sleep(
+    engine: Engine, ordered: bool
+) -> None:
     with engine.begin() as connection:
-        endpoint = walk.add_endpoint(connection, max_in_flight=1)
+        endpoint = walk.add_endpoint(connection, max_in_flight=1, ordered=ordered)
         walk.emit(connection, 2)
         worker_id = walk.add_worker(connection)
         oldest = min(row.id for row in walk.live(connection))
