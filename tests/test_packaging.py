@@ -110,7 +110,7 @@ def test_an_installation_runs_beside_a_projects_own_package_named_workers(
         case _:
             environment.install("--editable", ROOT)
     info = f"dispatcher_webhooks-{__version__}.dist-info"
-    added = {path.name for path in set(environment.site_packages.iterdir()) - before}
+    added = {path.name for path in set(environment.site_packages.iterdir()) - before} - {"__pycache__"}
     assert added == {info, "_dispatcher_webhooks.pth" if kind == "editable" else "dispatcher"}
 
     host = tmp_path / "host"

@@ -15,8 +15,8 @@ from dispatcher.errors import Unavailable
 from dispatcher.local import files
 from dispatcher.local.bootstrap import bootstrap_key
 from dispatcher.local.paths import make_data_dir
+from dispatcher.local.running import find_running
 from dispatcher.local.secret_keys import secret_keys
-from dispatcher.local.stack import find_running
 from dispatcher.local.supervisor import stop_leftovers
 
 ROOT = os.geteuid() == 0
