@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 from dispatcher.api.gate import PUBLIC_PATHS
 from dispatcher.api.problems import WITH_BODY, title
-from dispatcher.shapes import NewBatch, Problem
+from dispatcher.api.webhooks import webhooks
+from dispatcher.shapes import DeliveredEvent, NewBatch, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,6 +47,7 @@ TAGS: Final = {
     "keys": "What authenticates requests.",
     "public keys": "What receivers verify signatures with.",
     "audit log": "Who changed what.",
+    "webhooks": "What receivers are sent.",
     "health": "Whether the process lives, can work, and how much it does.",
 }
 """In the order in which people read them."""
@@ -181,9 +183,9 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 
 def _complete(found: dict[str, Any]) -> dict[str, Any]:
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
-    for shape in (Problem, NewBatch):  # which no route names to FastAPI
+    for shape in (Problem, NewBatch, DeliveredEvent):  # which no route names to FastAPI
         schema = TypeAdapter(shape).json_schema(ref_template="#/components/schemas/{model}")
-        schemas |= schema.pop("$defs")
+        schemas |= schema.pop("$defs", {})
         schemas[shape.__name__] = schema
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
@@ -192,6 +194,8 @@ def _complete(found: dict[str, Any]) -> dict[str, Any]:
     for path, method, operation in operations(found):
         used |= set(operation["tags"])
         _complete_operation(operation, method, path)
+    found["webhooks"] = webhooks()
+    used.add("webhooks")
     found["tags"] = [{"name": name, "description": text} for name, text in TAGS.items() if name in used]
     for schema in _inside(found):
         for name, member in schema.get("properties", {}).items():

@@ -123,6 +123,7 @@ from dispatcher.shapes.stories import (
 )
 from dispatcher.shapes.tenants import CreatedTenant, NewTenant, Tenant, TenantPage
 from dispatcher.shapes.values import InstantGiven, Method, Mode, Page, PayloadGone
+from dispatcher.shapes.webhooks import DeliveredEvent
 
 __all__ = [
     "AcceptedEvent",
@@ -140,6 +141,7 @@ __all__ = [
     "CreatedKey",
     "CreatedTenant",
     "DeletedEndpoint",
+    "DeliveredEvent",
     "DeliveriesByAttempts",
     "Delivery",
     "DeliveryCancellation",
