@@ -45,7 +45,7 @@ async def create(asked: NewErasure, context: ContextOf, caller: Admin, once: Onc
             by=caller.actor,
             clock=context.clock,
         )
-        return forms.erasure(erase.step(connection, only=started.id, now=started.created_at) or started)
+        return forms.erasure(erase.step(connection, only=started.id, clock=context.clock) or started)
 
     return await once.run(work, status=202)
 

@@ -86,14 +86,19 @@ def find(connection: Connection, erasure_id: UUID, *, own: UUID | None = None) -
 
 
 def step(
-    connection: Connection, *, only: UUID | None = None, batch: int = 500, now: datetime | None = None
+    connection: Connection,
+    *,
+    only: UUID | None = None,
+    batch: int = 500,
+    now: datetime | None = None,
+    clock: Clock = SYSTEM,
 ) -> Erasure | None:
     """Erases the next `batch` events of an erasure whose turn it is; None where there is none.
 
     A pass goes through all of the object's events; it is repeated until nothing of them can be in flight any more. The
     first is noted in the audit log when it is through.
     """
-    at = now or SYSTEM.now()
+    at = now or clock.now()
     one = store.take(connection, now=at, only=only)
     if one is None:
         return None
@@ -104,7 +109,7 @@ def step(
         # First the payloads: whoever claims one of the deliveries from here on finds nothing to send.
         events, attempts = store.erase(connection, ids, now=at)
         live = store.live_of(connection, ids)
-        cancelled = deliveries.cancel_chosen(connection, live, REASON, now=at) if live else 0
+        cancelled = deliveries.cancel_chosen(connection, live, REASON, now=now) if live else 0
         if cancelled:
             attempts += store.erase(connection, ids, now=at)[1]  # their errors and targets stand elsewhere now
         one = replace(

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, event, text
 
-from dispatcher.flow import register
+from dispatcher.flow import erase, register
 from dispatcher.flow.prune import prune
 from dispatcher.model.delivery import Claim, Result
 from dispatcher.model.endpoint import EndpointStatus
@@ -514,19 +514,22 @@ def test_deleting_an_endpoint_cancels_what_waits_and_pruning_what_comes_back(eng
     assert walk.broken_promises(engine) == []
 
 
-def test_what_is_cancelled_ends_when_it_is_had_and_not_when_it_was_asked_for(engine: Engine) -> None:
+@pytest.mark.parametrize("by", ["cancellation", "erasure"])
+def test_what_is_cancelled_ends_when_it_is_had_and_not_when_it_was_asked_for(engine: Engine, by: str) -> None:
     """A cancellation that waits for a delivery's row while an attempt is made and recorded ended before that attempt
     began, by the log: the time of a statement is that of its start.
     """
     with engine.begin() as connection:
         walk.add_endpoint(connection)
-        walk.emit(connection, 1, now=None)
+        walk.emit(connection, 1, object_id="pay_1", now=None)
         ((id_,),) = connection.execute(text("SELECT id FROM dispatcher.deliveries")).all()
-    cancelled: list[bool] = []
 
     def cancel() -> None:
         with engine.begin() as connection:
-            cancelled.append(deliveries.cancel(connection, id_, "by hand"))
+            if by == "cancellation":
+                deliveries.cancel(connection, id_, "by hand")
+            else:
+                erase.step(connection, only=erase.start(connection, "pay_1", by="test").id)
 
     with engine.connect() as attempt:
         attempt.execute(text("SELECT FROM dispatcher.deliveries FOR UPDATE"))
@@ -540,7 +543,6 @@ def test_what_is_cancelled_ends_when_it_is_had_and_not_when_it_was_asked_for(eng
         attempted_at = attempt.execute(text("SELECT clock_timestamp()")).scalar_one()
         attempt.rollback()
         waiting.join()
-    assert cancelled == [True]
     with engine.connect() as connection:
         assert connection.execute(text("SELECT ended_at FROM dispatcher.ended_deliveries")).scalar_one() > attempted_at
 
