@@ -7,6 +7,7 @@ nothing of a body is read before its caller is known, and only callers who are k
 from __future__ import annotations
 
 import time
+from math import ceil
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from dispatcher.api import problems
 from dispatcher.api.authenticate import Identity, SignedHeaders, bearer, local, of_key, unknown_key
 from dispatcher.errors import TooMany
 from dispatcher.ids import uuid7
+from dispatcher.model.bucket import Bucket, take
 from dispatcher.model.event import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class Gate:
         self._app = app
         self._monotonic = monotonic
         self._keys: dict[str, Identity] = {}
-        self._buckets: dict[UUID, tuple[float, float]] = {}
+        self._buckets: dict[UUID, Bucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on, or answers it with a problem."""
@@ -205,17 +207,13 @@ class Gate:
 
     def _count(self, key: ApiKey, rate: float) -> None:
         """Takes a token from the key's bucket, which holds what a second brings. Raises TooMany."""
-        now_s = self._monotonic()
-        most = max(1.0, rate)
-        tokens, at_s = self._buckets.get(key.id, (most, now_s))
-        tokens = min(most, tokens + (now_s - at_s) * rate)
-        if tokens < 1:
-            self._buckets[key.id] = (tokens, now_s)
-            wait_s = max(1, -int(-(1 - tokens) // rate))
+        held = self._buckets.get(key.id)
+        self._buckets[key.id], wait_s = take(held, self._monotonic(), rate=rate, most=max(1.0, rate))
+        if wait_s > 0:
             raise TooMany(
-                f"found more than {rate:g} requests a second by this key; allowed: {rate:g}", retry_after_s=wait_s
+                f"found more than {rate:g} requests a second by this key; allowed: {rate:g}",
+                retry_after_s=max(1, ceil(wait_s)),
             )
-        self._buckets[key.id] = (tokens - 1, now_s)
 
 
 class _Body:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -17,6 +15,7 @@ import httpx
 
 from dispatcher.client.answer import Answer, error_of
 from dispatcher.client.errors import Unreachable
+from dispatcher.model.retry_after import parse_retry_after
 
 if TYPE_CHECKING:
     from dispatcher.client.call import Call, Described
@@ -91,7 +90,7 @@ class Exchange:
                 return call.read(outcome)  # the try before, whose answer was lost, deleted it
             if outcome.status not in BUSY or tried >= self.max_retries:
                 raise error_of(outcome)
-            asked = retry_after_s(outcome.headers.get("retry-after"), self.clock)
+            asked = parse_retry_after(outcome.headers.get("retry-after", ""), self.clock.now())
             yield Wait(self._backoff(tried) if asked is None else min(asked, self.max_wait_s))
         raise AssertionError  # count() does not end
 
@@ -109,22 +108,3 @@ def _unreachable(request: httpx.Request, error: httpx.TransportError) -> Unreach
     server = request.url.copy_with(raw_path=b"/")
     said = " ".join(str(error).split()) or type(error).__name__
     return Unreachable(f"{request.method} {request.url.path}: no answer from {server}: {said}")
-
-
-def retry_after_s(header: str | None, clock: Clock) -> float | None:
-    """Seconds from now that a Retry-After names, as a number or a date; None where there is none to understand.
-
-    >>> from dispatcher.clock import Clock
-    >>> retry_after_s("7", Clock())
-    7.0
-    """
-    text = (header or "")[:64].strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)  # HTTP dates are GMT; -0000 parses as naive
-    now: datetime = clock.now()
-    return max(0.0, (at - now).total_seconds())

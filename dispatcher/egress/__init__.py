@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from dispatcher.egress.post import send
     from dispatcher.egress.request import build_request
     from dispatcher.egress.resolver import DnsResolver, Resolver
-    from dispatcher.egress.retry_after import parse_retry_after
     from dispatcher.egress.tls import default_ssl_context
     from dispatcher.egress.transport import PinnedTransport
     from dispatcher.egress.url import TargetUrl, UrlPolicy, parse_url
@@ -36,7 +35,6 @@ _HOMES: Final = {
     "build_request": "dispatcher.egress.request",
     "classify": "dispatcher.egress.outcome",
     "default_ssl_context": "dispatcher.egress.tls",
-    "parse_retry_after": "dispatcher.egress.retry_after",
     "parse_url": "dispatcher.egress.url",
     "send": "dispatcher.egress.post",
 }
@@ -53,7 +51,6 @@ __all__ = [
     "build_request",
     "classify",
     "default_ssl_context",
-    "parse_retry_after",
     "parse_url",
     "send",
 ]

@@ -13,9 +13,9 @@ from dispatcher.egress.answer import Answer
 from dispatcher.egress.failures import AttemptFailure, InvalidRequest
 from dispatcher.egress.outcome import classify
 from dispatcher.egress.request import check_headers
-from dispatcher.egress.retry_after import parse_retry_after
 from dispatcher.egress.transport import BODY_BYTES, DEADLINE_S, PinnedTransport
 from dispatcher.model.outcome import BodyEnd, Outcome, OutcomeClass, Phase
+from dispatcher.model.retry_after import parse_retry_after
 
 if TYPE_CHECKING:
     from dispatcher.clock import Clock

@@ -15,6 +15,7 @@ from dispatcher.errors import InvalidInput, TooMany, Unavailable
 from dispatcher.flow.deliver import Deliver
 from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import format_id, uuid7
+from dispatcher.model.bucket import Bucket, take
 from dispatcher.model.event import BodyForm, Mode, StoredEvent, body, get_url
 from dispatcher.model.outcome import Outcome, OutcomeClass
 
@@ -47,24 +48,21 @@ class Allowance:
     """
 
     per_minute: int = PER_MINUTE
-    _buckets: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _buckets: dict[str, Bucket] = field(default_factory=dict)
 
     def take(self, host: str, now_s: float) -> None:
         """Takes one, at `now_s` of the monotonic clock. Raises TooMany."""
-        rate = self.per_minute / 60
-        tokens, at_s = self._buckets.get(host, (float(self.per_minute), now_s))
-        tokens = min(float(self.per_minute), tokens + (now_s - at_s) * rate)
-        if tokens < 1:
-            self._buckets[host] = (tokens, now_s)
+        rate, most = self.per_minute / 60, float(self.per_minute)
+        if host not in self._buckets and len(self._buckets) >= _HOSTS:
+            full = [known for known, held in self._buckets.items() if held.tokens + (now_s - held.at_s) * rate >= most]
+            for known in full or list(self._buckets)[:1]:
+                del self._buckets[known]
+        self._buckets[host], wait_s = take(self._buckets.get(host), now_s, rate=rate, most=most)
+        if wait_s > 0:
             raise TooMany(
                 f"found more than {self.per_minute} pings of {host} in a minute; allowed: {self.per_minute}",
-                retry_after_s=max(1, ceil((1 - tokens) / rate)),
+                retry_after_s=max(1, ceil(wait_s)),
             )
-        if host not in self._buckets and len(self._buckets) >= _HOSTS:
-            full = [one for one, (left, at) in self._buckets.items() if left + (now_s - at) * rate >= self.per_minute]
-            for one in full or list(self._buckets)[:1]:
-                del self._buckets[one]
-        self._buckets[host] = (tokens - 1, now_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.flow.rules import url_policy
 from dispatcher.model import json_text, limits
 from dispatcher.model.endpoint import validate_event_types
+from dispatcher.model.headers import OURS
 from dispatcher.signing import SCHEMES
 
 if TYPE_CHECKING:
@@ -26,11 +27,7 @@ if TYPE_CHECKING:
 
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
-_OURS: Final = frozenset(
-    {"host", "content-length", "transfer-encoding", "content-type", "user-agent"}
-    | {"connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect"}  # of the connection
-    | {header for scheme in SCHEMES.values() for header in scheme.header_names}
-)
+_OURS: Final = OURS | {header for scheme in SCHEMES.values() for header in scheme.header_names}
 _OUR_PREFIX: Final = "webhook-"
 
 

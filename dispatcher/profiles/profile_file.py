@@ -14,6 +14,7 @@ from dispatcher import datafile
 from dispatcher.datafile import MAX_TEXT_CHARACTERS, nearest, parse, refuse_unknown, shown, shown_key, text_of
 from dispatcher.errors import InvalidInput
 from dispatcher.model.endpoint import validate_event_types
+from dispatcher.model.headers import OURS
 from dispatcher.model.profile import (
     REGISTRATION_FIELDS,
     Auth,
@@ -31,23 +32,7 @@ MAX_SCOPE_CHARACTERS: Final = 40
 MAX_ENTRIES: Final = 500
 
 _HEADER: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
-_OURS: Final = frozenset(
-    {
-        "authorization",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-    }
-)
+_OURS: Final = OURS | {"authorization", "content-encoding"}
 """Headers that frame, describe or authorise a request: none of them can carry a signature."""
 
 _DOCUMENT: Final = "docs/profiles.md"

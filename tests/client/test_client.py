@@ -124,7 +124,7 @@ def test_a_wait_is_what_retry_after_says_within_bounds() -> None:
     server = Server(
         problem(429, headers={"retry-after": "7"}),
         problem(503, headers={"retry-after": at}),
-        problem(429, headers={"retry-after": "99999999999999999999"}),
+        problem(429, headers={"retry-after": "999999999999"}),
         problem(429, headers={"retry-after": "Mon, 02 Mar 2020 09:00:00 -0000"}),
         ok(),
     )
