@@ -7,7 +7,9 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Response
 
 from dispatcher.api import forms
-from dispatcher.api.context import Admin, ContextOf, Cursor, Limit, TenantId, page, read_cursor, reply
+from dispatcher.api.caller import Admin, TenantId
+from dispatcher.api.context import ContextOf, reply
+from dispatcher.api.paging import Cursor, Limit, page, read_cursor
 from dispatcher.shapes import AuditPage
 from dispatcher.store import trail
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from dispatcher.api.context import ContextOf, OnceOf, Replayer, TenantId
+from dispatcher.api.caller import Replayer, TenantId
+from dispatcher.api.context import ContextOf
+from dispatcher.api.once import OnceOf
 from dispatcher.api.replays import chosen_of, previewed, started
 from dispatcher.shapes import NewCancellation, Preview, Replay, WaitingFilter
 

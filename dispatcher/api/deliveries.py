@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Response
 
 from dispatcher.api import forms
-from dispatcher.api.context import (
-    ContextOf,
-    Cursor,
-    Limit,
-    OnceOf,
-    Reader,
-    Replayer,
-    page,
-    read_cursor,
-    reply,
-    whole,
-)
+from dispatcher.api.caller import Reader, Replayer
+from dispatcher.api.context import ContextOf, reply
 from dispatcher.api.filters import filter_of, in_query
+from dispatcher.api.once import OnceOf
+from dispatcher.api.paging import Cursor, Limit, page, read_cursor, whole
 from dispatcher.flow import intervene
 from dispatcher.ids import parse_id
 from dispatcher.shapes import AttemptPage, Delivery, DeliveryCancellation, DeliveryPage, DeliverySearch

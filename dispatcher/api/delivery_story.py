@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, cast
 from fastapi import APIRouter, Response
 
 from dispatcher.api import forms
-from dispatcher.api.context import ContextOf, Reader, reply
+from dispatcher.api.caller import Reader
+from dispatcher.api.context import ContextOf, reply
 from dispatcher.flow import story as flow
 from dispatcher.ids import format_id, parse_id
 from dispatcher.shapes import RelatedDelivery, SentBody, SignatureCheck, Story, StoryAttempt, StoryEvent

@@ -9,8 +9,10 @@ from fastapi import APIRouter, Response
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import DataError
 
-from dispatcher.api.context import Context, ContextOf, OnceOf, Operator, TenantId
+from dispatcher.api.caller import Operator, TenantId
+from dispatcher.api.context import Context, ContextOf
 from dispatcher.api.endpoints import wanted
+from dispatcher.api.once import OnceOf
 from dispatcher.api.problems import faults, field_faults
 from dispatcher.errors import DispatcherError, InvalidInput
 from dispatcher.ids import format_id
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from dispatcher.api.context import Caller
+    from dispatcher.api.caller import Caller
     from dispatcher.flow import register
     from dispatcher.shapes.problems import Fault, Refusal
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 from fastapi import APIRouter, Query, Response
 
 from dispatcher.api import forms
-from dispatcher.api.context import ContextOf, EndpointReader, OnceOf, Replayer, reply
+from dispatcher.api.caller import EndpointReader, Replayer
+from dispatcher.api.context import ContextOf, reply
+from dispatcher.api.once import OnceOf
 from dispatcher.flow import replay, statistics
 from dispatcher.ids import parse_id
 from dispatcher.shapes import EndpointStats, Recovery, Replay, Window

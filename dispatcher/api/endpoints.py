@@ -8,20 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import APIRouter, Query, Response
 
 from dispatcher.api import forms
-from dispatcher.api.context import (
-    Caller,
-    Context,
-    ContextOf,
-    Cursor,
-    EndpointReader,
-    EndpointWriter,
-    Limit,
-    OnceOf,
-    TenantId,
-    page,
-    read_cursor,
-    reply,
-)
+from dispatcher.api.caller import Caller, EndpointReader, EndpointWriter, TenantId
+from dispatcher.api.context import Context, ContextOf, reply
+from dispatcher.api.once import OnceOf
+from dispatcher.api.paging import Cursor, Limit, page, read_cursor
 from dispatcher.flow import register
 from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import parse_id

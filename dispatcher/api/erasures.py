@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Response
 
 from dispatcher.api import forms
-from dispatcher.api.context import Admin, ContextOf, OnceOf, reply
+from dispatcher.api.caller import Admin
+from dispatcher.api.context import ContextOf, reply
+from dispatcher.api.once import OnceOf
 from dispatcher.errors import Forbidden, InvalidInput
 from dispatcher.flow import erase
 from dispatcher.ids import parse_id

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 from fastapi import APIRouter, Path, Response
 
-from dispatcher.api.context import CallerOf, ContextOf, Operator, reply, whole
+from dispatcher.api.caller import CallerOf, Operator
+from dispatcher.api.context import ContextOf, reply
+from dispatcher.api.paging import whole
 from dispatcher.errors import NotFound
 from dispatcher.flow import event_schemas
 from dispatcher.model import event_type

@@ -13,24 +13,11 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Connection
 
 from dispatcher.api import forms
-from dispatcher.api.context import (
-    Caller,
-    ContextOf,
-    CreatedAfter,
-    CreatedBefore,
-    Cursor,
-    EventReader,
-    EventWriter,
-    Limit,
-    OnceOf,
-    TenantId,
-    context,
-    needs,
-    page,
-    read_cursor,
-    reply,
-)
+from dispatcher.api.caller import Caller, EventReader, EventWriter, TenantId, needs
+from dispatcher.api.context import ContextOf, context, reply
 from dispatcher.api.ingest import check_key, pause
+from dispatcher.api.once import OnceOf
+from dispatcher.api.paging import CreatedAfter, CreatedBefore, Cursor, Limit, page, read_cursor
 from dispatcher.api.problems import faults
 from dispatcher.errors import DispatcherError, InvalidInput, NotFound
 from dispatcher.flow.enqueue import Accepted, enqueue_each

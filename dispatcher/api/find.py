@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 from fastapi import APIRouter, Query, Response
 
 from dispatcher.api import forms
-from dispatcher.api.context import ContextOf, Reader, TenantId, reply, whole
+from dispatcher.api.caller import Reader, TenantId
+from dispatcher.api.context import ContextOf, reply
+from dispatcher.api.paging import whole
 from dispatcher.flow.find import AttemptOf, Finder
 from dispatcher.flow.find import Found as FoundThing
 from dispatcher.ids import format_id

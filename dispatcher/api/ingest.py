@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from dispatcher.api.context import Caller, Context
+    from dispatcher.api.caller import Caller
+    from dispatcher.api.context import Context
     from dispatcher.errors import DispatcherError
     from dispatcher.model.event import Event
 

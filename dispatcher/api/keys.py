@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Response
 
 from dispatcher.api import forms
-from dispatcher.api.context import (
-    Admin,
-    ContextOf,
-    Cursor,
-    Limit,
-    OnceOf,
-    TenantId,
-    page,
-    read_cursor,
-    reply,
-)
+from dispatcher.api.caller import Admin, TenantId
+from dispatcher.api.context import ContextOf, reply
+from dispatcher.api.once import OnceOf
+from dispatcher.api.paging import Cursor, Limit, page, read_cursor
 from dispatcher.flow import keys as flow
 from dispatcher.ids import parse_id
 from dispatcher.model.access import ALL, Scope

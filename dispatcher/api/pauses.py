@@ -8,19 +8,10 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BeforeValidator
 
 from dispatcher.api import forms
-from dispatcher.api.context import (
-    Caller,
-    ContextOf,
-    Cursor,
-    EndpointReader,
-    EndpointWriter,
-    Limit,
-    OnceOf,
-    TenantId,
-    page,
-    read_cursor,
-    reply,
-)
+from dispatcher.api.caller import Caller, EndpointReader, EndpointWriter, TenantId
+from dispatcher.api.context import ContextOf, reply
+from dispatcher.api.once import OnceOf
+from dispatcher.api.paging import Cursor, Limit, page, read_cursor
 from dispatcher.errors import Forbidden, InvalidInput
 from dispatcher.flow import pause as flow
 from dispatcher.ids import parse_id

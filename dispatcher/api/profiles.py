@@ -6,7 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from dispatcher.api.context import CallerOf, ContextOf, reply, whole
+from dispatcher.api.caller import CallerOf
+from dispatcher.api.context import ContextOf, reply
+from dispatcher.api.paging import whole
 from dispatcher.errors import NotFound
 from dispatcher.profiles import Profile as Loaded
 from dispatcher.profiles import as_document

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from fastapi import APIRouter, Depends, Response
 
-from dispatcher.api.context import ContextOf, reply, whole
+from dispatcher.api.context import ContextOf, reply
+from dispatcher.api.paging import whole
 from dispatcher.api.strict import known_parameters
 from dispatcher.shapes import Jwks, PublicKey, PublicKeyPage
 from dispatcher.shapes.values import instant, instant_or_none

@@ -7,22 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from fastapi import APIRouter, Query, Response
 
 from dispatcher.api import forms
-from dispatcher.api.context import (
-    Caller,
-    Context,
-    ContextOf,
-    Cursor,
-    Limit,
-    Once,
-    OnceOf,
-    Reader,
-    Replayer,
-    TenantId,
-    page,
-    read_cursor,
-    reply,
-)
+from dispatcher.api.caller import Caller, Reader, Replayer, TenantId
+from dispatcher.api.context import Context, ContextOf, reply
 from dispatcher.api.filters import filter_of
+from dispatcher.api.once import Once, OnceOf
+from dispatcher.api.paging import Cursor, Limit, page, read_cursor
 from dispatcher.errors import InvalidInput
 from dispatcher.flow import previews
 from dispatcher.flow import replay as flow

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 from fastapi import APIRouter, Path, Query, Response
 
 from dispatcher import wiring
-from dispatcher.api.context import CallerOf, ContextOf, InstantParameter, OnceOf, reply, whole
+from dispatcher.api.caller import CallerOf
+from dispatcher.api.context import ContextOf, reply
+from dispatcher.api.once import OnceOf
+from dispatcher.api.paging import InstantParameter, whole
 from dispatcher.egress import classify
 from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.flow.rules import decision_rules

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from dispatcher.api.context import CallerOf, ContextOf, reply, whole
+from dispatcher.api.caller import CallerOf
+from dispatcher.api.context import ContextOf, reply
+from dispatcher.api.paging import whole
 from dispatcher.shapes import SenderAddressPage
 
 router = APIRouter(prefix="/v1/sender_addresses", tags=["profiles"])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from fastapi import APIRouter, Query, Response
 
 from dispatcher.api import forms
-from dispatcher.api.context import ContextOf, Reader, TenantId, reply
+from dispatcher.api.caller import Reader, TenantId
+from dispatcher.api.context import ContextOf, reply
 from dispatcher.flow import statistics
 from dispatcher.ids import format_id, parse_id
 from dispatcher.shapes import Statistics, Window

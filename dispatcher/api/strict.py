@@ -80,7 +80,7 @@ async def known_parameters(request: Request) -> None:
 def check_query(request: Request) -> None:
     """Raises RequestValidationError for query parameters that the route does not have, or that are given twice.
 
-    Whoever finds out the caller calls this then (`dispatcher.api.context`): 401 and 403 come first, and nothing has
+    Whoever finds out the caller calls this then (`dispatcher.api.caller`): 401 and 403 come first, and nothing has
     been done yet.
     """
     query: bytes = request.scope["query_string"]

@@ -8,18 +8,10 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Response
 
 from dispatcher.api import forms
-from dispatcher.api.context import (
-    Admin,
-    ContextOf,
-    Cursor,
-    Limit,
-    OnceOf,
-    Operator,
-    Reader,
-    page,
-    read_cursor,
-    reply,
-)
+from dispatcher.api.caller import Admin, Operator, Reader
+from dispatcher.api.context import ContextOf, reply
+from dispatcher.api.once import OnceOf
+from dispatcher.api.paging import Cursor, Limit, page, read_cursor
 from dispatcher.flow import tenants as flow
 from dispatcher.flow.register import OVERLAP
 from dispatcher.ids import parse_id

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from dispatcher.api import context, gate, problems
+from dispatcher.api import gate, once, problems
 from dispatcher.api.app import make_app
 from dispatcher.config import Settings
 from dispatcher.errors import DispatcherError
@@ -106,7 +106,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"{gate.MAX_BODY_BYTES // 1024} KiB" in said
     assert f"{gate.MAX_BULK_BYTES // 1024**2} MiB" in said
     assert f"{MAX_BATCH:,}" in said
-    assert f"{context.KEY_LIFETIME_S / 3600:.0f} hours" in " ".join(section("Repeats").split())
+    assert f"{once.KEY_LIFETIME_S / 3600:.0f} hours" in " ".join(section("Repeats").split())
     assert f"the first {problems.MAX_FAULTS}" in " ".join(section("Problems").split())
 
 

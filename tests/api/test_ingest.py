@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from dispatcher import Event
 from dispatcher.api.app import make_app
-from dispatcher.api.context import Caller, Context
+from dispatcher.api.caller import Caller
+from dispatcher.api.context import Context
 from dispatcher.api.ingest import Ingest
 from dispatcher.config import Settings
 from dispatcher.errors import IdempotencyConflict, InvalidInput, Unauthorized
