@@ -74,7 +74,7 @@ def listeners(broker_url: str | None) -> int:
 def _looked_at(broker_url: str | None) -> Iterator[redis.Redis]:
     url = redis_url(broker_url)
     if url is None:
-        raise Unavailable("the broker is no Redis")
+        raise Unavailable("the broker is not Redis")
     try:
         with redis.Redis.from_url(
             url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)

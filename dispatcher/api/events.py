@@ -155,7 +155,7 @@ def _read(read: Callable[[bytes], T], body: bytes) -> T:
     try:
         return read(body)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput("/", f"no JSON ({error})", "one JSON object") from error
+        raise InvalidInput("/", f"invalid JSON ({error})", "one JSON object") from error
 
 
 def _own(event: GivenEvent, caller: Caller) -> GivenEvent:

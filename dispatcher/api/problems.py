@@ -225,7 +225,7 @@ def _refused(request: Request, error: HTTPException) -> Response:
         case 400 if isinstance(error.__cause__, RecursionError):  # FastAPI's, of a body that `json` cannot read
             return _faulty(request, InvalidInput.code, faults(json_text.too_deep("/", json_text.MAX_REQUEST_DEPTH)))
         case 400:  # the same, of an integer of thousands of digits, or of bytes that are not UTF-8
-            return _faulty(request, InvalidInput.code, [_fault("/", "no JSON", STRICT_JSON)])
+            return _faulty(request, InvalidInput.code, [_fault("/", "invalid JSON", STRICT_JSON)])
         case 404:
             detail = "there is no such path"
         case 405:
@@ -270,7 +270,7 @@ def _field_fault(one: Mapping[str, Any], body: Any) -> Fault:
         case "parameter":
             return _fault(pointer, one["found"], one["msg"])
         case "json_invalid":
-            return _fault("/", f"no JSON ({one['ctx']['error']} at character {loc[1]})", "JSON in UTF-8")
+            return _fault("/", f"invalid JSON ({one['ctx']['error']} at character {loc[1]})", "JSON in UTF-8")
     allowed = one["msg"]
     for begins, instead in _SUBJECTS.items():
         if allowed.startswith(begins):

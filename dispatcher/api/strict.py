@@ -50,7 +50,7 @@ async def strict(request: Request) -> None:
     try:
         body = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput("/", f"no JSON ({error})", STRICT_JSON) from error
+        raise InvalidInput("/", f"invalid JSON ({error})", STRICT_JSON) from error
     if b"\\u0000" in text and (pointer := _find_nul(body)) is not None:
         raise InvalidInput(pointer, "the character NUL", "Unicode text without it")
 

@@ -185,7 +185,7 @@ def _read(text: bytes) -> list[ImportedEndpoint]:
                 whole.append(orjson.loads(line))
             except orjson.JSONDecodeError as error:
                 # Not the error's own words: they would repeat a line that holds a secret.
-                raise click.UsageError(f"line {number}: found no JSON; allowed: one JSON object a line") from error
+                raise click.UsageError(f"line {number}: found invalid JSON; allowed: one JSON object a line") from error
     for number, one in enumerate(whole, 1):
         if not isinstance(one, dict):
             raise click.UsageError(f"endpoint {number}: found no object; allowed: objects with a url and a secret")

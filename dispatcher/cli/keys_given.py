@@ -86,7 +86,7 @@ def jwks_keys(file: Path) -> list[bytes]:
         keys = json_text.read(_read(file), "--jwks")["keys"]
         found = [_from_jwk(one, f"--jwks: /keys/{n}") for n, one in enumerate(keys)]
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidInput("--jwks", f"no JWKS in {file}", 'a JSON object {"keys": […]}') from error
+        raise InvalidInput("--jwks", f"an invalid JWKS in {file}", 'a JSON object {"keys": […]}') from error
     if not found:
         raise InvalidInput("--jwks", "no keys", 'at least one in {"keys": […]}')
     return found

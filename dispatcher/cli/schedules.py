@@ -226,7 +226,7 @@ def _span(text: str) -> tuple[timedelta, timedelta]:
     begin, dots, end = text.partition("..")
     span = _duration(begin, "--down"), _duration(end, "--down")
     if not dots or span[0] >= span[1]:
-        raise click.BadParameter(f"{text!r} is no span such as 0s..3h", param_hint="--down")
+        raise click.BadParameter(f"{text!r} is not a span such as 0s..3h", param_hint="--down")
     return span
 
 
@@ -320,7 +320,7 @@ def _parse_start(text: str) -> datetime:
     try:
         start_at = datetime.fromisoformat(text)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no time like 2026-01-31T12:00:00Z", param_hint="--start") from error
+        raise click.BadParameter(f"{text!r} is not a time like 2026-01-31T12:00:00Z", param_hint="--start") from error
     if start_at.tzinfo is None:
         raise click.BadParameter(f"{text!r} names no zone; end it in Z for UTC", param_hint="--start")
     try:

@@ -254,7 +254,7 @@ def _checked_url(text: str) -> httpx.URL:
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, TypeError) as error:
-        raise InvalidInput("/base_url", "no URL", allowed) from error
+        raise InvalidInput("/base_url", "an invalid URL", allowed) from error
     if url.scheme not in {"http", "https"} or not url.host:
         raise InvalidInput("/base_url", repr(str(url.copy_with(username=None, password=None)))[:80], allowed)
     if url.userinfo or url.query or url.fragment:

@@ -380,7 +380,7 @@ class Connection(asyncio.Protocol):
 
     def _protocol(self, why: str) -> ProtocolViolation:
         return ProtocolViolation(
-            f"the receiver's answer is no HTTP/1 answer: {why}", phase=Phase.HEADERS, peer_ip=self.peer_ip
+            f"the receiver's answer is not an HTTP/1 answer: {why}", phase=Phase.HEADERS, peer_ip=self.peer_ip
         )
 
     def _too_large(self) -> HeadersTooLarge:

@@ -109,7 +109,7 @@ def _method(method: str) -> bytes:
 
 def _check_name(name: bytes) -> bytes:
     if _TOKEN.match(name) is None:
-        raise InvalidRequest(f"the header name {name[:64]!r} is no token")
+        raise InvalidRequest(f"the header name {name[:64]!r} is not a token")
     lowered = name.lower()
     role = next((framing for framing in _FRAMING if framing == lowered), b"")
     if len(_names) >= _REMEMBERED_NAMES:

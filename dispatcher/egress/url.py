@@ -184,7 +184,7 @@ def _port(text: str, scheme: str, policy: UrlPolicy) -> int:
         raise _refuse("a port", "none")
     match = _PORT.match(text)
     if match is None or int(match[1]) > 65_535:
-        raise _refuse("a port that is no number", ":1 to :65535")
+        raise _refuse("a port that is not a number", ":1 to :65535")
     return int(match[1])
 
 
@@ -207,7 +207,7 @@ def _ipv6(literal: str, policy: UrlPolicy) -> str:
     try:
         address = IPv6Address(literal)
     except ValueError as error:
-        raise _refuse("brackets around what is no IPv6 address", "an address like [2001:db8::1]") from error
+        raise _refuse("brackets around what is not an IPv6 address", "an address like [2001:db8::1]") from error
     if address.ipv4_mapped is not None:
         raise _refuse("an IPv4-mapped address", "the IPv4 address itself")
     return str(address)
@@ -219,7 +219,7 @@ def _ascii_name(host: str) -> str:
     try:
         return idna.encode(host, uts46=True, std3_rules=True).decode("ascii").lower()
     except UnicodeError as error:  # idna.IDNAError is one
-        raise _refuse("a host that is no internationalised name", "a name that IDNA accepts") from error
+        raise _refuse("a host that is not a valid internationalised name", "a name that IDNA accepts") from error
 
 
 def _check_name(host: str, policy: UrlPolicy) -> None:

@@ -108,7 +108,7 @@ _BY_CLASS: Final[dict[OutcomeClass, Advice]] = {
         "does, we send again.",
     ),
     OutcomeClass.PROTOCOL: Advice(
-        "What came back is no HTTP/1 answer.",
+        "What came back is not an HTTP/1 answer.",
         "Something else listens on that port, or a proxy answers in another protocol.",
         "What answers at your URL does not speak HTTP/1.1. Check the port, and what stands in front of your server.",
     ),

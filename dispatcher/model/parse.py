@@ -180,7 +180,7 @@ def read_line(line: bytes, number: int) -> dict[str, Any]:
     try:
         values = read_object(line)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"line {number}", f"no JSON ({error})", "one JSON object a line") from error
+        raise InvalidInput(f"line {number}", f"invalid JSON ({error})", "one JSON object a line") from error
     except InvalidInput as error:
         raise InvalidInput(f"line {number}", error.found, error.allowed) from error
     event = parse_event(values, pointer=f"line {number}: ")

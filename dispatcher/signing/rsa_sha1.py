@@ -72,7 +72,7 @@ class RsaSha1:
         (name,) = self.header_names
         signature = message.decoded(message.read_headers(headers, self.header_names)[name])
         if not any(loaded_keys.rsa_signed(key, signature, body, _SHA1) for key in keys):
-            raise VerificationError("no_match", f"{name} is no signature of this body by a known key")
+            raise VerificationError("no_match", f"{name} is not a signature of this body by a known key")
 
 
 SCHEME: Final[Scheme] = RsaSha1()

@@ -34,7 +34,7 @@ def read(value: str) -> URL:
         url = url.set(drivername="postgresql+psycopg")
         if has_several_hosts(url):
             url = url.update_query_dict({"target_session_attrs": "read-write", **url.query})
-    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is not a number
         raise ValueError(EXAMPLE) from error
     return url
 

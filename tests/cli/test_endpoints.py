@@ -174,7 +174,7 @@ def test_the_results_of_an_import_are_json_too(run: Command) -> None:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (b'{"url": 1}\n{"secret": "%b"' % SECRET.encode(), "line 2: found no JSON"),
+        (b'{"url": 1}\n{"secret": "%b"' % SECRET.encode(), "line 2: found invalid JSON"),
         (b'[{"url": "a"}, "%b"]' % SECRET.encode(), "endpoint 2: found no object"),
     ],
 )

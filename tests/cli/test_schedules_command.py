@@ -115,7 +115,7 @@ def test_preview_starts_now_unless_told(here: Command) -> None:
 @pytest.mark.parametrize(
     ("start", "told"),
     [
-        ("yesterday", "is no time like"),
+        ("yesterday", "is not a time like"),
         ("2026-01-31T00:00:00", "names no zone"),
         ("9999-12-31T23:59:00Z", "past the year 9999"),
         ("0001-01-01T00:00:00+10:00", "is out of range"),
