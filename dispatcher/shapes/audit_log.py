@@ -23,11 +23,14 @@ class AuditEntry(TypedDict):
         ),
     ]
     action: Annotated[str, About(example="endpoint.created")]
-    object: Annotated[str, About("The id of what was changed.", "ep_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968")]
-    tenant_id: Annotated[TenantId | None, About("Whose it is; null: the installation's.")]
-    before: Annotated[dict[str, Any] | None, About("What it was, without secrets.", None)]
+    object: Annotated[str, About("The id of the object that was changed.", "ep_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968")]
+    tenant_id: Annotated[
+        TenantId | None, About("The tenant that owns the object; null for an object of the whole installation.")
+    ]
+    before: Annotated[dict[str, Any] | None, About("The object before the change, without secrets.", None)]
     after: Annotated[
-        dict[str, Any] | None, About("What it became, without secrets.", {"url": "https://shop.example.com/webhooks"})
+        dict[str, Any] | None,
+        About("The object after the change, without secrets.", {"url": "https://shop.example.com/webhooks"}),
     ]
 
 

@@ -54,21 +54,28 @@ class Delivery(TypedDict):
     object_id: Annotated[str | None, About(example="pay_8f3k2")]
     mode: Annotated[Mode, About(example="live")]
     endpoint_id: EndpointId
-    url: Annotated[str, About("The endpoint's, or that of the event's target.", "https://shop.example.com/webhooks")]
+    url: Annotated[
+        str, About("The URL of the endpoint, or of the event's target.", "https://shop.example.com/webhooks")
+    ]
     tenant_id: TenantId
     status: Annotated[DeliveryStatus, About(example="waiting")]
     status_reason: Annotated[
         str | None,
-        About("Why it is held, what came of the last attempt, or why it has ended.", "http_retryable 503"),
+        About(
+            "Why the delivery is held, the result of the last attempt, or why the delivery ended.", "http_retryable 503"
+        ),
     ]
-    attempt_count: Annotated[int, About("Attempts that counted.", 1)]
+    attempt_count: Annotated[int, About("The number of attempts that were charged.", 1)]
     next_attempt_at: Annotated[
-        Instant | None, About("Null where none is planned, or it is held.", "2026-03-02T09:00:05Z")
+        Instant | None,
+        About("When the next attempt is due; null if none is planned or the delivery is held.", "2026-03-02T09:00:05Z"),
     ]
     schedule: PinnedSchedule
-    replay_of: Annotated[DeliveryId | None, About("The delivery that this one replays.", None)]
+    replay_of: Annotated[
+        DeliveryId | None, About("The delivery that this one replays; null if it is not a replay.", None)
+    ]
     created_at: Instant
-    ended_at: Annotated[Instant | None, About("Null while it lives.", None)]
+    ended_at: Annotated[Instant | None, About("When the delivery ended; null while it has not ended.", None)]
 
 
 class DeliveryPage(Paged):
@@ -82,30 +89,32 @@ class SentRequest(TypedDict):
 
     method: Annotated[str, About(example="POST")]
     url: Annotated[str, About(example="https://shop.example.com/webhooks")]
-    headers: Annotated[_Headers, About("Names and values.", [["content-type", "application/json"]])]
+    headers: Annotated[_Headers, About("Pairs of name and value.", [["content-type", "application/json"]])]
 
 
 class ReceivedResponse(TypedDict):
     """What came back; empty where nothing did."""
 
-    headers: Annotated[_Headers, About("Names and values.", [["content-type", "text/plain"]])]
-    body: Annotated[str, About("What of it was kept.", "try again later")]
-    body_encoding: Annotated[Literal["utf-8", "hex"], About("`hex` of a body that is not UTF-8.", "utf-8")]
-    body_end: Annotated[str, About("How it ended.", "complete")]
-    body_truncated: Annotated[bool, About("There was more of it, or may have been.", False)]
+    headers: Annotated[_Headers, About("Pairs of name and value.", [["content-type", "text/plain"]])]
+    body: Annotated[str, About("The part of the body that was stored.", "try again later")]
+    body_encoding: Annotated[Literal["utf-8", "hex"], About("`hex` if the body is not UTF-8.", "utf-8")]
+    body_end: Annotated[str, About("How the body ended.", "complete")]
+    body_truncated: Annotated[bool, About("True if there was more of the body, or may have been.", False)]
 
 
 class Attempt(TypedDict):
     """One request to the endpoint, and what was decided on it."""
 
     id: AttemptId
-    number: Annotated[int, About("From 1. One that did not count has its successor's.", 1)]
+    number: Annotated[
+        int, About("Counted from 1. An attempt that was not charged has the same number as the next one.", 1)
+    ]
     started_at: Instant
     duration_ms: Annotated[float, About(example=12.5)]
     outcome: OutcomeClass
-    phase: Annotated[Phase | None, About("How far it got.", "body")]
+    phase: Annotated[Phase | None, About("The last step that the attempt reached.", "body")]
     outcome_known: Annotated[
-        bool, About("False where the request may have arrived without our learning the answer.", True)
+        bool, About("False if the request may have arrived although no answer was received.", True)
     ]
     status_code: Annotated[int | None, About(example=503)]
     error: Annotated[str | None, About(example=None)]
@@ -115,11 +124,13 @@ class Attempt(TypedDict):
     body_sha256: Annotated[
         str | None,
         About(
-            "Of the body that was sent, in hex; null where a worker died with it.",
+            "SHA-256 of the body that was sent, in hex; null if the worker was lost with it.",
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         ),
     ]
-    retry_after_s: Annotated[float | None, About("What the receiver asked for.", None)]
+    retry_after_s: Annotated[
+        float | None, About("The wait that the receiver asked for by Retry-After, in seconds.", None)
+    ]
     decision: Annotated[str, About(example="retry in 5 s")]
 
 
@@ -132,25 +143,35 @@ class AttemptPage(Paged):
 class DeliveryConditions(TypedDict, total=False):
     """Which deliveries: what all that is given chooses. Search, replay, cancellation and export share these."""
 
-    tenant_id: Annotated[TenantId | None, About("Whose; for operators.")]
-    endpoint_id: Annotated[EndpointId | None, About("Those to it.")]
-    event_id: Annotated[EventId | None, About("Those of it.")]
-    event_type: Annotated[EventTypeName | None, About("Of this type exactly.")]
+    tenant_id: Annotated[TenantId | None, About("Only deliveries of this tenant; for operators.")]
+    endpoint_id: Annotated[EndpointId | None, About("Only deliveries to this endpoint.")]
+    event_id: Annotated[EventId | None, About("Only deliveries of this event.")]
+    event_type: Annotated[EventTypeName | None, About("Only events of exactly this type.")]
     object_id: Annotated[ObjectId | None, About("The payment, order or refund that the event is about.")]
     host: Annotated[
         Annotated[str, About(min_length=1, max_length=253)] | None,
-        About("Where the endpoint is.", "shop.example.com"),
+        About("Only deliveries to this host.", "shop.example.com"),
     ]
-    outcome: Annotated[OutcomeClass | None, About("Of the last attempt.")]
-    status_code: Annotated[Annotated[int, About(ge=0, le=99_999)] | None, About("The last HTTP status.", 503)]
-    attempts_min: Annotated[Annotated[int, About(ge=0, le=100)] | None, About("At least so many attempts.", 3)]
-    attempts_max: Annotated[Annotated[int, About(ge=0, le=100)] | None, About("At most so many attempts.", 8)]
+    outcome: Annotated[OutcomeClass | None, About("The outcome of the last attempt.")]
+    status_code: Annotated[
+        Annotated[int, About(ge=0, le=99_999)] | None, About("The HTTP status of the last attempt.", 503)
+    ]
+    attempts_min: Annotated[
+        Annotated[int, About(ge=0, le=100)] | None, About("Only deliveries with at least this many attempts.", 3)
+    ]
+    attempts_max: Annotated[
+        Annotated[int, About(ge=0, le=100)] | None, About("Only deliveries with at most this many attempts.", 8)
+    ]
     error: Annotated[
         Annotated[str, About(min_length=1, max_length=200)] | None,
-        About("Words of the last attempt's error, the last of which may be a beginning.", "certificate expired"),
+        About("Words in the error of the last attempt; the last word may be incomplete.", "certificate expired"),
     ]
-    created_after: Annotated[InstantGiven | None, About("Only those made then or later.", "2026-03-02T09:00:00Z")]
-    created_before: Annotated[InstantGiven | None, About("Only those made before.", "2026-03-09T09:00:00Z")]
+    created_after: Annotated[
+        InstantGiven | None, About("Only objects that were created at this time or later.", "2026-03-02T09:00:00Z")
+    ]
+    created_before: Annotated[
+        InstantGiven | None, About("Only objects that were created before this time.", "2026-03-09T09:00:00Z")
+    ]
 
 
 class DeliveryFilter(DeliveryConditions, total=False):
@@ -158,19 +179,21 @@ class DeliveryFilter(DeliveryConditions, total=False):
 
     status: Annotated[
         Annotated[str, About(max_length=200, pattern=f"^{_STATUSES}(,{_STATUSES})*$")] | None,
-        About("One, or several with commas between. `failed` is every end but delivered and cancelled.", "failed"),
+        About("One status, or several separated by commas. `failed` means exhausted, rejected or expired.", "failed"),
     ]
 
 
 class DeliverySearch(DeliveryFilter, total=False):
     """Which deliveries to list, and in which order; also those that a replay has made."""
 
-    replay_id: Annotated[ReplayId | None, About("Those that it has made.")]
-    sort: Annotated[Literal["newest", "oldest"] | None, About("Which come first; null: the newest.", "newest")]
+    replay_id: Annotated[ReplayId | None, About("Only deliveries that this replay created.")]
+    sort: Annotated[
+        Literal["newest", "oldest"] | None, About("Which deliveries come first; null means the newest.", "newest")
+    ]
 
 
 @request
 class DeliveryCancellation(TypedDict, total=False):
     """Why a delivery is cancelled."""
 
-    reason: Annotated[Text | None, About("Shown with the delivery.", "the merchant has closed")]
+    reason: Annotated[Text | None, About("A reason that is shown with the delivery.", "the merchant has closed")]

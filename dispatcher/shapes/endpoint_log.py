@@ -17,7 +17,7 @@ class Recovery(TypedDict, total=False):
     """From when to when deliveries to the endpoint failed, whenever they were made."""
 
     since: Required[Annotated[InstantGiven, About(example="2026-03-02T08:00:00Z")]]
-    until: Annotated[InstantGiven | None, About("Without it, until now.", "2026-03-02T09:00:00Z")]
+    until: Annotated[InstantGiven | None, About("The end of the period; the default is now.", "2026-03-02T09:00:00Z")]
 
 
 class LastFailure(TypedDict):
@@ -39,22 +39,29 @@ class EndpointStats(TypedDict):
     window: Annotated[Window, About(example="24h")]
     waiting: Annotated[int, About(example=0)]
     in_flight: Annotated[int, About(example=0)]
-    at_least: Annotated[bool, About("More than 100,000 wait, which is as many as are counted.", False)]
-    oldest_waiting_at: Annotated[Instant | None, About("When it was made.", None)]
+    at_least: Annotated[
+        bool, About("True if more deliveries wait than were counted: at most 100,000 are counted.", False)
+    ]
+    oldest_waiting_at: Annotated[Instant | None, About("When the oldest waiting delivery was created.", None)]
     delivered: Annotated[int, About(example=981)]
     exhausted: Annotated[int, About(example=3)]
     rejected: Annotated[int, About(example=0)]
     expired: Annotated[int, About(example=0)]
     cancelled: Annotated[int, About(example=0)]
     success_rate: Annotated[
-        float | None, About("Delivered, of all that have ended but were not cancelled; from 0 to 1.", 0.99695)
+        float | None,
+        About("The share of delivered deliveries among those that ended and were not cancelled, from 0 to 1.", 0.99695),
     ]
-    attempts_p50_ms: Annotated[float | None, About("How long half of the attempts took at most, within 9 %.", 41.5)]
-    attempts_p95_ms: Annotated[float | None, About("How long 95 of 100 took at most, within 9 %.", 212.0)]
+    attempts_p50_ms: Annotated[
+        float | None, About("The median duration of an attempt in milliseconds, accurate to 9 %.", 41.5)
+    ]
+    attempts_p95_ms: Annotated[
+        float | None, About("The 95th percentile of an attempt's duration in milliseconds, accurate to 9 %.", 212.0)
+    ]
     attempts_to_success_mean: Annotated[
-        float | None, About("How many attempts counted for a delivery that succeeded.", 1.02)
+        float | None, About("The mean number of attempts of a delivery that succeeded.", 1.02)
     ]
-    cap: Annotated[int, About("How many attempts may be in flight now: fewer while it fails.", 16)]
+    cap: Annotated[int, About("How many attempts may be in flight now; fewer while the endpoint is slow.", 16)]
     last_attempt_at: Annotated[Instant | None, About(example="2026-03-02T09:00:00Z")]
     last_success_at: Annotated[Instant | None, About(example="2026-03-02T09:00:00Z")]
     last_failure: LastFailure | None

@@ -29,7 +29,7 @@ def _schemes() -> Mapping[str, Any]:
 
 
 SchemeName = Annotated[str, About(document=_schemes)]
-Url = Annotated[str, About("As the profile allows it.", _URL, min_length=1, max_length=2048)]
+Url = Annotated[str, About("The URL; the profile decides which URLs are allowed.", _URL, min_length=1, max_length=2048)]
 Headers = Annotated[
     dict[str, Annotated[str, About(max_length=limits.HEADER_BYTES, pattern=limits.HEADER_VALUE)]],
     About(max_length=limits.HEADERS, document={"propertyNames": {"pattern": limits.HEADER_NAME}}),
@@ -48,11 +48,14 @@ class BasicAuth(TypedDict):
 class EndpointChoices(TypedDict, total=False):
     """What an endpoint's owner chooses, as far as its profile leaves a choice; null is what the profile has."""
 
-    name: Annotated[Text | None, About("For people.", "orders")]
-    description: Annotated[Text | None, About("For people.", "The shop in Utrecht")]
+    name: Annotated[Text | None, About("A text for people.", "orders")]
+    description: Annotated[Text | None, About("A text for people.", "The shop in Utrecht")]
     event_types: Annotated[
         Annotated[list[EventTypeChoice], About(min_length=1, max_length=1000)] | None,
-        About("Types, or `payment.*` for a family; null means all that the profile offers.", ["payment.*"]),
+        About(
+            "Event types, or `payment.*` for a family of types; null means all types that the profile offers.",
+            ["payment.*"],
+        ),
     ]
     metadata: Annotated[
         dict[str, Any] | None,
@@ -61,26 +64,29 @@ class EndpointChoices(TypedDict, total=False):
             {"store": "Utrecht"},
         ),
     ]
-    schedule: Annotated[str | None, About("When it is tried again.", "standard", min_length=1, max_length=200)]
+    schedule: Annotated[str | None, About("The name of the retry schedule.", "standard", min_length=1, max_length=200)]
     signature: Annotated[
         Annotated[list[SchemeName], About(min_length=1, max_length=8)] | None,
-        About("Every delivery is signed by all of these schemes.", ["standard_webhooks_v1"]),
+        About("The signature schemes. Every delivery is signed with all of them.", ["standard_webhooks_v1"]),
     ]
     auth: Annotated[
         BasicAuth | None,
         About(
-            "The password is never shown again.",
+            "How deliveries authenticate themselves. The password is never shown again.",
             {"type": "basic", "username": "shop", "password": "correct horse"},
         ),
     ]
     headers: Annotated[
         Headers | None,
         About(
-            "Sent with every delivery; none of the platform's own. The values are never shown again.",
+            "Headers that are sent with every delivery; headers that the platform sets itself are refused. The "
+            "values are never shown again.",
             {"x-shop": "8127"},
         ),
     ]
-    method: Annotated[Method | None, About("A GET has no body: what the event is stands in the query.", "POST")]
+    method: Annotated[
+        Method | None, About("A GET request has no body; the event is described in the query string.", "POST")
+    ]
     max_in_flight: Annotated[
         int | None,
         About(
@@ -92,10 +98,13 @@ class EndpointChoices(TypedDict, total=False):
     ]
     rate_limit: Annotated[
         float | None,
-        About("Attempts a second; null: no limit.", 50, ge=limits.RATE_LIMIT[0], le=limits.RATE_LIMIT[1]),
+        About(
+            "The most attempts per second; null means no limit.", 50, ge=limits.RATE_LIMIT[0], le=limits.RATE_LIMIT[1]
+        ),
     ]
     ordered: Annotated[
-        bool | None, About("One delivery after the other, in the order of their events; null: not.", False)
+        bool | None,
+        About("True sends one delivery after the other, in the order of their events; null means false.", False),
     ]
 
 
@@ -104,17 +113,21 @@ class NewEndpoint(EndpointChoices, total=False):
     """A URL to be registered."""
 
     url: Required[Url]
-    tenant_id: Annotated[TenantId | None, About("Whose it is; where it is left out, the caller's own.")]
+    tenant_id: Annotated[
+        TenantId | None, About("The tenant that owns the endpoint; without it, the caller's own tenant.")
+    ]
     profile: Annotated[
         str | None,
         About(
-            "The rules that it follows; null: its tenant's profile, or the installation's.",
+            "The name of the profile; null means the tenant's profile, or that of the installation.",
             "default",
             min_length=1,
             max_length=200,
         ),
     ]
-    status: Annotated[EndpointStatus | None, About("Null: active. Deliveries of a disabled one wait.", "active")]
+    status: Annotated[
+        EndpointStatus | None, About("Null means active. Deliveries to a disabled endpoint wait.", "active")
+    ]
 
 
 @request
@@ -128,7 +141,7 @@ class ShownAuth(TypedDict):
     """How a delivery authenticates itself, without the password."""
 
     type: Annotated[Literal["basic"], About(example="basic")]
-    username: Annotated[str | None, About("Null: the keyring does not open it.", "shop")]
+    username: Annotated[str | None, About("The user name; null if the keyring cannot decrypt it.", "shop")]
 
 
 class Endpoint(TypedDict):
@@ -139,19 +152,22 @@ class Endpoint(TypedDict):
     url: Annotated[str, About(example=_URL)]
     name: Annotated[str | None, About(example="orders")]
     description: Annotated[str | None, About(example="The shop in Utrecht")]
-    event_types: Annotated[list[str] | None, About("Null: all that the profile offers.", ["payment.*"])]
+    event_types: Annotated[
+        list[str] | None,
+        About("The types that the endpoint receives; null means all types that its profile offers.", ["payment.*"]),
+    ]
     metadata: Annotated[dict[str, Any], About(example={"store": "Utrecht"})]
     profile: Annotated[str, About(example="default")]
     schedule: Annotated[str, About(example="standard")]
-    signature: Annotated[list[str] | None, About("Null: the schemes of the profile.", None)]
+    signature: Annotated[list[str] | None, About("The signature schemes; null means those of the profile.", None)]
     auth: Annotated[ShownAuth | None, About(example={"type": "basic", "username": "shop"})]
     headers: Annotated[
         list[str] | None,
-        About("The names of its own headers; null: the keyring does not open them.", ["x-shop"]),
+        About("The names of the endpoint's own headers; null if the keyring cannot decrypt them.", ["x-shop"]),
     ]
     method: Annotated[Method, About(example="POST")]
     max_in_flight: Annotated[int, About(example=64)]
-    rate_limit: Annotated[float | None, About("In attempts a second; null: no limit.", None)]
+    rate_limit: Annotated[float | None, About("The most attempts per second; null means no limit.", None)]
     ordered: Annotated[bool, About(example=False)]
     origin: Annotated[
         str | None,
@@ -162,8 +178,8 @@ class Endpoint(TypedDict):
         ),
     ]
     status: Annotated[EndpointStatus, About(example="active")]
-    status_reason: Annotated[str | None, About("Why it is disabled.", None)]
-    version: Annotated[int, About("Rises with every change.", 1)]
+    status_reason: Annotated[str | None, About("Why the endpoint is disabled.", None)]
+    version: Annotated[int, About("Increases with every change.", 1)]
     created_at: Instant
     updated_at: Instant
 
@@ -187,7 +203,7 @@ class CreatedEndpoint(Endpoint):
             ),
         ]
     ]
-    warnings: Annotated[list[str], About("What its owner should know.", [])]
+    warnings: Annotated[list[str], About("Warnings for the owner of the endpoint.", [])]
 
 
 class DeletedEndpoint(TypedDict):
@@ -195,14 +211,14 @@ class DeletedEndpoint(TypedDict):
 
     id: EndpointId
     status: Annotated[Literal["deleted"], About(example="deleted")]
-    cancelled_deliveries: Annotated[int, About("How many were waiting for it.", 0)]
+    cancelled_deliveries: Annotated[int, About("The number of waiting deliveries that were cancelled.", 0)]
 
 
 @request
 class Disabling(TypedDict, total=False):
     """Why an endpoint is disabled."""
 
-    reason: Annotated[Text | None, About("Shown with it.", "the shop is moving")]
+    reason: Annotated[Text | None, About("A reason that is shown with the endpoint.", "the shop is moving")]
 
 
 @request
@@ -212,7 +228,10 @@ class Rotation(TypedDict, total=False):
     overlap_s: Annotated[
         float | None,
         About(
-            "How long, in seconds, the old secret signs beside the new one; null: a day.", 86400, ge=0, le=30 * 86400
+            "How long the old secret signs beside the new one, in seconds; null means a day.",
+            86400,
+            ge=0,
+            le=30 * 86400,
         ),
     ]
 
@@ -220,11 +239,11 @@ class Rotation(TypedDict, total=False):
 class Ping(TypedDict):
     """What came of a ping."""
 
-    ok: Annotated[bool, About("Whether a delivery would be delivered by this answer.", True)]
-    outcome: Annotated[str, About("As attempts have it.", "ok")]
-    status_code: Annotated[int | None, About("Null: no answer.", 200)]
+    ok: Annotated[bool, About("Whether a delivery with this answer would count as delivered.", True)]
+    outcome: Annotated[str, About("The outcome, as for an attempt.", "ok")]
+    status_code: Annotated[int | None, About("The HTTP status; null if there was no answer.", 200)]
     duration_ms: Annotated[float, About(example=12.5)]
-    error: Annotated[str | None, About("Why there was no answer, or not a whole one.", None)]
+    error: Annotated[str | None, About("Why there was no complete answer; null if there was one.", None)]
 
 
 _Secret = Annotated[str, About(max_length=200)]
@@ -256,11 +275,11 @@ class EndpointImport(TypedDict):
 class ImportItem(TypedDict):
     """What became of one endpoint of an import."""
 
-    index: Annotated[int, About("Its place in the request, from 0.", 0)]
+    index: Annotated[int, About("The position in the request, from 0.", 0)]
     status: Annotated[Literal["created", "failed"], About(example="created")]
-    id: Annotated[EndpointId | None, About("Null if it failed.")]
-    warnings: Annotated[list[str], About("What its owner should know.", [])]
-    error: Annotated[Refusal | None, About("Null unless it failed.", None)]
+    id: Annotated[EndpointId | None, About("The id; null if it failed.")]
+    warnings: Annotated[list[str], About("Warnings for the owner of the endpoint.", [])]
+    error: Annotated[Refusal | None, About("Why it failed; null if it did not.", None)]
 
 
 class ImportResult(TypedDict):

@@ -20,7 +20,9 @@ class NewErasure(TypedDict, total=False):
         TenantId | None,
         About("Whose events. An operator may leave it out where one tenant only has events of the object."),
     ]
-    all_tenants: Annotated[bool, About("Every tenant's events; for operators, without a tenant_id.", False)]
+    all_tenants: Annotated[
+        bool, About("True erases the events of every tenant; for operators, without a `tenant_id`.", False)
+    ]
     reason: Annotated[
         str | None, About(example="asked for by the customer", min_length=1, max_length=500, pattern=access.NAME)
     ]
@@ -31,22 +33,22 @@ class Erasure(TypedDict):
 
     id: ErasureId
     object_id: Annotated[str, About(example="pay_8f3k2")]
-    tenant_id: Annotated[TenantId | None, About("Null: every tenant's.")]
+    tenant_id: Annotated[TenantId | None, About("The tenant whose events are erased; null means every tenant.")]
     reason: Annotated[str | None, About(example="asked for by the customer")]
     created_by: Actor
     created_at: Instant
     status: Annotated[
         Literal["running", "done"],
-        About("Done once all events were erased that were there when it was asked for.", "done"),
+        About("`done` when all events that existed at the time of the request have been erased.", "done"),
     ]
-    events: Annotated[int, About("That had a payload, or none any more, and are erased now.", 3)]
-    attempts: Annotated[int, About("Whose answers and queries are erased.", 5)]
-    cancelled_deliveries: Annotated[int, About("That waited.", 1)]
+    events: Annotated[int, About("The number of events that were erased.", 3)]
+    attempts: Annotated[int, About("The number of attempts whose responses and query strings were erased.", 5)]
+    cancelled_deliveries: Annotated[int, About("The number of waiting deliveries that were cancelled.", 1)]
     in_flight_deliveries: Annotated[
         int, About("That were in flight at the latest look: what they are answered is erased later.", 0)
     ]
     next_look_at: Annotated[
-        Instant | None, About("When what was in flight is looked at again; null: nothing can be any more.", None)
+        Instant | None, About("When deliveries that were in flight are checked again; null if none can be left.", None)
     ]
 
 

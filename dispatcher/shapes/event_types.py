@@ -28,7 +28,7 @@ class NewEventType(TypedDict, total=False):
 class EventType(TypedDict):
     """A type of event."""
 
-    name: Annotated[str, About("A type, or a family such as `order.*`.", "payment.completed")]
+    name: Annotated[str, About("The name of a type, or of a family such as `order.*`.", "payment.completed")]
     description: Annotated[str | None, About(example="The payment has succeeded.")]
     schema: Annotated[dict[str, Any] | bool | None, About(example={"type": "object", "required": ["amount"]})]
     schema_refusal: Annotated[
@@ -39,8 +39,10 @@ class EventType(TypedDict):
             None,
         ),
     ]
-    profiles: Annotated[list[str], About("The profiles whose closed catalogue has it.", ["terminal"])]
-    created_at: Annotated[Instant | None, About("Null for one that a profile's file brings.", None)]
+    profiles: Annotated[list[str], About("The profiles whose catalogue has this type.", ["terminal"])]
+    created_at: Annotated[
+        Instant | None, About("When the type was created; null for a type that comes from a profile's file.", None)
+    ]
     updated_at: Annotated[Instant | None, About(example=None)]
 
 

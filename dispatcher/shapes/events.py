@@ -49,7 +49,7 @@ class NewEvent(TypedDict, total=False):
     payload: Required[
         Annotated[Any, About("Any JSON value, of at most 256 KiB. It is sent as it is written here.", {"amount": 1000})]
     ]
-    tenant_id: Annotated[TenantId | None, About("Whose event it is; for operators.")]
+    tenant_id: Annotated[TenantId | None, About("The tenant that the event belongs to; for operators.")]
     id: Annotated[
         EventId | None,
         About("`evt_` and a UUIDv7 within a day of now: the producer's own, and an idempotency key.", None),
@@ -57,13 +57,13 @@ class NewEvent(TypedDict, total=False):
     idempotency_key: Annotated[
         str | None,
         About(
-            "Printable characters. The same as the header. Not with an `id`.",
+            "Printable characters. It means the same as the header, and cannot be given together with an `id`.",
             "order-8127-paid",
             min_length=1,
             max_length=255,
         ),
     ]
-    mode: Annotated[Mode | None, About("Null: live.", "live")]
+    mode: Annotated[Mode | None, About("Null means live.", "live")]
     object_id: Annotated[
         str | None,
         About(
@@ -73,12 +73,12 @@ class NewEvent(TypedDict, total=False):
             max_length=200,
         ),
     ]
-    not_before: Annotated[InstantGiven | None, About("No attempt starts before.", "2026-03-02T09:00:00Z")]
-    expires_at: Annotated[InstantGiven | None, About("No attempt starts after.", "2026-03-09T09:00:00Z")]
+    not_before: Annotated[InstantGiven | None, About("No attempt starts before this time.", "2026-03-02T09:00:00Z")]
+    expires_at: Annotated[InstantGiven | None, About("No attempt starts after this time.", "2026-03-09T09:00:00Z")]
     target: Annotated[
         EventTarget | None,
         About(
-            "Where it goes, instead of to the endpoints of its tenant; if the tenant's profile allows.",
+            "Where the event goes instead of to the tenant's endpoints, if the tenant's profile allows it.",
             {"url": TARGET_EXAMPLE},
         ),
     ]
@@ -110,18 +110,22 @@ class AcceptedEvent(TypedDict):
     tenant_id: TenantId
     mode: Annotated[Mode, About(example="live")]
     object_id: Annotated[str | None, About(example="pay_8f3k2")]
-    duplicate: Annotated[bool, About("It had been accepted before, and this is its id.", False)]
-    deliveries: Annotated[int | None, About("To how many endpoints it goes; null of a duplicate.", 1)]
+    duplicate: Annotated[
+        bool, About("True if the event had been accepted before; `id` is then the id of the first one.", False)
+    ]
+    deliveries: Annotated[int | None, About("The number of endpoints that the event goes to; null for a duplicate.", 1)]
 
 
 class BatchItem(TypedDict):
     """What became of one event of a batch."""
 
-    index: Annotated[int, About("Its place in the batch, from 0.", 0)]
+    index: Annotated[int, About("The position in the batch, from 0.", 0)]
     status: Annotated[Literal["accepted", "duplicate", "failed"], About(example="accepted")]
-    id: Annotated[EventId | None, About("Null if it failed.")]
-    deliveries: Annotated[int | None, About("Null of a duplicate, and if it failed.", 1)]
-    error: Annotated[Refusal | None, About("Null unless it failed.", None)]
+    id: Annotated[EventId | None, About("The id; null if it failed.")]
+    deliveries: Annotated[
+        int | None, About("The number of endpoints that the event goes to; null for a duplicate or a failure.", 1)
+    ]
+    error: Annotated[Refusal | None, About("Why it failed; null if it did not.", None)]
 
 
 class BatchResult(TypedDict):
@@ -141,12 +145,12 @@ class Event(TypedDict):
     tenant_id: TenantId
     mode: Annotated[Mode, About(example="live")]
     object_id: Annotated[str | None, About(example="pay_8f3k2")]
-    payload: Annotated[Any, About("As it is stored: any JSON value.", {"amount": 1000})]
+    payload: Annotated[Any, About("The payload as it was accepted: any JSON value.", {"amount": 1000})]
     payload_gone: Annotated[
         PayloadGone | None,
-        About("Why the payload is gone, and null here; null where it is not.", None),
+        About("Why the payload is not stored any more, and `payload` is null; null if it is stored.", None),
     ]
-    deliveries: Annotated[int, About("To how many endpoints it went when it was accepted.", 1)]
+    deliveries: Annotated[int, About("The number of endpoints that the event went to when it was accepted.", 1)]
     created_at: Instant
 
 
@@ -156,9 +160,10 @@ class ExplainedDelivery(TypedDict):
     id: DeliveryId
     status: Annotated[DeliveryStatus, About(example="waiting")]
     next_attempt_at: Annotated[
-        Instant | None, About("Null where none is planned, or it is held.", "2026-03-02T09:00:05Z")
+        Instant | None,
+        About("When the next attempt is due; null if none is planned or the delivery is held.", "2026-03-02T09:00:05Z"),
     ]
-    held: Annotated[str | None, About("Why it waits although it may be due.", None)]
+    held: Annotated[str | None, About("Why the delivery is held; null if it is not.", None)]
 
 
 class ExplainedEndpoint(TypedDict):
@@ -170,7 +175,7 @@ class ExplainedEndpoint(TypedDict):
     verdict: Annotated[
         str,
         About(
-            "With the first four there is a delivery, else there is none.",
+            "The result. With the first four values there is a delivery, otherwise there is none.",
             "filtered",
             one_of=[verdict.value for verdict in Verdict],
         ),
@@ -178,7 +183,7 @@ class ExplainedEndpoint(TypedDict):
     rule: Annotated[
         str,
         About(
-            "The rule that decided, as of the moment at which the event was accepted.",
+            "The rule that decided, as it was when the event was accepted.",
             "event_types payment.* does not match refund.failed (version 2 of the endpoint)",
         ),
     ]
@@ -192,7 +197,7 @@ class Explanation(TypedDict):
     type: Annotated[str, About(example="refund.failed")]
     tenant_id: TenantId
     created_at: Instant
-    deliveries: Annotated[int, About("To how many endpoints it went when it was accepted.", 0)]
+    deliveries: Annotated[int, About("The number of endpoints that the event went to when it was accepted.", 0)]
     endpoints: list[ExplainedEndpoint]
 
 

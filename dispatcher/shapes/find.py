@@ -17,11 +17,11 @@ class Found(TypedDict):
         Literal["event", "endpoint", "delivery", "attempt", "replay", "tenant", "key"], About(example="event")
     ]
     id: Annotated[str, About(example="evt_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e")]
-    summary: Annotated[str, About("A line for people.", "payment.completed: matched no endpoint")]
+    summary: Annotated[str, About("One line for people.", "payment.completed: matched no endpoint")]
     object: Annotated[
         dict[str, Any],
         About(
-            "As the resource of its kind answers it; an attempt also with its `delivery_id`.",
+            "The object as its own resource returns it; an attempt also has its `delivery_id`.",
             {"id": "evt_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e", "type": "payment.completed", "deliveries": 0},
         ),
     ]

@@ -21,6 +21,6 @@ class Readiness(TypedDict):
     status: Annotated[Literal["ok"], About(example="ok")]
     schema: Annotated[str, About("The database schema's version.", "0006")]
     writes: Annotated[
-        bool, About("False where the database can only be read: events and changes are answered with 503.", True)
+        bool, About("False if the database can only be read: events and changes are answered with 503.", True)
     ]
-    reason: Annotated[str | None, About("Why nothing can be written; null where it can.", None)]
+    reason: Annotated[str | None, About("Why nothing can be written; null if it can.", None)]

@@ -21,7 +21,7 @@ class NewKey(TypedDict, total=False):
     name: Required[
         Annotated[
             Annotated[str, About(min_length=1, max_length=200, pattern=access.NAME)],
-            About("For people; without control characters.", "till-12"),
+            About("A name for people, without control characters.", "till-12"),
         ]
     ]
     tenant_id: Annotated[
@@ -34,34 +34,42 @@ class NewKey(TypedDict, total=False):
     scopes: Annotated[
         list[Scope],
         About(
-            "What the key may do; without it, everything: admin.",
+            "What the key may do. The default is `admin`, which allows everything.",
             ["events:write", "deliveries:read"],
             min_length=1,
             max_length=20,
         ),
     ]
-    rate_limit: Annotated[float | None, About("How many requests a second; null: no limit.", 50, ge=0.01, le=100000)]
+    rate_limit: Annotated[
+        float | None, About("The most requests per second; null means no limit.", 50, ge=0.01, le=100000)
+    ]
 
 
 class Key(TypedDict):
     """A key, without what is secret of it."""
 
     id: KeyId
-    tenant_id: Annotated[TenantId | None, About("Null: an operator's.")]
+    tenant_id: Annotated[TenantId | None, About("The tenant that it acts for; null for an operator's.")]
     name: Annotated[str, About(example="till-12")]
     scopes: Annotated[list[Scope], About(example=["deliveries:read", "events:write"])]
-    rate_limit: Annotated[float | None, About("In requests a second; null: no limit.", 50)]
+    rate_limit: Annotated[float | None, About("The most requests per second; null means no limit.", 50)]
     created_at: Instant
-    last_used_at: Annotated[Instant | None, About("To the minute.", "2026-03-02T09:15:00Z")]
+    last_used_at: Annotated[Instant | None, About("When the key was last used, to the minute.", "2026-03-02T09:15:00Z")]
     revoked_at: Annotated[Instant | None, About(example=None)]
 
 
 class CreatedKey(Key):
     """With what is told once; a repeat under the same Idempotency-Key does not have it."""
 
-    key: NotRequired[Annotated[str, About("For `Authorization: Bearer`.", access.EXAMPLE_KEY)]]
+    key: NotRequired[Annotated[str, About("The key, for the header `Authorization: Bearer`.", access.EXAMPLE_KEY)]]
     signing_secret: NotRequired[
-        Annotated[str, About("For requests signed by HMAC.", "hmsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]
+        Annotated[
+            str,
+            About(
+                "The secret for requests that are signed with HMAC.",
+                "hmsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+            ),
+        ]
     ]
 
 

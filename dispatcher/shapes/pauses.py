@@ -18,32 +18,36 @@ from dispatcher.shapes.values import (
     Text,
 )
 
-EVERYTHING = About("Everything: of every tenant or, by a tenant's key, of its own. Stands alone.", example=False)
+EVERYTHING = About(
+    "True pauses everything: of every tenant or, with a tenant's key, of that tenant. It cannot be combined with "
+    "other conditions.",
+    example=False,
+)
 
 
 class PauseScope(TypedDict, total=False):
     """What is held: all that matches all that is given, or everything, by `all` alone."""
 
     all: Annotated[bool, EVERYTHING]
-    tenant_id: Annotated[TenantId | None, About("Only what is this tenant's.")]
-    endpoint_id: Annotated[EndpointId | None, About("Only what goes to this endpoint.")]
-    event_type: Annotated[EventTypeOrFamily | None, About("A type, or `payment.*` for a family.")]
+    tenant_id: Annotated[TenantId | None, About("Only deliveries of this tenant.")]
+    endpoint_id: Annotated[EndpointId | None, About("Only deliveries to this endpoint.")]
+    event_type: Annotated[EventTypeOrFamily | None, About("An event type, or `payment.*` for a family of types.")]
 
 
 @request
 class NewPause(PauseScope, total=False):
     """A pause to be made. A tenant's key holds only what is its tenant's."""
 
-    reason: Annotated[Text | None, About("Shown with what waits.", "the bank is away")]
+    reason: Annotated[Text | None, About("A reason that is shown with the deliveries that wait.", "the bank is away")]
 
 
 class Pause(TypedDict):
     """What is held. It waits, for 7 days at most, and is sent when the pause ends."""
 
     id: PauseId
-    tenant_id: Annotated[TenantId | None, About("Null: of every tenant.")]
-    endpoint_id: Annotated[EndpointId | None, About("Null: of every endpoint.", None)]
-    event_type: Annotated[str | None, About("Null: of every type.", "payment.*")]
+    tenant_id: Annotated[TenantId | None, About("The tenant; null means every tenant.")]
+    endpoint_id: Annotated[EndpointId | None, About("The endpoint; null means every endpoint.", None)]
+    event_type: Annotated[str | None, About("The event type or family; null means every type.", "payment.*")]
     reason: Annotated[str, About(example="the bank is away")]
     created_by: Actor
     created_at: Instant

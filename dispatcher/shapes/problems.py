@@ -16,7 +16,7 @@ class Fault(TypedDict):
     """One thing wrong: where, what was found and what is allowed."""
 
     pointer: Annotated[
-        str, About("A JSON pointer into the body, `/` for the whole of it; or the name of a parameter.", "/url")
+        str, About("A JSON pointer into the body, `/` for the whole body, or the name of a parameter.", "/url")
     ]
     detail: Annotated[str, About(example="found the scheme 'http'; allowed: https")]
 
@@ -26,7 +26,7 @@ class Refusal(TypedDict):
 
     code: Annotated[str, About(example="INVALID_INPUT")]
     detail: Annotated[str, About(example="/url: found the scheme 'http'; allowed: https")]
-    errors: Annotated[list[Fault], About("The pointers are into the object.", [])]
+    errors: Annotated[list[Fault], About("The faults; their pointers are relative to the object.", [])]
 
 
 class Problem(TypedDict):
@@ -36,8 +36,8 @@ class Problem(TypedDict):
     title: Annotated[str, About(example="Unprocessable Content")]
     status: Annotated[int, About(example=422)]
     detail: Annotated[str, About(example="/url: found the scheme 'http'; allowed: https")]
-    instance: Annotated[str, About("The path that was asked for.", "/v1/endpoints")]
-    code: Annotated[str, About("For programs: it does not change.", "INVALID_INPUT")]
+    instance: Annotated[str, About("The path of the request.", "/v1/endpoints")]
+    code: Annotated[str, About("A code for programs. It does not change.", "INVALID_INPUT")]
     errors: Annotated[
         list[Fault],
         About(
@@ -45,4 +45,10 @@ class Problem(TypedDict):
             [{"pointer": "/url", "detail": "found the scheme 'http'; allowed: https"}],
         ),
     ]
-    request_id: Annotated[str, About("Also in the header x-request-id.", "req_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e")]
+    request_id: Annotated[
+        str,
+        About(
+            "The id of the request, which is also in the header x-request-id.",
+            "req_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e",
+        ),
+    ]

@@ -14,7 +14,7 @@ class Profile(TypedDict):
     """A profile; `document` is what its file says, with every field that was left out."""
 
     name: Annotated[str, About(example="terminal")]
-    default: Annotated[bool, About("Whether it is that of tenants and endpoints that name none.", False)]
+    default: Annotated[bool, About("True for the profile of tenants and endpoints that do not name one.", False)]
     document: Annotated[dict[str, Any], About(example={"description": "HTTPS that answers a ping", "deadline_s": 15.0})]
 
 

@@ -40,15 +40,15 @@ class PublicKey(TypedDict):
     whpk: Annotated[
         str | None,
         About(
-            "As Standard Webhooks writes an Ed25519 key; null for RSA.",
+            "The key in the form of Standard Webhooks, for Ed25519; null for RSA.",
             "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
         ),
     ]
     schemes: Annotated[list[str], About("The signature schemes that the key serves.", ["standard_webhooks_v1a"])]
-    signs_from: Annotated[Instant, About("From when on it signs.", "2026-03-02T09:00:00Z")]
-    signs_until: Annotated[Instant | None, About("Until when it signs; null where no end is planned.", None)]
+    signs_from: Annotated[Instant, About("From when on the key signs.", "2026-03-02T09:00:00Z")]
+    signs_until: Annotated[Instant | None, About("Until when the key signs; null if no end is planned.", None)]
     published_until: Annotated[
-        Instant | None, About("Until when it is listed here; null where no end is planned.", None)
+        Instant | None, About("Until when the key is listed here; null if no end is planned.", None)
     ]
 
 

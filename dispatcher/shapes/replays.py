@@ -25,7 +25,8 @@ _DELIVERY_ID: Final = r"^dlv_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 Rate = Annotated[float, About(ge=RATES[0], le=RATES[1])]
 PreviewTokenGiven = Annotated[
-    PreviewToken | None, About("Of a preview of the last hour, by the same tenant, that has started nothing yet.")
+    PreviewToken | None,
+    About("The token of a preview by the same tenant that is at most an hour old and has not been used yet."),
 ]
 
 
@@ -35,7 +36,7 @@ class ChosenByIds(DeliveryConditions, total=False):
     delivery_ids: Annotated[
         Annotated[list[Annotated[str, About(pattern=_DELIVERY_ID)]], About(min_length=1, max_length=DELIVERY_IDS)]
         | None,
-        About("Only those of these.", ["dlv_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0f"]),
+        About("Only the deliveries with these ids.", ["dlv_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0f"]),
     ]
 
 
@@ -43,7 +44,9 @@ class ChosenByIds(DeliveryConditions, total=False):
 class WaitingFilter(ChosenByIds, total=False):
     """Which of the deliveries that wait: what all that is given chooses."""
 
-    status: Annotated[Annotated[str, About(pattern="^waiting$")] | None, About("No other can be.", "waiting")]
+    status: Annotated[
+        Annotated[str, About(pattern="^waiting$")] | None, About("Only `waiting` is possible.", "waiting")
+    ]
 
 
 @request
@@ -52,9 +55,11 @@ class EndedFilter(ChosenByIds, total=False):
 
     status: Annotated[
         Annotated[str, About(max_length=200, pattern=f"^{_ENDED}(,{_ENDED})*$")] | None,
-        About("One, or several with commas between. `failed` is every end but delivered and cancelled.", "failed"),
+        About("One status, or several separated by commas. `failed` means exhausted, rejected or expired.", "failed"),
     ]
-    undelivered: Annotated[bool | None, About("Whatever has not been delivered; null: false.", False)]
+    undelivered: Annotated[
+        bool | None, About("True chooses every delivery that has not been delivered; null means false.", False)
+    ]
     include_delivered: Annotated[
         bool | None,
         About(
@@ -70,8 +75,8 @@ class EndedFilter(ChosenByIds, total=False):
 class ReplayPreview(EndedFilter, total=False):
     """What is to be previewed, and how it would be done: the token in the answer has it done in just this way."""
 
-    rate_per_second: Annotated[Rate | None, About("At most so many deliveries a second; null: as fast as it goes.", 50)]
-    rate_per_endpoint: Annotated[Rate | None, About("At most so many a second to each endpoint.", 5)]
+    rate_per_second: Annotated[Rate | None, About("The most deliveries per second; null means no limit.", 50)]
+    rate_per_endpoint: Annotated[Rate | None, About("The most deliveries per second to each endpoint.", 5)]
     canary: Annotated[
         Annotated[int, About(ge=1, le=CANARY)] | None,
         About(
@@ -109,36 +114,40 @@ class PreviewedEndpoint(TypedDict):
 
     endpoint_id: EndpointId
     url: Annotated[str, About(example="https://shop.example.com/hook")]
-    count: Annotated[int, About("Deliveries.", 128)]
-    disabled: Annotated[bool, About("They would wait until it is enabled.", False)]
-    already_delivered: Annotated[int, About("Those whose event has reached it.", 0)]
+    count: Annotated[int, About("The number of deliveries.", 128)]
+    disabled: Annotated[
+        bool, About("True if the endpoint is disabled: the deliveries would wait until it is enabled.", False)
+    ]
+    already_delivered: Annotated[int, About("Deliveries whose event has reached the endpoint already.", 0)]
 
 
 class Preview(TypedDict):
     """What would be done. Nothing that comes later is taken."""
 
-    count: Annotated[int, About("Deliveries.", 128)]
-    oldest: Annotated[Instant | None, About("When the first of them was made.", "2026-03-02T09:00:00Z")]
-    newest: Annotated[Instant | None, About("When the last of them was made.", "2026-03-02T09:00:00Z")]
+    count: Annotated[int, About("The number of deliveries.", 128)]
+    oldest: Annotated[Instant | None, About("When the oldest of them was created.", "2026-03-02T09:00:00Z")]
+    newest: Annotated[Instant | None, About("When the newest of them was created.", "2026-03-02T09:00:00Z")]
     already_delivered: Annotated[
-        int, About("Those whose event has reached the endpoint; in `count` only if they are included.", 0)
+        int, About("Deliveries whose event has reached the endpoint already; in `count` only if they are included.", 0)
     ]
-    endpoints_disabled: Annotated[int, About("Endpoints for which they would wait.", 0)]
-    in_flight: Annotated[int, About("Those that are being attempted; not in `count`. A replay has none.", 0)]
-    payload_gone: Annotated[int, About("Those whose payload is not kept any more; not in `count`.", 0)]
+    endpoints_disabled: Annotated[int, About("The number of disabled endpoints, whose deliveries would wait.", 0)]
+    in_flight: Annotated[int, About("Deliveries that are in flight; not in `count`. A replay has none.", 0)]
+    payload_gone: Annotated[int, About("Deliveries whose payload is not stored any more; not in `count`.", 0)]
     foreign: Annotated[
         int, About("Those whose event is of a tenant that the endpoint in `to` may not hear; not in `count`.", 0)
     ]
-    endpoints: Annotated[list[PreviewedEndpoint], About("Those with the most, ten at most; of a replay.")]
-    rate_per_second: Annotated[float | None, About("As asked.", 50)]
-    rate_per_endpoint: Annotated[float | None, About("As asked.", None)]
-    canary: Annotated[int | None, About("As asked.", None)]
+    endpoints: Annotated[
+        list[PreviewedEndpoint], About("The endpoints with the most deliveries, at most ten; only for a replay.")
+    ]
+    rate_per_second: Annotated[float | None, About("As it was requested.", 50)]
+    rate_per_endpoint: Annotated[float | None, About("As it was requested.", None)]
+    canary: Annotated[int | None, About("As it was requested.", None)]
     to: Annotated[str, About("`same`, `matching`, or an endpoint's id.", "same")]
     estimated_seconds: Annotated[
-        float, About("How long it takes at least, by its rates and the rate limits of endpoints.", 2.6)
+        float, About("The shortest duration that its rates and the endpoints' rate limits allow, in seconds.", 2.6)
     ]
-    preview_token: Annotated[PreviewToken, About("Has exactly this done, once.")]
-    expires_at: Annotated[Instant, About("Until when the token counts.", "2026-03-02T10:00:00Z")]
+    preview_token: Annotated[PreviewToken, About("The token that starts exactly this, once.")]
+    expires_at: Annotated[Instant, About("When the token expires.", "2026-03-02T10:00:00Z")]
 
 
 class ReplayFilter(TypedDict):
@@ -161,10 +170,12 @@ class ReplayFilter(TypedDict):
     error: Annotated[str | None, About(example=None)]
     created_after: Annotated[Instant | None, About(example="2026-03-02T09:00:00Z")]
     created_before: Annotated[Instant | None, About(example=None)]
-    ended_after: Annotated[Instant | None, About("Of a recovery.", None)]
-    ended_before: Annotated[Instant | None, About("Of a recovery.", None)]
+    ended_after: Annotated[Instant | None, About("Set by a recovery.", None)]
+    ended_before: Annotated[Instant | None, About("Set by a recovery.", None)]
     delivery_ids: Annotated[list[str] | None, About(example=None)]
-    as_of: Annotated[Instant | None, About("What ended then or later is not taken.", "2026-03-02T09:00:00Z")]
+    as_of: Annotated[
+        Instant | None, About("Deliveries that ended at this time or later are not included.", "2026-03-02T09:00:00Z")
+    ]
 
 
 class Replay(TypedDict):
@@ -173,36 +184,46 @@ class Replay(TypedDict):
     id: ReplayId
     kind: Annotated[Literal["replay", "cancellation"], About(example="replay")]
     status: Annotated[Literal["running", "paused", "done", "cancelled"], About(example="running")]
-    tenant_id: Annotated[TenantId | None, About("Null: an operator's.")]
+    tenant_id: Annotated[TenantId | None, About("The tenant that it acts for; null for an operator's.")]
     filter: ReplayFilter
-    total: Annotated[int | None, About("How many there were when it was asked for.", 128)]
-    replayed: Annotated[int, About("For how many it is done; of a cancellation, how many it ended.", 64)]
-    rate_per_second: Annotated[float | None, About("Null: as fast as it goes.", 50)]
-    rate_per_endpoint: Annotated[float | None, About("Null: no limit of its own.", None)]
-    canary: Annotated[int | None, About("How many of each endpoint go first; null: none.", None)]
+    total: Annotated[int | None, About("The number of deliveries when it was requested.", 128)]
+    replayed: Annotated[int, About("How many deliveries have been processed.", 64)]
+    rate_per_second: Annotated[float | None, About("The most deliveries per second; null means no limit.", 50)]
+    rate_per_endpoint: Annotated[
+        float | None, About("The most deliveries per second to each endpoint; null means no limit.", None)
+    ]
+    canary: Annotated[int | None, About("How many deliveries of each endpoint go first; null means none.", None)]
     to: Annotated[str, About("`same`, `matching`, or an endpoint's id.", "same")]
-    status_reason: Annotated[str | None, About("What it waits for, or why it is paused.", None)]
-    percent: Annotated[float, About("How much of `total` is done.", 50.0)]
+    status_reason: Annotated[str | None, About("What it waits for, or why it is paused; null otherwise.", None)]
+    percent: Annotated[float, About("How much of `total` is done, in percent.", 50.0)]
     created_by: Actor
     created_at: Instant
-    ended_at: Annotated[Instant | None, About("Null while it runs or is paused.", None)]
+    ended_at: Annotated[Instant | None, About("When it ended; null while it runs or is paused.", None)]
 
 
 class ReplayProgress(Replay):
     """A replay or a cancellation, how far it is, and what has become of what it made."""
 
-    delivered: Annotated[int, About("Of those that it made.", 60)]
-    failed: Annotated[int, About("Those that have ended in any other way.", 1)]
-    waiting: Annotated[int, About("Those that wait for an attempt or are in flight.", 3)]
-    endpoints_running: Annotated[int, About("Endpoints for which it has more to make.", 2)]
+    delivered: Annotated[int, About("How many of its deliveries have been delivered.", 60)]
+    failed: Annotated[int, About("How many of its deliveries have ended without being delivered.", 1)]
+    waiting: Annotated[int, About("How many of its deliveries wait for an attempt or are in flight.", 3)]
+    endpoints_running: Annotated[int, About("The number of endpoints for which deliveries remain to be created.", 2)]
     endpoints_stopped: Annotated[
-        int, About("Those of which all that went first have failed; a resume tries the next.", 0)
+        int,
+        About(
+            "The number of endpoints that were stopped because all their first deliveries failed; resuming tries "
+            "the next ones.",
+            0,
+        ),
     ]
     rate_now: Annotated[
-        float | None, About("Deliveries made a second over the last seconds; null unless it runs.", 49.8)
+        float | None, About("Deliveries created per second over the last seconds; null unless it runs.", 49.8)
     ]
     estimated_end: Annotated[
-        Instant | None, About("When it may have made all; null while nothing tells.", "2026-03-02T09:01:00Z")
+        Instant | None,
+        About(
+            "When all deliveries may have been created; null while this cannot be estimated.", "2026-03-02T09:01:00Z"
+        ),
     ]
 
 
@@ -212,12 +233,12 @@ class ReplayEndpoint(TypedDict):
     endpoint_id: EndpointId
     url: Annotated[str, About(example="https://shop.example.com/hook")]
     status: Annotated[Literal["running", "stopped", "done"], About(example="running")]
-    status_reason: Annotated[str | None, About("Why it is stopped, or what it waits for.", None)]
-    total: Annotated[int, About("How many there were when it was asked for.", 64)]
+    status_reason: Annotated[str | None, About("Why it is stopped, or what it waits for; null otherwise.", None)]
+    total: Annotated[int, About("The number of deliveries when it was requested.", 64)]
     replayed: Annotated[int, About(example=32)]
     delivered: Annotated[int, About(example=30)]
     failed: Annotated[int, About(example=0)]
-    waiting: Annotated[int, About("For an attempt, or in flight.", 2)]
+    waiting: Annotated[int, About("Deliveries that wait for an attempt or are in flight.", 2)]
 
 
 class ReplayPage(Paged):

@@ -17,16 +17,22 @@ class Schedule(TypedDict):
 
     name: Annotated[str, About(example="standard")]
     description: Annotated[
-        str | None, About("As its file says, if that is what new deliveries pin.", "Immediately, then 5 s and 5 m.")
+        str | None,
+        About(
+            "The description in the schedule's file, if new deliveries use that version.",
+            "Immediately, then 5 s and 5 m.",
+        ),
     ]
-    source: Annotated[str | None, About("Who declared the numbers.", "the provider's documentation")]
-    version: Annotated[str, About("SHA-256 of what decides its behaviour, in hex.", "57929f67286c")]
+    source: Annotated[str | None, About("Where the numbers come from.", "the provider's documentation")]
+    version: Annotated[
+        str, About("The version: SHA-256 of everything that decides the schedule's behaviour, in hex.", "57929f67286c")
+    ]
     relative_to: Annotated[RelativeTo, About(example="previous_failure")]
-    waits: Annotated[list[str], About("The n-th precedes attempt n.", ["0s", "5s", "5m"])]
+    waits: Annotated[list[str], About("The waits; the n-th one is the wait before attempt n.", ["0s", "5s", "5m"])]
     waits_s: Annotated[list[float], About(example=[0, 5, 300])]
     jitter: Annotated[float, About("A wait is multiplied by uniform(1, 1 + jitter).", 0.0)]
     attempts: Annotated[int, About(example=3)]
-    total_s: Annotated[float, About("If failures took no time and jitter drew nothing.", 305)]
+    total_s: Annotated[float, About("The time from the first to the last attempt without jitter, in seconds.", 305)]
 
 
 class PlannedAttempt(TypedDict):
@@ -34,8 +40,8 @@ class PlannedAttempt(TypedDict):
 
     number: Annotated[int, About(example=2)]
     wait_s: Annotated[float, About(example=5)]
-    offset_s: Annotated[float, About("From the start, with the least jitter.", 5)]
-    latest_offset_s: Annotated[float, About("The same with the most.", 5)]
+    offset_s: Annotated[float, About("The time from the start with the least jitter, in seconds.", 5)]
+    latest_offset_s: Annotated[float, About("The time from the start with the most jitter, in seconds.", 5)]
     at: Instant
     latest_at: Instant
 
@@ -62,8 +68,12 @@ class DownTime(TypedDict):
 class SimulatedAnswer(TypedDict, total=False):
     """What an attempt meets."""
 
-    status_code: Annotated[int | None, About("None: the receiver did not answer.", 503, ge=200, le=599)]
-    retry_after_s: Annotated[float | None, About("What it asks for by Retry-After.", 120, ge=0, le=366 * 86400)]
+    status_code: Annotated[
+        int | None, About("The HTTP status; null means that the receiver did not answer.", 503, ge=200, le=599)
+    ]
+    retry_after_s: Annotated[
+        float | None, About("The wait that the answer asks for by Retry-After, in seconds.", 120, ge=0, le=366 * 86400)
+    ]
 
 
 @request
@@ -75,14 +85,14 @@ class NewSimulation(TypedDict, total=False):
     relative_to: Annotated[RelativeTo, About(example="previous_failure")]
     jitter: Annotated[float, About(example=0.0, ge=0, le=1)]
     start: Annotated[
-        InstantGiven | None, About("When the event is accepted; now, if left out.", "2026-01-31T12:00:00Z")
+        InstantGiven | None, About("When the event is accepted; the default is now.", "2026-01-31T12:00:00Z")
     ]
     outcomes: Annotated[
-        list[SimulatedAnswer], About("What the first attempts meet, before `down` says it.", max_length=100)
+        list[SimulatedAnswer], About("The answers to the first attempts; after them, `down` decides.", max_length=100)
     ]
-    down: Annotated[list[DownTime], About("Without any the receiver never fails.", max_length=100)]
-    profile: Annotated[str | None, About("By which outcomes are judged.", "default", max_length=200)]
-    takes_s: Annotated[float, About("How long a failing attempt takes.", 0.0, ge=0, le=60)]
+    down: Annotated[list[DownTime], About("When the receiver fails; without any, it never fails.", max_length=100)]
+    profile: Annotated[str | None, About("The profile that judges the answers.", "default", max_length=200)]
+    takes_s: Annotated[float, About("How long a failed attempt takes, in seconds.", 0.0, ge=0, le=60)]
 
 
 class SimulatedAttempt(TypedDict):
@@ -102,8 +112,8 @@ class Simulation(TypedDict):
     start: Instant
     attempts: list[SimulatedAttempt]
     ended: Annotated[Literal["delivered", "exhausted", "rejected"], About(example="delivered")]
-    reason: Annotated[str, About("What ends it, as in the delivery log.", "ok 200")]
-    delay_s: Annotated[float, About("From the event to the last attempt.", 16505)]
+    reason: Annotated[str, About("Why the delivery ends, as in the delivery log.", "ok 200")]
+    delay_s: Annotated[float, About("The time from the event to the last attempt, in seconds.", 16505)]
 
 
 class SchedulePage(Paged):

@@ -17,7 +17,9 @@ class AttemptCounts(TypedDict):
 
     total: Annotated[int, About(example=1000)]
     succeeded: Annotated[int, About(example=981)]
-    success_rate: Annotated[float | None, About("Succeeded, of all; from 0 to 1; null where there were none.", 0.981)]
+    success_rate: Annotated[
+        float | None, About("The share of attempts that succeeded, from 0 to 1; null if there were none.", 0.981)
+    ]
     by_outcome: Annotated[dict[str, int], About(example={"http_retryable": 19, "ok": 981})]
 
 
@@ -32,7 +34,8 @@ class EndCounts(TypedDict):
     success_rate: Annotated[
         float | None,
         About(
-            "Delivered, of all that have ended but were not cancelled; from 0 to 1; null where there were none.",
+            "The share of delivered deliveries among those that ended and were not cancelled, from 0 to 1; null "
+            "if there were none.",
             0.99695,
         ),
     ]
@@ -41,7 +44,7 @@ class EndCounts(TypedDict):
 class Latency(TypedDict):
     """How long the attempts took of which somebody was dialled, each figure within 9 %; null where there were none."""
 
-    attempts: Annotated[int, About("How many were looked at.", 1000)]
+    attempts: Annotated[int, About("The number of attempts that were measured.", 1000)]
     p50: Annotated[float | None, About(example=41.5)]
     p90: Annotated[float | None, About(example=83.0)]
     p95: Annotated[float | None, About(example=197.4)]
@@ -67,15 +70,21 @@ class Backlog(TypedDict):
 
     waiting: Annotated[int, About(example=12)]
     in_flight: Annotated[int, About(example=3)]
-    at_least: Annotated[bool, About("More wait than were counted: at most 100,000 are for one question.", False)]
+    at_least: Annotated[
+        bool, About("True if more deliveries wait than were counted: at most 100,000 are counted.", False)
+    ]
     oldest_waiting_at: Annotated[
         Instant | None,
         About(
-            "When the oldest that waits was made; with `at_least`, of those that were counted.", "2026-03-02T09:00:00Z"
+            "When the oldest waiting delivery was created; with `at_least`, the oldest that was counted.",
+            "2026-03-02T09:00:00Z",
         ),
     ]
-    oldest_due_at: Annotated[Instant | None, About("What comes due first; may be to come.", "2026-03-02T09:00:00Z")]
-    lag_s: Annotated[float, About("How long that has been due; 0 where nothing is.", 0.0)]
+    oldest_due_at: Annotated[
+        Instant | None,
+        About("When the first waiting delivery is due; this may be in the future.", "2026-03-02T09:00:00Z"),
+    ]
+    lag_s: Annotated[float, About("How long the oldest due delivery has been due, in seconds; 0 if none is due.", 0.0)]
 
 
 class StatisticsPoint(TypedDict):
@@ -100,10 +109,13 @@ class StatisticsFigures(TypedDict):
 class StatisticsGroup(StatisticsFigures):
     """One endpoint, event type or tenant."""
 
-    key: Annotated[str, About("Its id, or the type's name.", "ep_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968")]
+    key: Annotated[str, About("The id, or the name of the event type.", "ep_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968")]
     name: Annotated[
         str | None,
-        About("The URL of an endpoint, the name of a tenant; null for a type.", "https://shop.example.com/webhooks"),
+        About(
+            "The URL of an endpoint or the name of a tenant; null for an event type.",
+            "https://shop.example.com/webhooks",
+        ),
     ]
     backlog: Backlog
 
@@ -119,13 +131,15 @@ class Statistics(_From, StatisticsFigures):
 
     window: Annotated[Window, About(example="24h")]
     to: Annotated[Instant, About("Now, by the database's clock.", "2026-03-02T09:12:34.567890Z")]
-    step_s: Annotated[int, About("How far apart the points of `series` are.", 3600)]
-    tenant_id: Annotated[str | None, About("What was asked for; null for all.", None)]
+    step_s: Annotated[int, About("The time between two points of `series`, in seconds.", 3600)]
+    tenant_id: Annotated[str | None, About("The tenant that was requested; null means all.", None)]
     endpoint_id: Annotated[str | None, About(example=None)]
     event_type: Annotated[str | None, About(example=None)]
     by: Annotated[Literal["endpoint", "event_type", "tenant", "none"], About(example="none")]
     backlog: Backlog
-    series: Annotated[list[StatisticsPoint], About("The whole window, from the start; the last point is not over yet.")]
+    series: Annotated[
+        list[StatisticsPoint], About("The whole window, from its start; the last point is not complete yet.")
+    ]
     groups: Annotated[
         list[StatisticsGroup],
         About(
@@ -133,4 +147,4 @@ class Statistics(_From, StatisticsFigures):
             "of which only something waits."
         ),
     ]
-    has_more: Annotated[bool, About("Groups were left out.", False)]
+    has_more: Annotated[bool, About("True if some groups were left out.", False)]

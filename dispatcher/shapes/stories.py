@@ -16,9 +16,11 @@ class SentBody(TypedDict):
     """The bytes that were sent or, where nothing was yet, will be. Of a GET none: what it says stands in its URL."""
 
     text: Annotated[str, About(example='{"amount":1000}')]
-    encoding: Annotated[Literal["utf-8", "hex"], About("`hex` of a body that is not UTF-8.", "utf-8")]
-    size: Annotated[int, About("In bytes.", 15)]
-    sha256: Annotated[str, About("In hex.", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")]
+    encoding: Annotated[Literal["utf-8", "hex"], About("`hex` if the body is not UTF-8.", "utf-8")]
+    size: Annotated[int, About("The size in bytes.", 15)]
+    sha256: Annotated[
+        str, About("SHA-256 of the body, in hex.", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+    ]
 
 
 class StoryEvent(TypedDict):
@@ -29,17 +31,22 @@ class StoryEvent(TypedDict):
     object_id: Annotated[str | None, About(example="pay_8f3k2")]
     mode: Annotated[Mode, About(example="live")]
     created_at: Annotated[
-        Instant | None, About("Null where the event is past its retention.", "2026-03-02T09:00:00.123456Z")
+        Instant | None,
+        About("When the event was accepted; null if it is past its retention.", "2026-03-02T09:00:00.123456Z"),
     ]
-    body: Annotated[SentBody | None, About("Null where it is gone.")]
-    payload_gone: Annotated[PayloadGone | None, About("Why the body is gone; null where it is not.", None)]
+    body: Annotated[SentBody | None, About("The body; null if it is not stored any more.")]
+    payload_gone: Annotated[
+        PayloadGone | None, About("Why the body is not stored any more; null if it is stored.", None)
+    ]
 
 
 class StoryEndpoint(TypedDict):
     """Where it goes."""
 
     id: EndpointId
-    url: Annotated[str, About("The endpoint's, or that of the event's target.", "https://shop.example.com/webhooks")]
+    url: Annotated[
+        str, About("The URL of the endpoint, or of the event's target.", "https://shop.example.com/webhooks")
+    ]
     status: Annotated[Literal["active", "disabled", "deleted"], About(example="active")]
     status_reason: Annotated[str | None, About(example=None)]
     profile: Annotated[str, About(example="default")]
@@ -84,7 +91,7 @@ class FutureAttempt(TypedDict):
 
     number: Annotated[int, About(example=2)]
     earliest_at: Instant
-    latest_at: Annotated[Instant, About("With the most jitter.", "2026-03-02T09:00:05Z")]
+    latest_at: Annotated[Instant, About("The latest time, with the most jitter.", "2026-03-02T09:00:05Z")]
 
 
 class StorySchedule(TypedDict):
@@ -92,12 +99,13 @@ class StorySchedule(TypedDict):
 
     name: Annotated[str, About(example="standard")]
     version: Annotated[str, About(example="3c9d0f5a6b7e")]
-    attempts: Annotated[int, About("How many it has in all.", 8)]
+    attempts: Annotated[int, About("The number of attempts of the whole schedule.", 8)]
     past: list[PastAttempt]
     planned: list[FutureAttempt]
-    why_none: Annotated[str | None, About("Why no attempt is planned; null where one is.", "It was delivered.")]
+    why_none: Annotated[str | None, About("Why no attempt is planned; null if one is planned.", "It was delivered.")]
     expires_at: Annotated[
-        Instant | None, About("No attempt starts after; null where it never expires, or has ended.", None)
+        Instant | None,
+        About("No attempt starts after this time; null if the delivery never expires or has ended.", None),
     ]
 
 
@@ -113,25 +121,33 @@ class RelatedDelivery(TypedDict):
 class StoryReplays(TypedDict):
     """What it replays, and what replays it."""
 
-    replay_of: Annotated[RelatedDelivery | None, About("Null where it replays nothing, or that is gone.")]
-    replayed_by: Annotated[list[RelatedDelivery], About("The oldest first, at most 100.")]
+    replay_of: Annotated[RelatedDelivery | None, About("The delivery that this one replays; null if there is none.")]
+    replayed_by: Annotated[
+        list[RelatedDelivery], About("The deliveries that replay this one, the oldest first; at most 100.")
+    ]
 
 
 class SignatureCheck(TypedDict):
     """What one scheme signed of the last attempt, and how to check it. The commands are null where that is gone."""
 
     scheme: Annotated[str, About(example="standard_webhooks_v1")]
-    header: Annotated[str, About("As it was sent.", "webhook-signature")]
+    header: Annotated[str, About("The header, as it was sent.", "webhook-signature")]
     value: Annotated[str, About(example="v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=")]
     signed: Annotated[str, About("What was signed.", "evt_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e.1772442000.<body>")]
     key: Annotated[
-        str, About("What the commands need.", "the endpoint's secret, whsec_…, in the variable WEBHOOK_SECRET")
+        str, About("The key that the commands need.", "the endpoint's secret, whsec_…, in the variable WEBHOOK_SECRET")
     ]
-    command: Annotated[str | None, About("For bash, with openssl.", "printf %s … | openssl dgst -sha256 …")]
+    command: Annotated[
+        str | None,
+        About(
+            "A command for bash that checks it with openssl; null if what was signed is gone.",
+            "printf %s … | openssl dgst -sha256 …",
+        ),
+    ]
     verify_command: Annotated[
         str | None,
         About(
-            "The same with `dispatcher verify`, which also says what is wrong.",
+            "A command that checks it with `dispatcher verify`, which also says what is wrong.",
             "printf %s … | dispatcher verify - --scheme standard_webhooks_v1 …",
         ),
     ]
@@ -150,7 +166,7 @@ class Story(TypedDict):
     delivery: Delivery
     event: StoryEvent
     endpoint: StoryEndpoint
-    attempts: Annotated[list[StoryAttempt], About("The first one first.")]
+    attempts: Annotated[list[StoryAttempt], About("The attempts, the first one first.")]
     schedule: StorySchedule
     replays: StoryReplays
     audit: Annotated[
@@ -165,4 +181,4 @@ class Story(TypedDict):
             "curl --include --globoff --path-as-is --request POST https://shop.example.com/webhooks …",
         ),
     ]
-    signature_check: Annotated[list[SignatureCheck], About("Of the last attempt that was sent.")]
+    signature_check: Annotated[list[SignatureCheck], About("The signatures of the last attempt that was sent.")]

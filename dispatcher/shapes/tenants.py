@@ -17,14 +17,18 @@ Name = Annotated[str, About(min_length=1, max_length=200, pattern=access.NAME)]
 class NewTenant(TypedDict, total=False):
     """A tenant to be made."""
 
-    name: Required[Annotated[Name, About("Of its own, without control characters.", "shop-8127")]]
+    name: Required[Annotated[Name, About("A unique name, without control characters.", "shop-8127")]]
     parent_id: Annotated[
         TenantId | None,
         About(f"Whose endpoints also receive this one's events; {limits.TENANT_DEPTH} tenants deep at most. It stays."),
     ]
     profile: Annotated[
         str | None,
-        About("That of endpoints which name none; null: the installation's.", "standard-webhooks", max_length=200),
+        About(
+            "The profile of endpoints that do not name one; null means that of the installation.",
+            "standard-webhooks",
+            max_length=200,
+        ),
     ]
 
 

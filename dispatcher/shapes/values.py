@@ -115,7 +115,7 @@ class Paged(TypedDict):
     """What every page has beside its `data`."""
 
     has_more: Annotated[bool, About(example=False)]
-    next_cursor: Annotated[str | None, About("For the next page; null on the last.", None)]
+    next_cursor: Annotated[str | None, About("The cursor of the next page; null on the last page.", None)]
 
 
 class Page(TypedDict, Generic[T]):
