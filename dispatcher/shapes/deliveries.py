@@ -39,7 +39,7 @@ _Headers = list[Annotated[list[str], About(min_length=2, max_length=2)]]
 
 
 class PinnedSchedule(TypedDict):
-    """The schedule, as it was when the delivery was made."""
+    """The schedule, as it was when the delivery was created."""
 
     name: Annotated[str, About(example="standard")]
     version: Annotated[str, About(example="3c9d0f5a6b7e")]
@@ -85,7 +85,7 @@ class DeliveryPage(Paged):
 
 
 class SentRequest(TypedDict):
-    """What was sent, but its body: that is the event's."""
+    """The request without its body, which is shown with the event."""
 
     method: Annotated[str, About(example="POST")]
     url: Annotated[str, About(example="https://shop.example.com/webhooks")]
@@ -93,7 +93,7 @@ class SentRequest(TypedDict):
 
 
 class ReceivedResponse(TypedDict):
-    """What came back; empty where nothing did."""
+    """The response; empty if there was none."""
 
     headers: Annotated[_Headers, About("Pairs of name and value.", [["content-type", "text/plain"]])]
     body: Annotated[str, About("The part of the body that was stored.", "try again later")]
@@ -103,7 +103,7 @@ class ReceivedResponse(TypedDict):
 
 
 class Attempt(TypedDict):
-    """One request to the endpoint, and what was decided on it."""
+    """One request to the endpoint, and the decision about it."""
 
     id: AttemptId
     number: Annotated[
@@ -141,7 +141,7 @@ class AttemptPage(Paged):
 
 
 class DeliveryConditions(TypedDict, total=False):
-    """Which deliveries: what all that is given chooses. Search, replay, cancellation and export share these."""
+    """Conditions that choose deliveries; all that are given must match. Search, replay and cancellation share them."""
 
     tenant_id: Annotated[TenantId | None, About("Only deliveries of this tenant; for operators.")]
     endpoint_id: Annotated[EndpointId | None, About("Only deliveries to this endpoint.")]

@@ -14,7 +14,7 @@ from dispatcher.shapes.values import Instant, InstantGiven
 
 @request
 class Recovery(TypedDict, total=False):
-    """From when to when deliveries to the endpoint failed, whenever they were made."""
+    """The period in which deliveries to the endpoint failed, whenever they were created."""
 
     since: Required[Annotated[InstantGiven, About(example="2026-03-02T08:00:00Z")]]
     until: Annotated[InstantGiven | None, About("The end of the period; the default is now.", "2026-03-02T09:00:00Z")]
@@ -30,7 +30,7 @@ class LastFailure(TypedDict):
 
 
 class EndpointStats(TypedDict):
-    """How an endpoint is doing. What waits and is in flight is of now, all else of what was recorded in the window.
+    """Statistics of an endpoint: waiting and in-flight deliveries as of now, all else as recorded in the window.
 
     The last attempt, success and failure are those of the newest 500 deliveries that have ended and as many that live,
     whatever the window. `GET /v1/statistics` with its `endpoint_id` tells more.

@@ -38,7 +38,7 @@ Headers = Annotated[
 
 @request
 class BasicAuth(TypedDict):
-    """By what a delivery authenticates itself to the receiver (RFC 7617); the password is never shown again."""
+    """How a delivery authenticates itself to the receiver (RFC 7617). The password is never shown again."""
 
     type: Annotated[Literal["basic"], About(example="basic")]
     username: Annotated[str, About(example="shop", min_length=1, max_length=255, pattern=limits.USERNAME)]
@@ -132,7 +132,7 @@ class NewEndpoint(EndpointChoices, total=False):
 
 @request
 class EndpointChanges(EndpointChoices, total=False):
-    """What is to be changed. What is left out stays; null takes a value back to what the profile has."""
+    """Changes of an endpoint. A member that is left out stays as it is; null resets it to the profile's value."""
 
     url: Url
 
@@ -145,7 +145,7 @@ class ShownAuth(TypedDict):
 
 
 class Endpoint(TypedDict):
-    """A registered URL, without what is secret of it."""
+    """A registered URL, without its secrets."""
 
     id: EndpointId
     tenant_id: TenantId
@@ -191,7 +191,7 @@ class EndpointPage(Paged):
 
 
 class CreatedEndpoint(Endpoint):
-    """An endpoint with what is told once."""
+    """An endpoint with its secret, which is shown only once."""
 
     secret: NotRequired[
         Annotated[
@@ -207,7 +207,7 @@ class CreatedEndpoint(Endpoint):
 
 
 class DeletedEndpoint(TypedDict):
-    """What became of an endpoint that is deleted, and of what waited for it."""
+    """A deleted endpoint, and the number of its deliveries that were cancelled."""
 
     id: EndpointId
     status: Annotated[Literal["deleted"], About(example="deleted")]
@@ -237,7 +237,7 @@ class Rotation(TypedDict, total=False):
 
 
 class Ping(TypedDict):
-    """What came of a ping."""
+    """The result of a ping."""
 
     ok: Annotated[bool, About("Whether a delivery with this answer would count as delivered.", True)]
     outcome: Annotated[str, About("The outcome, as for an attempt.", "ok")]

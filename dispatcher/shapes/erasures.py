@@ -13,7 +13,7 @@ from dispatcher.shapes.values import Actor, ErasureId, Instant, Paged, TenantId
 
 @request
 class NewErasure(TypedDict, total=False):
-    """What is to be erased."""
+    """An erasure to be started."""
 
     object_id: Required[Annotated[str, About(example="pay_8f3k2", min_length=1, max_length=200, pattern=access.NAME)]]
     tenant_id: Annotated[
@@ -29,7 +29,7 @@ class NewErasure(TypedDict, total=False):
 
 
 class Erasure(TypedDict):
-    """An erasure, and how far it is."""
+    """An erasure and its progress."""
 
     id: ErasureId
     object_id: Annotated[str, About(example="pay_8f3k2")]

@@ -12,7 +12,7 @@ from dispatcher.shapes.values import Instant, Paged
 
 @request
 class NewEventType(TypedDict, total=False):
-    """What is said of a type; what is left out is nothing."""
+    """The description and the schema of an event type; a member that is left out is removed."""
 
     description: Annotated[str | None, About(example="The payment has succeeded.", max_length=1000)]
     schema: Annotated[

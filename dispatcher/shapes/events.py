@@ -129,7 +129,7 @@ class BatchItem(TypedDict):
 
 
 class BatchResult(TypedDict):
-    """What became of a batch: of each event, in their order."""
+    """The result of a batch: of each event, in their order."""
 
     accepted: Annotated[int, About(example=1)]
     duplicates: Annotated[int, About(example=0)]

@@ -16,7 +16,7 @@ class Liveness(TypedDict):
 
 
 class Readiness(TypedDict):
-    """What this process can do."""
+    """What this process can serve."""
 
     status: Annotated[Literal["ok"], About(example="ok")]
     schema: Annotated[str, About("The database schema's version.", "0006")]

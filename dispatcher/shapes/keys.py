@@ -16,7 +16,7 @@ Scope: TypeAlias = Literal["events:write", "endpoints:write", "deliveries:read",
 
 @request
 class NewKey(TypedDict, total=False):
-    """A key to be made."""
+    """A key to be created."""
 
     name: Required[
         Annotated[
@@ -46,7 +46,7 @@ class NewKey(TypedDict, total=False):
 
 
 class Key(TypedDict):
-    """A key, without what is secret of it."""
+    """A key, without its secrets."""
 
     id: KeyId
     tenant_id: Annotated[TenantId | None, About("The tenant that it acts for; null for an operator's.")]
@@ -59,7 +59,7 @@ class Key(TypedDict):
 
 
 class CreatedKey(Key):
-    """With what is told once; a repeat under the same Idempotency-Key does not have it."""
+    """A key with its secrets, which are shown only once: a repeat with the same Idempotency-Key does not have them."""
 
     key: NotRequired[Annotated[str, About("The key, for the header `Authorization: Bearer`.", access.EXAMPLE_KEY)]]
     signing_secret: NotRequired[

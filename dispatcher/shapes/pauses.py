@@ -26,7 +26,7 @@ EVERYTHING = About(
 
 
 class PauseScope(TypedDict, total=False):
-    """What is held: all that matches all that is given, or everything, by `all` alone."""
+    """What is paused: deliveries that match all given conditions, or everything, by `all` alone."""
 
     all: Annotated[bool, EVERYTHING]
     tenant_id: Annotated[TenantId | None, About("Only deliveries of this tenant.")]
@@ -36,13 +36,13 @@ class PauseScope(TypedDict, total=False):
 
 @request
 class NewPause(PauseScope, total=False):
-    """A pause to be made. A tenant's key holds only what is its tenant's."""
+    """A pause to be created. A tenant's key pauses only deliveries of its tenant."""
 
     reason: Annotated[Text | None, About("A reason that is shown with the deliveries that wait.", "the bank is away")]
 
 
 class Pause(TypedDict):
-    """What is held. It waits, for 7 days at most, and is sent when the pause ends."""
+    """A pause. The deliveries that it holds wait, for at most 7 days, and are sent when it ends."""
 
     id: PauseId
     tenant_id: Annotated[TenantId | None, About("The tenant; null means every tenant.")]

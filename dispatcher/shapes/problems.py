@@ -13,7 +13,7 @@ MAX_FAULTS: Final = 100
 
 
 class Fault(TypedDict):
-    """One thing wrong: where, what was found and what is allowed."""
+    """One fault: where it is, what was found and what is allowed."""
 
     pointer: Annotated[
         str, About("A JSON pointer into the body, `/` for the whole body, or the name of a parameter.", "/url")
@@ -22,7 +22,7 @@ class Fault(TypedDict):
 
 
 class Refusal(TypedDict):
-    """Why one object of many was refused: as the problem that it would be by itself."""
+    """Why one object of many was refused, as if it had been sent alone."""
 
     code: Annotated[str, About(example="INVALID_INPUT")]
     detail: Annotated[str, About(example="/url: found the scheme 'http'; allowed: https")]

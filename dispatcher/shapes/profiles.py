@@ -11,7 +11,7 @@ from dispatcher.shapes.values import Paged
 
 
 class Profile(TypedDict):
-    """A profile; `document` is what its file says, with every field that was left out."""
+    """A profile; `document` is its file with all defaults filled in."""
 
     name: Annotated[str, About(example="terminal")]
     default: Annotated[bool, About("True for the profile of tenants and endpoints that do not name one.", False)]

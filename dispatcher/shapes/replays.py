@@ -42,7 +42,7 @@ class ChosenByIds(DeliveryConditions, total=False):
 
 @request
 class WaitingFilter(ChosenByIds, total=False):
-    """Which of the deliveries that wait: what all that is given chooses."""
+    """Chooses among the waiting deliveries; all given conditions must match."""
 
     status: Annotated[
         Annotated[str, About(pattern="^waiting$")] | None, About("Only `waiting` is possible.", "waiting")
@@ -51,7 +51,7 @@ class WaitingFilter(ChosenByIds, total=False):
 
 @request
 class EndedFilter(ChosenByIds, total=False):
-    """Which of the deliveries that have ended: what all that is given chooses; the failed, unless it says else."""
+    """Chooses among ended deliveries; all given conditions must match. Without a status, the failed ones."""
 
     status: Annotated[
         Annotated[str, About(max_length=200, pattern=f"^{_ENDED}(,{_ENDED})*$")] | None,
@@ -73,7 +73,7 @@ class EndedFilter(ChosenByIds, total=False):
 
 @request
 class ReplayPreview(EndedFilter, total=False):
-    """What is to be previewed, and how it would be done: the token in the answer has it done in just this way."""
+    """A replay to be previewed. The token in the answer starts exactly this replay."""
 
     rate_per_second: Annotated[Rate | None, About("The most deliveries per second; null means no limit.", 50)]
     rate_per_endpoint: Annotated[Rate | None, About("The most deliveries per second to each endpoint.", 5)]
@@ -97,20 +97,20 @@ class ReplayPreview(EndedFilter, total=False):
 
 @request
 class NewReplay(ReplayPreview, total=False):
-    """What is to be replayed: what a preview showed, or what is chosen here; if both are given, both are the same."""
+    """A replay: of the deliveries of a preview, or of those chosen here. If both are given, they must be the same."""
 
     preview_token: PreviewTokenGiven
 
 
 @request
 class NewCancellation(WaitingFilter, total=False):
-    """What is to be cancelled: what a preview showed, or what is chosen here; if both are given, both are the same."""
+    """A cancellation: of the deliveries of a preview, or of those chosen here. If both are given, they must be the same."""
 
     preview_token: PreviewTokenGiven
 
 
 class PreviewedEndpoint(TypedDict):
-    """How much of it goes to one endpoint."""
+    """The deliveries of a preview to one endpoint."""
 
     endpoint_id: EndpointId
     url: Annotated[str, About(example="https://shop.example.com/hook")]
@@ -122,7 +122,7 @@ class PreviewedEndpoint(TypedDict):
 
 
 class Preview(TypedDict):
-    """What would be done. Nothing that comes later is taken."""
+    """What a replay or a cancellation would do. Deliveries that come later are not included."""
 
     count: Annotated[int, About("The number of deliveries.", 128)]
     oldest: Annotated[Instant | None, About("When the oldest of them was created.", "2026-03-02T09:00:00Z")]
@@ -151,7 +151,7 @@ class Preview(TypedDict):
 
 
 class ReplayFilter(TypedDict):
-    """What was chosen; null does not matter."""
+    """The conditions of a replay; null means any value."""
 
     status: Annotated[str | None, About(example="exhausted,rejected,expired")]
     undelivered: Annotated[bool, About(example=False)]
@@ -179,7 +179,7 @@ class ReplayFilter(TypedDict):
 
 
 class Replay(TypedDict):
-    """A replay or a cancellation, and how far it is."""
+    """A replay or a cancellation and its progress."""
 
     id: ReplayId
     kind: Annotated[Literal["replay", "cancellation"], About(example="replay")]
@@ -202,7 +202,7 @@ class Replay(TypedDict):
 
 
 class ReplayProgress(Replay):
-    """A replay or a cancellation, how far it is, and what has become of what it made."""
+    """A replay or a cancellation, its progress, and the results of its deliveries."""
 
     delivered: Annotated[int, About("How many of its deliveries have been delivered.", 60)]
     failed: Annotated[int, About("How many of its deliveries have ended without being delivered.", 1)]
@@ -228,7 +228,7 @@ class ReplayProgress(Replay):
 
 
 class ReplayEndpoint(TypedDict):
-    """How far a replay is with one endpoint."""
+    """The progress of a replay for one endpoint."""
 
     endpoint_id: EndpointId
     url: Annotated[str, About(example="https://shop.example.com/hook")]

@@ -36,7 +36,7 @@ class Schedule(TypedDict):
 
 
 class PlannedAttempt(TypedDict):
-    """One attempt of a delivery of which every attempt fails at once."""
+    """One attempt of a delivery whose attempts all fail at once."""
 
     number: Annotated[int, About(example=2)]
     wait_s: Annotated[float, About(example=5)]
@@ -66,7 +66,7 @@ class DownTime(TypedDict):
 
 @request
 class SimulatedAnswer(TypedDict, total=False):
-    """What an attempt meets."""
+    """The answer to a simulated attempt."""
 
     status_code: Annotated[
         int | None, About("The HTTP status; null means that the receiver did not answer.", 503, ge=200, le=599)
@@ -78,7 +78,7 @@ class SimulatedAnswer(TypedDict, total=False):
 
 @request
 class NewSimulation(TypedDict, total=False):
-    """What is simulated: a schedule by its name, or one of its own (`waits`), and what the receiver answers."""
+    """A simulation: of a schedule by its name, or of its own `waits`, with the receiver's answers."""
 
     name: Annotated[str | None, About(example="standard", max_length=200)]
     waits: Annotated[list[str] | None, About(example=["0s", "5s", "5m"], min_length=1, max_length=100)]
@@ -105,7 +105,7 @@ class SimulatedAttempt(TypedDict):
 
 
 class Simulation(TypedDict):
-    """How the delivery goes."""
+    """The course of the simulated delivery."""
 
     name: Annotated[str | None, About(example="standard")]
     version: Annotated[str, About(example="57929f67286c")]

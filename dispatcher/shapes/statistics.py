@@ -42,7 +42,7 @@ class EndCounts(TypedDict):
 
 
 class Latency(TypedDict):
-    """How long the attempts took of which somebody was dialled, each figure within 9 %; null where there were none."""
+    """How long attempts took that reached an address, in milliseconds, accurate to 9 %; null if there were none."""
 
     attempts: Annotated[int, About("The number of attempts that were measured.", 1000)]
     p50: Annotated[float | None, About(example=41.5)]
@@ -66,7 +66,7 @@ class AttemptsToSuccess(TypedDict):
 
 
 class Backlog(TypedDict):
-    """What is not done now. What is held waits too."""
+    """Deliveries that are not done now. Held deliveries count as waiting."""
 
     waiting: Annotated[int, About(example=12)]
     in_flight: Annotated[int, About(example=3)]
@@ -98,7 +98,7 @@ class StatisticsPoint(TypedDict):
 
 
 class StatisticsFigures(TypedDict):
-    """How some deliveries fare."""
+    """Figures of some deliveries."""
 
     attempts: AttemptCounts
     deliveries: EndCounts
@@ -127,7 +127,7 @@ _From = TypedDict(
 
 
 class Statistics(_From, StatisticsFigures):
-    """How the chosen deliveries fare."""
+    """Statistics of the chosen deliveries."""
 
     window: Annotated[Window, About(example="24h")]
     to: Annotated[Instant, About("Now, by the database's clock.", "2026-03-02T09:12:34.567890Z")]

@@ -13,7 +13,7 @@ from dispatcher.shapes.values import DeliveryId, EndpointId, EventId, Instant, M
 
 
 class SentBody(TypedDict):
-    """The bytes that were sent or, where nothing was yet, will be. Of a GET none: what it says stands in its URL."""
+    """The bytes that were sent or, before the first attempt, will be. A GET has none: its content is in the URL."""
 
     text: Annotated[str, About(example='{"amount":1000}')]
     encoding: Annotated[Literal["utf-8", "hex"], About("`hex` if the body is not UTF-8.", "utf-8")]
@@ -24,7 +24,7 @@ class SentBody(TypedDict):
 
 
 class StoryEvent(TypedDict):
-    """What happened."""
+    """The event of the delivery."""
 
     id: EventId
     type: Annotated[str, About(example="payment.completed")]
@@ -41,7 +41,7 @@ class StoryEvent(TypedDict):
 
 
 class StoryEndpoint(TypedDict):
-    """Where it goes."""
+    """The endpoint of the delivery."""
 
     id: EndpointId
     url: Annotated[
@@ -53,7 +53,7 @@ class StoryEndpoint(TypedDict):
 
 
 class StepTimes(TypedDict):
-    """How long each step took, in milliseconds; null where it was not needed, as on a kept connection, or not known.
+    """How long each step took, in milliseconds; null if it was not needed, as on a kept connection, or is not known.
 
     Of an attempt that got no answer, the last step is that in which it failed, until it did.
     """
@@ -87,7 +87,7 @@ class PastAttempt(TypedDict):
 
 
 class FutureAttempt(TypedDict):
-    """An attempt that will be made if those before it fail, later by what they need for that."""
+    """An attempt that will be made if those before it fail; their own durations come on top."""
 
     number: Annotated[int, About(example=2)]
     earliest_at: Instant
@@ -95,7 +95,7 @@ class FutureAttempt(TypedDict):
 
 
 class StorySchedule(TypedDict):
-    """When attempts are made, by the version of the schedule that was in force when the delivery was made."""
+    """When attempts are made, by the version of the schedule that was current when the delivery was created."""
 
     name: Annotated[str, About(example="standard")]
     version: Annotated[str, About(example="3c9d0f5a6b7e")]
@@ -119,7 +119,7 @@ class RelatedDelivery(TypedDict):
 
 
 class StoryReplays(TypedDict):
-    """What it replays, and what replays it."""
+    """The delivery that this one replays, and those that replay it."""
 
     replay_of: Annotated[RelatedDelivery | None, About("The delivery that this one replays; null if there is none.")]
     replayed_by: Annotated[
@@ -128,7 +128,7 @@ class StoryReplays(TypedDict):
 
 
 class SignatureCheck(TypedDict):
-    """What one scheme signed of the last attempt, and how to check it. The commands are null where that is gone."""
+    """What one scheme signed in the last attempt, and how to check it; no commands if that is not stored any more."""
 
     scheme: Annotated[str, About(example="standard_webhooks_v1")]
     header: Annotated[str, About("The header, as it was sent.", "webhook-signature")]

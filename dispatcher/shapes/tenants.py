@@ -15,7 +15,7 @@ Name = Annotated[str, About(min_length=1, max_length=200, pattern=access.NAME)]
 
 @request
 class NewTenant(TypedDict, total=False):
-    """A tenant to be made."""
+    """A tenant to be created."""
 
     name: Required[Annotated[Name, About("A unique name, without control characters.", "shop-8127")]]
     parent_id: Annotated[
@@ -43,7 +43,7 @@ class Tenant(TypedDict):
 
 
 class CreatedTenant(Tenant):
-    """With what is told once."""
+    """A tenant with its secret, which is shown only once."""
 
     secret: NotRequired[
         Annotated[
