@@ -29,7 +29,7 @@ async def list_(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
-    """Every change that was made, the newest first. Nobody can change or delete an entry."""
+    """List all changes, the newest first. Nobody can change or delete an entry."""
     scope, before = caller.scope(tenant_id), read_cursor(cursor)
     found = await context.search(
         lambda connection: trail.read(connection, tenant_id=scope, object=object, before=before, limit=limit + 1)

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/cancellations", tags=["cancellations"])
 async def preview(
     asked: WaitingFilter, context: ContextOf, caller: Replayer, once: OnceOf, tenant_id: TenantId = None
 ) -> Response:
-    """What a cancellation would do now. Nothing is done; the token has exactly this done, once, within an hour."""
+    """Preview a cancellation. Nothing is done; the token has exactly this done, once, within an hour."""
     return await previewed(
         context, caller, once, chosen_of(asked, caller, tenant_id, kind="cancellation"), kind="cancellation"
     )
@@ -27,7 +27,7 @@ async def preview(
 async def create(
     asked: NewCancellation, context: ContextOf, caller: Replayer, once: OnceOf, tenant_id: TenantId = None
 ) -> Response:
-    """Ends deliveries that wait, without sending them: those that a preview showed, or that are chosen.
+    """Cancel waiting deliveries: those of a preview, or those that are chosen.
 
     A preview starts one cancellation: a second start is 409 with the code PREVIEW_USED, and names the first.
 

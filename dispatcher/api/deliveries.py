@@ -32,7 +32,7 @@ async def list_(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
-    """The deliveries that all the given parameters choose, the newest first or the oldest.
+    """List deliveries, the newest or the oldest first. All given parameters must match.
 
     A search that takes longer than 5 s is given up: 422 with the code SEARCH_TOO_BROAD.
     """
@@ -48,7 +48,7 @@ async def list_(
 
 @router.get("/{delivery_id}", response_model=Delivery)
 async def show(delivery_id: str, context: ContextOf, caller: Reader) -> Response:
-    """One delivery."""
+    """Get a delivery."""
     id_ = parse_id("dlv", delivery_id)
     found = await context.transaction(lambda connection: intervene.find(connection, id_, own=caller.tenant_id))
     return reply(forms.delivery(found))
@@ -56,7 +56,7 @@ async def show(delivery_id: str, context: ContextOf, caller: Reader) -> Response
 
 @router.get("/{delivery_id}/attempts", response_model=AttemptPage)
 async def list_attempts(delivery_id: str, context: ContextOf, caller: Reader) -> Response:
-    """Every attempt of one delivery, the first one first."""
+    """List a delivery's attempts, the first one first."""
     id_ = parse_id("dlv", delivery_id)
 
     def read(connection: Connection) -> list[log.LoggedAttempt]:
@@ -68,7 +68,7 @@ async def list_attempts(delivery_id: str, context: ContextOf, caller: Reader) ->
 
 @router.post("/{delivery_id}/retry", status_code=202, response_model=Delivery)
 async def retry(delivery_id: str, context: ContextOf, caller: Replayer, once: OnceOf) -> Response:
-    """Has it attempted now: one that waits at once, one that has ended as a replay with the whole schedule again.
+    """Retry a delivery now: a waiting one at once, an ended one as a replay with the whole schedule again.
 
     Answers the delivery that will be attempted. 409 with the code IN_FLIGHT, ALREADY_REPLAYED or ENDPOINT_DELETED
     where none will be.
@@ -89,7 +89,7 @@ async def retry(delivery_id: str, context: ContextOf, caller: Replayer, once: On
 async def cancel(
     delivery_id: str, context: ContextOf, caller: Replayer, once: OnceOf, asked: DeliveryCancellation | None = None
 ) -> Response:
-    """Ends a delivery that waits, without sending it. 409 with the code IN_FLIGHT or ENDED where it does not wait."""
+    """Cancel a waiting delivery without sending it. 409 with the code IN_FLIGHT or ENDED where it does not wait."""
     id_ = parse_id("dlv", delivery_id)
     given = (asked or {}).get("reason")
     reason = given or f"cancelled by {'an operator' if caller.is_operator else 'its owner'}"

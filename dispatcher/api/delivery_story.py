@@ -26,7 +26,7 @@ router = APIRouter(prefix="/v1/deliveries", tags=["deliveries"])
 
 @router.get("/{delivery_id}/story", response_model=Story)
 async def show_story(delivery_id: str, context: ContextOf, caller: Reader) -> Response:
-    """Everything about one delivery: where it is and why, in plain words, what comes next, and how to prove it.
+    """Get a delivery's story: where it is and why, what comes next, and how to prove it.
 
     What a tenant's key is told of replays is limited to its own; what was done to the endpoint, operators are told.
     """

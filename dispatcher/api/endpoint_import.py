@@ -41,7 +41,7 @@ _imported: Final = TypeAdapter(ImportedEndpoint)
 async def import_(
     asked: EndpointImport, context: ContextOf, caller: Operator, once: OnceOf, tenant_id: TenantId = None
 ) -> Response:
-    """Registers endpoints with the secrets that they have elsewhere, which are sealed and never shown.
+    """Import endpoints with the secrets that they have elsewhere. The secrets are sealed and never shown.
 
     Bad ones do not stop the good ones: each has its own result. Where a profile asks for a ping, it is sent.
     """

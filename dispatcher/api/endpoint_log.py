@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
 
 @router.post("/{endpoint_id}/recover", status_code=202, response_model=Replay)
 async def recover(endpoint_id: str, asked: Recovery, context: ContextOf, caller: Replayer, once: OnceOf) -> Response:
-    """Sends again what failed to reach the endpoint: a replay of its deliveries that have failed since then.
+    """Replay an endpoint's deliveries that failed in a period.
 
     What has reached it by another delivery is left out.
     """
@@ -56,7 +56,7 @@ async def show_stats(
     caller: EndpointReader,
     window: Annotated[Window, Query(description="Of what was recorded in so long.", examples=["24h"])] = "24h",
 ) -> Response:
-    """How the endpoint is doing."""
+    """Get an endpoint's statistics."""
     id_ = parse_id("ep", endpoint_id)
 
     def read(connection: Connection) -> EndpointStats:

@@ -55,7 +55,7 @@ def wanted(asked: NewEndpoint, tenant_id: UUID, *, secrets: Sequence[Secret] = (
 async def create(
     asked: NewEndpoint, context: ContextOf, caller: EndpointWriter, once: OnceOf, tenant_id: TenantId = None
 ) -> Response:
-    """Registers a URL. The answer holds its signing secret, this once.
+    """Register an endpoint. The answer holds its signing secret, this once.
 
     Where the profile asks for it, the URL must first answer a ping with a success: a POST of
     `{"id", "type": "endpoint.ping", "timestamp", "mode": "test", "data": {}}` with the headers `webhook-id` and
@@ -98,7 +98,7 @@ async def list_(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
-    """The endpoints, the newest first."""
+    """List endpoints, the newest first."""
     after, scope = read_cursor(cursor), caller.scope(tenant_id)
     found = await context.search(
         lambda connection: store.list_(
@@ -115,13 +115,13 @@ async def list_(
 
 @router.get("/{endpoint_id}", response_model=Endpoint)
 async def show(endpoint_id: str, context: ContextOf, caller: EndpointReader) -> Response:
-    """One endpoint."""
+    """Get an endpoint."""
     return reply(forms.endpoint(await _find(endpoint_id, context, caller), context.keyring))
 
 
 @router.patch("/{endpoint_id}", response_model=Endpoint)
 async def update(endpoint_id: str, asked: EndpointChanges, context: ContextOf, caller: EndpointWriter) -> Response:
-    """Changes what is given. A new URL is pinged first, where the profile asks for that."""
+    """Change an endpoint. A new URL is pinged first, where the profile asks for that."""
     id_ = parse_id("ep", endpoint_id)
     changes = dict(asked)
     if "url" in changes:
@@ -140,7 +140,7 @@ async def update(endpoint_id: str, asked: EndpointChanges, context: ContextOf, c
 
 @router.delete("/{endpoint_id}", response_model=DeletedEndpoint)
 async def delete(endpoint_id: str, context: ContextOf, caller: EndpointWriter) -> Response:
-    """Takes an endpoint away for good and cancels what waits for it. The log of its deliveries stays."""
+    """Delete an endpoint and cancel its waiting deliveries. The log of its deliveries stays."""
     id_ = parse_id("ep", endpoint_id)
     cancelled = await context.transaction(
         lambda connection: register.delete(connection, id_, tenant_id=caller.tenant_id, by=caller.actor)
@@ -150,7 +150,7 @@ async def delete(endpoint_id: str, context: ContextOf, caller: EndpointWriter) -
 
 @router.post("/{endpoint_id}/enable", response_model=Endpoint)
 async def enable(endpoint_id: str, context: ContextOf, caller: EndpointWriter, once: OnceOf) -> Response:
-    """Has deliveries made again, those that were held too."""
+    """Enable an endpoint. Deliveries that were held are sent too."""
     id_ = parse_id("ep", endpoint_id)
 
     def work(connection: Connection) -> Endpoint:
@@ -166,7 +166,7 @@ async def enable(endpoint_id: str, context: ContextOf, caller: EndpointWriter, o
 async def disable(
     endpoint_id: str, context: ContextOf, caller: EndpointWriter, once: OnceOf, asked: Disabling | None = None
 ) -> Response:
-    """Holds deliveries until it is enabled: they wait, for 7 days at most."""
+    """Disable an endpoint. Its deliveries wait until it is enabled, for at most 7 days."""
     id_ = parse_id("ep", endpoint_id)
     given = (asked or {}).get("reason")
     reason = given or f"disabled by {'an operator' if caller.is_operator else 'its owner'}"
@@ -180,7 +180,7 @@ async def disable(
 
 @router.post("/{endpoint_id}/ping", response_model=Ping)
 async def ping(endpoint_id: str, context: ContextOf, caller: EndpointWriter, once: OnceOf) -> Response:
-    """Sends the ping of a registration, signed as deliveries are, and tells what came of it. Nothing is recorded."""
+    """Ping an endpoint, with a signature as deliveries have it. Nothing is recorded."""
     if (before := await once.recall()) is not None:
         return before
     endpoint = await _find(endpoint_id, context, caller)
@@ -193,7 +193,7 @@ async def ping(endpoint_id: str, context: ContextOf, caller: EndpointWriter, onc
 async def rotate_secret(
     endpoint_id: str, context: ContextOf, caller: EndpointWriter, once: OnceOf, asked: Rotation | None = None
 ) -> Response:
-    """Gives it a new secret, told this once; the old one signs beside it for a while."""
+    """Rotate an endpoint's secret. The new one is shown only once; the old one signs beside it for a while."""
     id_ = parse_id("ep", endpoint_id)
     given = (asked or {}).get("overlap_s")
     overlap = register.OVERLAP if given is None else timedelta(seconds=given)

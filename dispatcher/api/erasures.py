@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1/erasures", tags=["erasures"])
 
 @router.post("", status_code=202, response_model=Erasure)
 async def create(asked: NewErasure, context: ContextOf, caller: Admin, once: OnceOf) -> Response:
-    """Erases the payloads of an object's events, and the answers to their attempts. It cannot be undone.
+    """Erase the payloads of an object's events, and the responses to their attempts. It cannot be undone.
 
     Deliveries that wait are cancelled; what is in flight ends as it ends. The first 500 events are done with the
     answer, the others within minutes. Tenants may have given one id to different objects: an operator who names no
@@ -54,7 +54,7 @@ async def create(asked: NewErasure, context: ContextOf, caller: Admin, once: Onc
 
 @router.get("/{erasure_id}", response_model=Erasure)
 async def show(erasure_id: str, context: ContextOf, caller: Admin) -> Response:
-    """How far an erasure is."""
+    """Get an erasure and its progress."""
     wanted = parse_id("ers", erasure_id)
     found = await context.transaction(lambda connection: erase.find(connection, wanted, own=caller.tenant_id))
     return reply(forms.erasure(found))

@@ -39,7 +39,7 @@ Name = Annotated[
 
 @router.get("", response_model=EventTypePage)
 async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG001 - any key
-    """The catalogue: types that were described here, and those that profiles name."""
+    """List the event types: those that were described here, and those that profiles name."""
     found = {one.name: one for one in await context.transaction(store.list_)}
     await asyncio.to_thread(lambda: [_refusal(one) for one in found.values()])  # kept, so the forms find it at once
     named = {name for profile in context.profiles.values() for name in profile.catalogue}
@@ -50,7 +50,7 @@ async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG0
 
 @router.put("/{name}", response_model=EventType)
 async def put(name: Name, asked: NewEventType, context: ContextOf, caller: Operator) -> Response:
-    """Describes a type. With a schema, an event of the type whose payload does not meet it is refused from now on."""
+    """Describe an event type. With a schema, events of the type whose payload does not meet it are refused from now on."""
     described = asked.get("schema")
     schema = None if described is None else await asyncio.to_thread(event_schemas.write_schema, described)
 
@@ -65,7 +65,7 @@ async def put(name: Name, asked: NewEventType, context: ContextOf, caller: Opera
 
 @router.delete("/{name}", status_code=204, response_class=Response)
 async def delete(name: Name, context: ContextOf, caller: Operator) -> Response:
-    """Takes a type out of the catalogue: its payloads are not checked any more."""
+    """Delete an event type from the catalogue. Its payloads are not checked any more."""
 
     def work(connection: Connection) -> None:
         before = store.find(connection, name)

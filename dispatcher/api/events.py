@@ -98,7 +98,7 @@ _may_write = needs(Scope.EVENTS_WRITE).dependency
     openapi_extra={"parameters": _PARAMETERS, **_body(NewEvent)},
 )
 async def create(request: Request) -> Response:
-    """Accepts an event. 202 means committed: it will be delivered, whatever dies."""
+    """Accept an event. 202 means committed: it will be delivered, whatever dies."""
     who: Caller = await _may_write(request)
     tenant_id = who.tenant(request.query_params.get("tenant_id"))
     values = _read(read_event, await request.body())
@@ -127,7 +127,7 @@ router.include_router(_direct)
 async def create_batch(
     request: Request, context: ContextOf, caller: EventWriter, once: OnceOf, tenant_id: TenantId = None
 ) -> Response:
-    """Accepts many events at once, each for itself: what is wrong with one does not stop the others.
+    """Accept many events. Each is judged by itself: a fault of one does not stop the others.
 
     Those that are answered as accepted are committed. In their order, by the one transaction that they share.
     """
@@ -204,7 +204,7 @@ async def list_(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
-    """The events that all the given parameters choose, the newest first."""
+    """List events, the newest first. All given parameters must match."""
     chosen = event_log.EventFilter(
         tenant_id=caller.scope(tenant_id),
         type=event_type,
@@ -224,14 +224,17 @@ async def list_(
 
 @router.get(f"{_PATH}/{{event_id}}", response_model=Event)
 async def show(event_id: str, context: ContextOf, caller: EventReader) -> Response:
-    """One event."""
+    """Get an event."""
     wanted = parse_id("evt", event_id)
     return reply(forms.event(await context.transaction(lambda connection: _find(connection, wanted, caller))))
 
 
 @router.get(f"{_PATH}/{{event_id}}/explain", response_model=Explanation)
 async def explain_(event_id: str, context: ContextOf, caller: EventReader) -> Response:
-    """Where it went and why, endpoint by endpoint. A tenant sees its own endpoints, not those of tenants above it."""
+    """Explain where an event went and why, endpoint by endpoint.
+
+    A tenant sees its own endpoints, not those of tenants above it.
+    """
     wanted = parse_id("evt", event_id)
 
     def read(connection: Connection) -> Explanation:

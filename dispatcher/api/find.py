@@ -45,7 +45,9 @@ async def find(
     ],
     tenant_id: TenantId = None,
 ) -> Response:
-    """Whatever is named: at most 50 of each kind, the newest. Events that matched no endpoint are found too.
+    """Find anything by an id, an object, a URL or a host.
+
+    At most 50 of each kind, the newest. Events that matched no endpoint are found too.
 
     An event is found with its deliveries. An attempt is found by its id in the 30 days from its delivery's beginning,
     a delivery by the URL of its event's target for 30 days. Keys are found by those whose scope is admin.

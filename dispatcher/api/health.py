@@ -14,13 +14,13 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz")
 async def healthz() -> Liveness:
-    """The process lives."""
+    """Check that the process is alive."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", response_model=Readiness)
 async def readyz(context: ContextOf) -> Response:
-    """The database answers and has the schema that this version needs; 503 otherwise."""
+    """Check that the database answers and has the schema that this version needs. Otherwise the status is 503."""
     revision, reason = await context.transaction(
         lambda connection: (migrate.current(connection), migrate.why_read_only(connection)), engine=context.lookups
     )

@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
 async def create(
     asked: NewKey, context: ContextOf, caller: Admin, once: OnceOf, tenant_id: TenantId = None
 ) -> Response:
-    """Makes a key. The answer holds the key and its signing secret, this once."""
+    """Create a key. The answer holds the key and its signing secret, this once."""
     wanted = flow.NewKey(
         name=asked["name"],
         tenant_id=caller.scope(tenant_id if asked.get("tenant_id") is None else asked["tenant_id"]),
@@ -48,7 +48,7 @@ async def create(
 async def list_(
     context: ContextOf, caller: Admin, tenant_id: TenantId = None, cursor: Cursor = None, limit: Limit = 50
 ) -> Response:
-    """The keys, revoked ones too, the newest first."""
+    """List keys, including revoked ones, the newest first."""
     scope, before = caller.scope(tenant_id), read_cursor(cursor)
     found = await context.search(
         lambda connection: store.list_keys(connection, tenant_id=scope, before=before, limit=limit + 1)
@@ -58,7 +58,7 @@ async def list_(
 
 @router.delete("/{key_id}", status_code=204)
 async def revoke(key_id: str, context: ContextOf, caller: Admin) -> Response:
-    """Makes a key worthless, from the next request on. The key that makes the call cannot revoke itself."""
+    """Revoke a key, from the next request on. The key that makes the call cannot revoke itself."""
     wanted = parse_id("key", key_id)
     await context.transaction(
         lambda connection: flow.revoke(

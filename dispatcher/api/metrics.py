@@ -135,7 +135,7 @@ def _answer_seconds(traffic: Traffic) -> Metric:
     },
 )
 async def metrics(request: Request, context: ContextOf) -> Response:
-    """Totals of the system and of this process, without a key."""
+    """Get the metrics of the system and of this process, without a key."""
     figures = await context.figures()
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Snapshot(figures, context.traffic, request.app.state.lobby))

@@ -36,7 +36,7 @@ def _exactly(value: object) -> object:
 
 @router.post("", status_code=201, response_model=Pause)
 async def create(asked: NewPause, context: ContextOf, caller: EndpointWriter, once: OnceOf) -> Response:
-    """Holds deliveries. What is in flight is not called back."""
+    """Pause deliveries. What is in flight is not called back."""
     scope = _scope(
         caller,
         asked.get("tenant_id"),
@@ -58,7 +58,7 @@ async def create(asked: NewPause, context: ContextOf, caller: EndpointWriter, on
 async def list_(
     context: ContextOf, caller: EndpointReader, tenant_id: TenantId = None, cursor: Cursor = None, limit: Limit = 50
 ) -> Response:
-    """The pauses, the newest first; to a tenant's key, those within its tenant."""
+    """List pauses, the newest first. A tenant's key sees those within its tenant."""
     scope, before = caller.scope(tenant_id), read_cursor(cursor)
     found = await context.search(
         lambda connection: store.list_(connection, tenant_id=scope, before=before, limit=limit + 1)
@@ -68,7 +68,7 @@ async def list_(
 
 @router.delete("/{pause_id}", status_code=204)
 async def end(pause_id: str, context: ContextOf, caller: EndpointWriter) -> Response:
-    """Lets what a pause held go on."""
+    """End a pause. The deliveries that it held are sent."""
     id_ = parse_id("pau", pause_id)
     await context.transaction(lambda connection: flow.end(connection, id_, by=caller.actor, own=caller.tenant_id))
     context.wakeup.ring()
@@ -88,7 +88,7 @@ async def end_scope(
         EventTypeOrFamily | None, Query(description="As the pause has it.", examples=["payment.*"])
     ] = None,
 ) -> Response:
-    """Ends the pause of exactly this scope; the one of everything with `all=true`."""
+    """End the pause of exactly this scope. `all=true` names the pause of everything."""
     scope = _scope(caller, tenant_id, endpoint_id, event_type, everything=everything)
     await context.transaction(
         lambda connection: flow.end_scope(connection, scope, by=caller.actor, own=caller.tenant_id)

@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/profiles", tags=["profiles"])
 
 @router.get("", response_model=ProfilePage)
 async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG001 - any key
-    """The profiles, by name."""
+    """List the profiles, by name."""
     default = context.settings.default_profile
     return reply(whole([_form(profile, default) for _, profile in sorted(context.profiles.items())]))
 
@@ -30,7 +30,7 @@ async def show(
     context: ContextOf,
     caller: CallerOf,  # noqa: ARG001
 ) -> Response:
-    """One profile."""
+    """Get a profile."""
     profile = context.profiles.get(name)
     if profile is None:
         raise NotFound("there is no such profile")

@@ -41,7 +41,7 @@ def form(key: SigningKey) -> PublicKey:
 
 @router.get("/v1/public_keys", response_model=PublicKeyPage, dependencies=[Depends(known_parameters)])
 async def list_(context: ContextOf) -> Response:
-    """The platform's public keys, the newest first: those that sign, are about to, or did so lately.
+    """List the platform's public keys, the newest first: those that sign, will soon, or did recently.
 
     While a key rotates, the old and the new one are both here. Verify with any of those that serve your scheme.
     """
@@ -51,6 +51,6 @@ async def list_(context: ContextOf) -> Response:
 
 @router.get("/.well-known/jwks.json", response_model=Jwks)
 async def jwks(context: ContextOf) -> Response:
-    """The same keys as a JSON Web Key Set."""
+    """Get the public keys as a JSON Web Key Set."""
     found = await context.transaction(store.published)
     return reply(public_keys.jwks(key.public for key in found), headers=CACHED)

@@ -185,7 +185,7 @@ async def started(
 async def preview(
     asked: ReplayPreview, context: ContextOf, caller: Replayer, once: OnceOf, tenant_id: TenantId = None
 ) -> Response:
-    """What a replay would do now. Nothing is done; the token in the answer has exactly this done, once, within an hour.
+    """Preview a replay. Nothing is done; the token in the answer has exactly this done, once, within an hour.
 
     Deliveries that were replayed before, and those to deleted endpoints, are not chosen.
     """
@@ -197,7 +197,7 @@ async def preview(
 async def create(
     asked: NewReplay, context: ContextOf, caller: Replayer, once: OnceOf, tenant_id: TenantId = None
 ) -> Response:
-    """Starts a replay of what a preview showed, or of what is chosen.
+    """Start a replay of what a preview showed, or of what is chosen.
 
     A preview starts one: a second start is 409 with the code PREVIEW_USED, and names the first.
 
@@ -217,7 +217,7 @@ async def list_(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
-    """The replays and cancellations, the newest first."""
+    """List replays and cancellations, the newest first."""
     scope, before = caller.scope(tenant_id), read_cursor(cursor)
     found = await context.search(
         lambda connection: store.list_(connection, tenant_id=scope, kind=kind, before=before, limit=limit + 1)
@@ -227,7 +227,7 @@ async def list_(
 
 @router.get("/{replay_id}", response_model=ReplayProgress)
 async def show(replay_id: str, context: ContextOf, caller: Reader) -> Response:
-    """One replay or cancellation, and how far it is."""
+    """Get a replay or a cancellation and its progress."""
     id_ = parse_id("rpl", replay_id)
 
     def work(connection: Connection) -> ReplayProgress:
@@ -241,7 +241,7 @@ async def show(replay_id: str, context: ContextOf, caller: Reader) -> Response:
 async def list_endpoints(
     replay_id: str, context: ContextOf, caller: Reader, cursor: Cursor = None, limit: Limit = 50
 ) -> Response:
-    """How far a replay is with each endpoint, in the order of their ids, and what it waits for.
+    """List a replay's endpoints with their progress, in the order of their ids.
 
     A cancellation has none.
     """
@@ -254,13 +254,13 @@ async def list_endpoints(
 
 @router.post("/{replay_id}/pause", response_model=Replay)
 async def pause(replay_id: str, caller: Replayer, once: OnceOf) -> Response:
-    """Has it rest until it is resumed. 409 with the code REPLAY_ENDED where it has ended."""
+    """Pause a replay until it is resumed. 409 with the code REPLAY_ENDED where it has ended."""
     return await _set_state(replay_id, "paused", caller, once)
 
 
 @router.post("/{replay_id}/resume", response_model=Replay)
 async def resume(replay_id: str, context: ContextOf, caller: Replayer, once: OnceOf) -> Response:
-    """Has it go on; endpoints that are stopped try their next ones.
+    """Resume a replay. Endpoints that were stopped try their next deliveries.
 
     409 with the code REPLAY_ENDED where it has ended.
     """
@@ -271,7 +271,7 @@ async def resume(replay_id: str, context: ContextOf, caller: Replayer, once: Onc
 
 @router.post("/{replay_id}/cancel", response_model=Replay)
 async def cancel(replay_id: str, caller: Replayer, once: OnceOf) -> Response:
-    """Ends it; what it has done stays done. 409 with the code REPLAY_ENDED where it has ended."""
+    """Cancel a replay. What it has done stays done. 409 with the code REPLAY_ENDED where it has ended."""
     return await _set_state(replay_id, "cancelled", caller, once)
 
 

@@ -47,7 +47,7 @@ Name = Annotated[str, Path(description="The schedule's name.", max_length=200, e
 
 @router.get("", response_model=SchedulePage)
 async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG001 - any key
-    """The schedules that an endpoint may name."""
+    """List the retry schedules."""
     found = await context.transaction(store.current)
     files = _files(context.settings)
     return reply(whole([_form(RetrySchedule.from_canonical(name, body), files) for name, body in found]))
@@ -55,7 +55,7 @@ async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG0
 
 @router.get("/{name}", response_model=Schedule)
 async def show(name: Name, context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG001
-    """One schedule."""
+    """Get a retry schedule."""
     schedule = await context.transaction(lambda connection: _named(connection, name))
     return reply(_form(schedule, _files(context.settings)))
 
@@ -70,7 +70,7 @@ async def preview_(
         Query(description="When the event is accepted; now, if left out.", examples=["2026-01-31T12:00:00Z"]),
     ] = None,
 ) -> Response:
-    """When each attempt of a delivery would start, if every one failed at once."""
+    """Preview when each attempt of a delivery would start if all failed at once."""
     schedule = await context.transaction(lambda connection: _named(connection, name))
     begin = _start(start, context.clock.now())
     planned = preview(schedule)
@@ -105,7 +105,7 @@ async def simulate_(
     context: ContextOf,
     caller: CallerOf,  # noqa: ARG001 - any key
 ) -> Response:
-    """What a schedule makes of an outage: each attempt, how the delivery ends and how late. Nothing is sent."""
+    """Simulate a schedule during an outage: each attempt, how the delivery ends and how late. Nothing is sent."""
     begin = _start(cast("datetime | None", asked.get("start")), context.clock.now())
     profile = _profile(context, asked.get("profile"))
     answers = [_outcome(one, profile) for one in asked.get("outcomes", ())]

@@ -14,5 +14,5 @@ router = APIRouter(prefix="/v1/sender_addresses", tags=["profiles"])
 
 @router.get("", response_model=SenderAddressPage)
 async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG001 - any key
-    """The addresses that deliveries come from, as the operator has stated them."""
+    """List the addresses that deliveries come from, as the operator has stated them."""
     return reply(whole([{"address": address} for address in context.settings.egress_addresses]))

@@ -36,7 +36,7 @@ async def read(
     ] = "none",
     limit: Annotated[int, Query(ge=1, le=100, description="How many groups at most.", examples=[10])] = 10,
 ) -> Response:
-    """How deliveries fare: success rates, latencies, attempts to success, backlog, and how all that went in time.
+    """Get statistics: success rates, latencies, attempts to success, backlog, and their course in time.
 
     An attempt, and the end of a delivery, counts from the moment it is recorded, at that moment. The latencies are read
     from counts by span, so each is within 9 %.

@@ -26,7 +26,7 @@ router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
 
 @router.post("", status_code=201, response_model=CreatedTenant)
 async def create(asked: NewTenant, context: ContextOf, caller: Operator, once: OnceOf) -> Response:
-    """Makes a tenant. The answer holds its secret, this once."""
+    """Create a tenant. The answer holds its secret, this once."""
     parent = asked.get("parent_id")
     wanted = flow.NewTenant(
         name=asked["name"],
@@ -45,7 +45,7 @@ async def create(asked: NewTenant, context: ContextOf, caller: Operator, once: O
 
 @router.get("", response_model=TenantPage)
 async def list_(context: ContextOf, caller: Reader, cursor: Cursor = None, limit: Limit = 50) -> Response:
-    """The tenants, the newest first; to a tenant's key, its own."""
+    """List tenants, the newest first. A tenant's key sees its own."""
     before = read_cursor(cursor)
     found = await context.search(
         lambda connection: store.list_(connection, own=caller.tenant_id, before=before, limit=limit + 1)
@@ -55,7 +55,7 @@ async def list_(context: ContextOf, caller: Reader, cursor: Cursor = None, limit
 
 @router.get("/{tenant_id}", response_model=Tenant)
 async def show(tenant_id: str, context: ContextOf, caller: Reader) -> Response:
-    """One tenant."""
+    """Get a tenant."""
     wanted = parse_id("ten", tenant_id)
     found = await context.transaction(lambda connection: flow.find(connection, wanted, own=caller.tenant_id))
     return reply(forms.tenant(found))
@@ -65,7 +65,7 @@ async def show(tenant_id: str, context: ContextOf, caller: Reader) -> Response:
 async def rotate_secret(
     tenant_id: str, context: ContextOf, caller: Admin, once: OnceOf, asked: Rotation | None = None
 ) -> Response:
-    """Gives the tenant a new secret, told this once; the old one signs beside it for a while."""
+    """Rotate a tenant's secret. The new one is shown only once; the old one signs beside it for a while."""
     wanted = parse_id("ten", tenant_id)
     given = (asked or {}).get("overlap_s")
     overlap = OVERLAP if given is None else timedelta(seconds=given)
