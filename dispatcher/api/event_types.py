@@ -50,7 +50,10 @@ async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG0
 
 @router.put("/{name}", response_model=EventType)
 async def put(name: Name, asked: NewEventType, context: ContextOf, caller: Operator) -> Response:
-    """Describe an event type. With a schema, events of the type whose payload does not meet it are refused from now on."""
+    """Describe an event type.
+
+    With a schema, events of the type whose payload does not meet it are refused from now on.
+    """
     described = asked.get("schema")
     schema = None if described is None else await asyncio.to_thread(event_schemas.write_schema, described)
 

@@ -97,14 +97,14 @@ class ReplayPreview(EndedFilter, total=False):
 
 @request
 class NewReplay(ReplayPreview, total=False):
-    """A replay of the deliveries of a preview, or of those chosen here; if both are given, they must be the same."""
+    """A replay of a preview's deliveries, or of those chosen here; if both are given, they must be the same."""
 
     preview_token: PreviewTokenGiven
 
 
 @request
 class NewCancellation(WaitingFilter, total=False):
-    """A cancellation of the deliveries of a preview, or of those chosen here; if both are given, they must be the same."""
+    """A cancellation of a preview's deliveries, or of those chosen here; if both are given, they must be the same."""
 
     preview_token: PreviewTokenGiven
 
