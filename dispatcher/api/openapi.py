@@ -19,36 +19,36 @@ if TYPE_CHECKING:
     from fastapi.routing import APIRoute
 
 DESCRIPTION: Final = """\
-Events in, signed webhooks out: an event that was accepted is delivered, whatever dies.
+A durable webhook sender: an event that was accepted is delivered, signed, at least once, whatever fails meanwhile.
 
-Every request below `/v1` carries a key: `Authorization: Bearer <key>`, the key alone, or a signature by HMAC. A key
-acts for one tenant, or is an operator's; its scopes say what it may do. What is not yours is answered as what is not
-there.
+Every request below `/v1` needs a key: `Authorization: Bearer <key>`, the key alone, or a signature with HMAC. A key
+acts for one tenant or belongs to an operator; its scopes say what it may do. An object of another tenant is answered
+like one that does not exist.
 
-JSON in and out, names in snake_case, times in RFC 3339 and UTC. A list is a page, `{data, has_more, next_cursor}`.
-Errors are `application/problem+json` (RFC 9457) with a `code` that does not change. A POST may be repeated under its
-`Idempotency-Key`.
+Requests and responses are JSON with names in snake_case; times are RFC 3339 in UTC. A list is a page:
+`{data, has_more, next_cursor}`. Errors are `application/problem+json` (RFC 9457) with a `code` that does not change. A
+POST may be repeated with the same `Idempotency-Key`.
 """
 
 TAGS: Final = {
-    "events": "What happened. An event that was accepted is committed.",
-    "event types": "The catalogue of what may happen.",
-    "endpoints": "The URLs that events go to.",
-    "pauses": "What is held for the time being: everything, a tenant, an endpoint or a type.",
-    "deliveries": "One event on its way to one endpoint, and every attempt of it.",
-    "replays": "Deliveries made again, chosen by a filter.",
-    "cancellations": "Deliveries ended, chosen by a filter.",
-    "erasures": "What is known of an object, taken away for good.",
-    "find": "Anything by any id, object or URL.",
-    "statistics": "How deliveries fare: rates, latencies, backlogs.",
-    "schedules": "When attempts are repeated.",
-    "profiles": "The rules of a payment system.",
-    "tenants": "Who owns endpoints and events.",
-    "keys": "What authenticates requests.",
-    "public keys": "What receivers verify signatures with.",
-    "audit log": "Who changed what.",
-    "webhooks": "What receivers are sent.",
-    "health": "Whether the process lives, can work, and how much it does.",
+    "events": "Events, which become deliveries. An accepted event is committed.",
+    "event types": "The catalogue of event types.",
+    "endpoints": "The URLs that events are delivered to.",
+    "pauses": "Pauses of deliveries: of everything, a tenant, an endpoint or an event type.",
+    "deliveries": "Deliveries of one event to one endpoint, and their attempts.",
+    "replays": "Replays of deliveries that are chosen by conditions.",
+    "cancellations": "Cancellations of waiting deliveries that are chosen by conditions.",
+    "erasures": "Erasures of the payloads of an object's events.",
+    "find": "A search for anything by an id, an object, a URL or a host.",
+    "statistics": "Success rates, latencies and backlogs of deliveries.",
+    "schedules": "Retry schedules.",
+    "profiles": "Provider profiles: the rules of one payment system each.",
+    "tenants": "Tenants, which own endpoints and events.",
+    "keys": "Keys, which authenticate requests.",
+    "public keys": "Public keys with which receivers verify signatures.",
+    "audit log": "The log of all changes.",
+    "webhooks": "The requests that receivers get.",
+    "health": "Health checks and metrics.",
 }
 """In the order in which people read them."""
 
