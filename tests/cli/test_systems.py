@@ -125,6 +125,7 @@ def recording() -> Iterator[Remote]:
 
 @pytest.fixture
 def remote(recording: Remote) -> Remote:
+    recording.refused = ""
     recording.asked.clear()
     recording.keys.clear()
     recording.actors.clear()
