@@ -10,6 +10,7 @@ from fastapi import Depends, Query
 from dispatcher.ids import parse_id
 from dispatcher.model.delivery import FAILED, DeliveryState
 from dispatcher.model.filter import Filter
+from dispatcher.shapes import DeliveryConditions
 from dispatcher.shapes.about import NO_EXAMPLE
 
 if TYPE_CHECKING:
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
 
 _IDS: Final[Mapping[str, Prefix]] = {"endpoint_id": "ep", "event_id": "evt", "replay_id": "rpl"}
 
-_AS_THEY_ARE: Final = (
-    *("event_type", "object_id", "host", "outcome", "status_code", "attempts_min", "attempts_max", "error"),
-    *("created_after", "created_before"),
-)
+_AS_THEY_ARE: Final = get_type_hints(DeliveryConditions).keys() - _IDS.keys() - {"tenant_id"}
+"""A condition that the shape has and `Filter` lacks is a TypeError, never one that is passed over."""
 
 
 def in_query(shape: Any) -> Any:

@@ -11,9 +11,10 @@ from dispatcher.api.gate import PUBLIC_PATHS
 from dispatcher.api.problems import WITH_BODY, title
 from dispatcher.api.webhooks import webhooks
 from dispatcher.shapes import DeliveredEvent, NewBatch, Problem
+from dispatcher.shapes.values import EXAMPLE_UUID, UUID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from fastapi import FastAPI
     from fastapi.routing import APIRoute
@@ -52,10 +53,8 @@ TAGS: Final = {
 }
 """In the order in which people read them."""
 
-_UUID: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _IDS: Final = {
     "tenant_id": "ten",
-    "parent_id": "ten",
     "event_id": "evt",
     "endpoint_id": "ep",
     "delivery_id": "dlv",
@@ -63,9 +62,8 @@ _IDS: Final = {
     "key_id": "key",
     "pause_id": "pau",
     "erasure_id": "ers",
-    "preview_token": "prv",
 }
-"""What is named so, as a parameter or a member, is an id with this prefix."""
+"""A parameter of this name is an id with this prefix; members say it by their types."""
 
 _PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
@@ -197,9 +195,6 @@ def _complete(found: dict[str, Any]) -> dict[str, Any]:
     found["webhooks"] = webhooks()
     used.add("webhooks")
     found["tags"] = [{"name": name, "description": text} for name, text in TAGS.items() if name in used]
-    for schema in _inside(found):
-        for name, member in schema.get("properties", {}).items():
-            _say_prefix(name, member)
     return found
 
 
@@ -240,26 +235,14 @@ def _complete_operation(operation: dict[str, Any], method: str, path: str) -> No
 
 
 def _say_prefix(name: str, schema: dict[str, Any]) -> None:
-    """Says what an id looks like, where a member or a parameter is named as one."""
+    """Says what an id looks like, where a parameter is named as one."""
     if name not in _IDS:
         return
     for one in schema.get("anyOf", [schema]):
         if "string" in _list(one.get("type")):
-            one["pattern"] = f"^{_IDS[name]}_{_UUID}$"
-    schema.setdefault("examples", [f"{_IDS[name]}_019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"])
+            one["pattern"] = f"^{_IDS[name]}_{UUID}$"
+    schema.setdefault("examples", [f"{_IDS[name]}_{EXAMPLE_UUID}"])
 
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def _inside(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object in a document."""
-    inner: Iterable[Any] = ()
-    if isinstance(value, dict):
-        yield value
-        inner = value.values()
-    elif isinstance(value, list):
-        inner = value
-    for one in inner:
-        yield from _inside(one)

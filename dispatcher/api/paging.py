@@ -32,10 +32,12 @@ InstantParameter = Annotated[datetime, ReadInstant()]
 """An instant in a query, in RFC 3339."""
 
 CreatedAfter = Annotated[
-    InstantParameter | None, Query(description="Only those made then or later.", examples=["2026-03-02T09:00:00Z"])
+    InstantParameter | None,
+    Query(description="Only objects that were created at this time or later.", examples=["2026-03-02T09:00:00Z"]),
 ]
 CreatedBefore = Annotated[
-    InstantParameter | None, Query(description="Only those made before.", examples=["2026-03-09T09:00:00Z"])
+    InstantParameter | None,
+    Query(description="Only objects that were created before this time.", examples=["2026-03-09T09:00:00Z"]),
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 from typing_extensions import TypedDict
 
@@ -33,7 +33,7 @@ DeliveryStatus: TypeAlias = Literal[
 OutcomeClass = Annotated[str, About(example="http_retryable", one_of=[kind.value for kind in _OutcomeClass])]
 Phase = Annotated[str, About(one_of=[phase.value for phase in _Phase])]
 
-_STATUSES: Final = "(waiting|in_flight|delivered|exhausted|rejected|expired|cancelled|failed)"
+_STATUSES: Final = f"({'|'.join(get_args(DeliveryStatus))}|failed)"
 
 _Headers = list[Annotated[list[str], About(min_length=2, max_length=2)]]
 

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from dispatcher.shapes.about import About, request
 from dispatcher.shapes.deliveries import OutcomeClass
-from dispatcher.shapes.statistics import Window
+from dispatcher.shapes.statistics import EndCounts, Window
 from dispatcher.shapes.values import Instant, InstantGiven
 
 
@@ -29,7 +29,7 @@ class LastFailure(TypedDict):
     error: Annotated[str | None, About(example=None)]
 
 
-class EndpointStats(TypedDict):
+class EndpointStats(EndCounts):
     """Statistics of an endpoint: waiting and in-flight deliveries as of now, all else as recorded in the window.
 
     The last attempt, success and failure are those of the newest 500 deliveries that have ended and as many that live,
@@ -43,15 +43,6 @@ class EndpointStats(TypedDict):
         bool, About("True if more deliveries wait than were counted: at most 100,000 are counted.", False)
     ]
     oldest_waiting_at: Annotated[Instant | None, About("When the oldest waiting delivery was created.", None)]
-    delivered: Annotated[int, About(example=981)]
-    exhausted: Annotated[int, About(example=3)]
-    rejected: Annotated[int, About(example=0)]
-    expired: Annotated[int, About(example=0)]
-    cancelled: Annotated[int, About(example=0)]
-    success_rate: Annotated[
-        float | None,
-        About("The share of delivered deliveries among those that ended and were not cancelled, from 0 to 1.", 0.99695),
-    ]
     attempts_p50_ms: Annotated[
         float | None, About("The median duration of an attempt in milliseconds, accurate to 9 %.", 41.5)
     ]

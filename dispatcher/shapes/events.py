@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal, NotRequired, Required
 from typing_extensions import TypedDict
 
 from dispatcher.model.event import Verdict
+from dispatcher.model.parse import MAX_BATCH
 from dispatcher.shapes.about import About, request
 from dispatcher.shapes.deliveries import DeliveryStatus
 from dispatcher.shapes.problems import Refusal
@@ -23,9 +24,6 @@ from dispatcher.shapes.values import (
     PayloadGone,
     TenantId,
 )
-
-MAX_BATCH: Final = 1000
-"""Events in one batch."""
 
 TARGET_EXAMPLE: Final = "https://shop.example.com/orders/8127/paid"
 

@@ -6,9 +6,10 @@ from typing import Annotated, Final, Literal
 
 from typing_extensions import TypedDict
 
+from dispatcher.model.delivery import LIVE, DeliveryState
 from dispatcher.shapes.about import About, request
 from dispatcher.shapes.deliveries import DeliveryConditions
-from dispatcher.shapes.values import Actor, EndpointId, Instant, Paged, PreviewToken, ReplayId, TenantId
+from dispatcher.shapes.values import UUID, Actor, EndpointId, EventId, Instant, Paged, PreviewToken, ReplayId, TenantId
 
 DELIVERY_IDS: Final = 1000
 """Deliveries that a filter can name one by one."""
@@ -19,9 +20,9 @@ RATES: Final = (0.01, 10_000.0)
 CANARY: Final = 100
 """Deliveries of an endpoint that can go first."""
 
-_ENDED: Final = "(delivered|exhausted|rejected|expired|cancelled|failed)"
-_TO: Final = r"^(same|matching|ep_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$"
-_DELIVERY_ID: Final = r"^dlv_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+_ENDED: Final = f"({'|'.join(state for state in DeliveryState if state not in LIVE)}|failed)"
+_TO: Final = f"^(same|matching|ep_{UUID})$"
+_DELIVERY_ID: Final = f"^dlv_{UUID}$"
 
 Rate = Annotated[float, About(ge=RATES[0], le=RATES[1])]
 PreviewTokenGiven = Annotated[
@@ -158,8 +159,8 @@ class ReplayFilter(TypedDict):
     include_delivered: Annotated[bool, About(example=False)]
     tenant_id: Annotated[TenantId | None, About(example=None)]
     endpoint_id: Annotated[EndpointId | None, About(example=None)]
-    event_id: Annotated[str | None, About(example=None)]
-    replay_id: Annotated[str | None, About(example=None)]
+    event_id: Annotated[EventId | None, About(example=None)]
+    replay_id: Annotated[ReplayId | None, About(example=None)]
     event_type: Annotated[str | None, About(example="payment.completed")]
     object_id: Annotated[str | None, About(example=None)]
     host: Annotated[str | None, About(example=None)]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from typing_extensions import TypedDict
 
 from dispatcher.shapes.about import About
-from dispatcher.shapes.values import Instant
+from dispatcher.shapes.values import EndpointId, Instant, TenantId
 
 Window: TypeAlias = Literal["1h", "24h", "7d", "30d"]
 
@@ -132,8 +132,8 @@ class Statistics(_From, StatisticsFigures):
     window: Annotated[Window, About(example="24h")]
     to: Annotated[Instant, About("Now, by the database's clock.", "2026-03-02T09:12:34.567890Z")]
     step_s: Annotated[int, About("The time between two points of `series`, in seconds.", 3600)]
-    tenant_id: Annotated[str | None, About("The tenant that was requested; null means all.", None)]
-    endpoint_id: Annotated[str | None, About(example=None)]
+    tenant_id: Annotated[TenantId | None, About("The tenant that was requested; null means all.", None)]
+    endpoint_id: Annotated[EndpointId | None, About(example=None)]
     event_type: Annotated[str | None, About(example=None)]
     by: Annotated[Literal["endpoint", "event_type", "tenant", "none"], About(example="none")]
     backlog: Backlog

@@ -37,7 +37,7 @@ class Tenant(TypedDict):
 
     id: TenantId
     name: Annotated[str, About(example="shop-8127")]
-    parent_id: Annotated[str | None, About(example=None)]
+    parent_id: Annotated[TenantId | None, About(example=None)]
     profile: Annotated[str | None, About(example="standard-webhooks")]
     created_at: Instant
 

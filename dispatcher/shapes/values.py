@@ -21,13 +21,15 @@ T = TypeVar("T")
 
 # Ids
 
-_UUID: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_EXAMPLE_UUID: Final = "019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"
+UUID: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+"""How the UUID of an id is written."""
+
+EXAMPLE_UUID: Final = "019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"
 
 
-def _id(prefix: Prefix, example: str = _EXAMPLE_UUID) -> About:
+def _id(prefix: Prefix, example: str = EXAMPLE_UUID) -> About:
     """An id is read by `dispatcher.ids`, which says more clearly what is wrong: its pattern is only said."""
-    return About(example=f"{prefix}_{example}", document={"pattern": f"^{prefix}_{_UUID}$"})
+    return About(example=f"{prefix}_{example}", document={"pattern": f"^{prefix}_{UUID}$"})
 
 
 EventId = Annotated[str, _id("evt")]
@@ -118,9 +120,7 @@ class Paged(TypedDict):
     next_cursor: Annotated[str | None, About("The cursor of the next page; null on the last page.", None)]
 
 
-class Page(TypedDict, Generic[T]):
+class Page(Paged, Generic[T]):
     """What every page is: some of the objects. The document's pages have names of their own."""
 
     data: list[T]
-    has_more: bool
-    next_cursor: str | None

@@ -65,7 +65,6 @@ def test_each_workload_accounts_for_every_delivery(name: str, request: pytest.Fi
     assert found["signatures_verified"] == found["signatures_sampled"]
     if name == "recovery":
         assert found["duplicates"] == 0
-        assert 1 <= found["cap_at_start"] <= 1_000  # what fails at once lowers no cap
     elif name != "half_dead":  # where some POSTs are not in the ledger, and some events not at an end
         assert found["duplicates"] == 0
         assert found["ledger_posts"] == found["attempt_rows"] == found["n"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import campaign, faults
+from tests.crash import campaign, disturbances, faults
 from tests.crash.campaign import Score
 from tests.crash.load import standard_targets
 from tests.crash.matrix import Results, Run
@@ -54,6 +54,7 @@ def test_under_faults_and_disturbances_every_promise_holds(system: System, ledge
     verdict = campaign.play(system, ledger, rng, score, seconds=6.0, count=400, mix=MIX, whole=True)
     print(verdict, score)
     assert verdict.events >= 380
+    assert {*disturbances.BY_NAME, "delete_endpoint"} <= set(score.done)
     assert score.done.total() >= 1
     assert verdict.sound, verdict
 
