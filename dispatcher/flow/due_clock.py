@@ -102,13 +102,13 @@ class DueClock:
 
         So attempts are in order and as far apart as they were, also where a host's clock steps.
         """
-        bounds = self.bounds
-        if bounds is None:
+        if self._reference is None:
             return at
-        tolerance = timedelta(seconds=HOST_TOLERANCE_S)
-        if bounds[0] - tolerance <= at <= bounds[1] + tolerance:
+        now_s = self._clock.boottime()
+        low_s, high_s = self._reference.at(now_s)
+        if low_s - HOST_TOLERANCE_S <= (at - _EPOCH).total_seconds() - now_s <= high_s + HOST_TOLERANCE_S:
             return at
-        return bounds[0] + (bounds[1] - bounds[0]) / 2
+        return _instant(now_s + (low_s + high_s) / 2)
 
     def sample(self, connection: Connection) -> bool:
         """Reads the clock and, where it has stepped, corrects it in the connection's transaction; whether it did."""

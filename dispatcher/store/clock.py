@@ -29,10 +29,10 @@ SLACK_S: Final = 0.5
 REPAIRED_FOR_S: Final = 600.0
 """How long after a step such deliveries are looked for: a producer's transaction may stay open for some minutes."""
 
-_READ = text("""
-SELECT statement_timestamp() + c.correction, c.seq, CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text)
-FROM dispatcher.clock c
-""")
+READING: Final = "statement_timestamp() + c.correction, c.seq, CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text)"
+"""The values of a `Reading`, where `c` is the one row of `dispatcher.clock`."""
+
+_READ = text(f"SELECT {READING} FROM dispatcher.clock c")
 
 _CORRECT = text("""
 WITH moved AS (

@@ -21,6 +21,7 @@ from dispatcher.clock import Clock
 from dispatcher.flow import replay
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.model.filter import Filter, of_failed
+from dispatcher.store import clock as due_clock
 from dispatcher.store import workers
 from dispatcher.workers.scheduler import LEADER_TERM_S, Scheduler
 from tests.support import walk
@@ -110,6 +111,18 @@ async def test_a_worker_that_goes_on_of_itself_is_not_rung(
         walk.claim(connection, walk.add_worker(connection, now=None), now=None, room=5)
     assert not await scheduler.tick()  # the next look is not sooner than when nothing is due
     assert rung == []
+
+
+async def test_a_tick_notices_a_step_of_the_clock_by_the_statement_with_which_it_looks(
+    engine: Engine, scheduler: Scheduler
+) -> None:
+    await scheduler.tick()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE dispatcher.clock SET correction = interval '1 hour'"))
+    await scheduler.tick()
+    with engine.connect() as connection:
+        (step,) = due_clock.steps(connection)
+        assert (step.after - step.before).total_seconds() == pytest.approx(3600, abs=PATIENCE_S)
 
 
 async def test_looks_keep_their_distance_however_often_producers_wake(
