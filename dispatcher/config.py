@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from dispatcher import renamed
 from dispatcher.datafile import nearest_name
 from dispatcher.errors import ConfigurationError, Problem
 from dispatcher.model.access import API_KEY, API_URL, EXAMPLE_KEY
@@ -238,7 +239,7 @@ class Settings:
         256 * 1024 * 1024,
     )
     max_in_flight: int = _setting(_number(1, 100_000), "deliveries that one worker holds at once", 2000)
-    worker_term_s: float = _setting(
+    worker_lease_s: float = _setting(
         _seconds(1, 600), "seconds without a heartbeat after which a worker's claims are rescued", 30.0
     )
     shutdown_grace_s: float = _setting(
@@ -249,7 +250,7 @@ class Settings:
     start_timeout_s: float = _setting(
         _seconds(1, 86_400), "seconds that a server or process that `up` starts may show no progress", 300.0
     )
-    hung_after_s: float = _setting(
+    hang_timeout_s: float = _setting(
         _seconds(5, 86_400), "seconds without a sign of life after which `up` replaces a process", 60.0
     )
     schedules_dir: Path | None = _setting(_directory, "retry schedules beside the shipped ones")
@@ -359,7 +360,9 @@ def _unknown(variable: str, known: Iterable[str]) -> Problem:
     """The problem of a variable that is not a setting. Its value is not shown: it may be a misspelt secret's."""
     # Without the prefix, which would make every name look like every other.
     near = nearest_name(variable.removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known])
-    hint = f"did you mean {PREFIX}{near}?" if near else "docs/configuration.md lists them"
+    hint = renamed.hint(variable, renamed.SETTINGS)
+    if not hint:
+        hint = f"did you mean {PREFIX}{near}?" if near else "docs/configuration.md lists them"
     return Problem(variable, "", "a setting that does not exist", "", hint=hint)
 
 

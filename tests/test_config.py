@@ -23,7 +23,7 @@ GOOD = {
     "DISPATCHER_BROKER_URL": "amqp://guest@mq.example.com//",
     "DISPATCHER_PORT": "8080",
     "DISPATCHER_ALLOW_NETWORKS": "10.0.0.0/8, ::1/128",
-    "DISPATCHER_WORKER_TERM_S": "12.5",
+    "DISPATCHER_WORKER_LEASE_S": "12.5",
     "DISPATCHER_EGRESS_ADDRESSES": "192.0.2.1,192.0.2.2",
     "DISPATCHER_LOG_FORMAT": "JSON",
     "DISPATCHER_BOOTSTRAP_KEY": "",
@@ -35,7 +35,7 @@ def test_good_settings_are_read_with_their_types() -> None:
     assert found.database_url == "postgresql+psycopg://user:secret-word@db.example.com:5433/app?sslmode=require"
     assert found.port == 8080
     assert found.allow_networks == (ip_network("10.0.0.0/8"), ip_network("::1/128"))
-    assert found.worker_term_s == 12.5
+    assert found.worker_lease_s == 12.5
     assert found.egress_addresses == ("192.0.2.1", "192.0.2.2")
     assert found.log_format == "json"
     assert "secret-word" not in repr(found)
@@ -49,7 +49,7 @@ def test_every_error_is_reported_at_once_and_no_secret_with_it() -> None:
         "DISPATCHER_PORT": "-1",
         "DISPATCHER_WORKERS": "²",
         "DISPATCHER_MAX_IN_FLIGHT": "many",
-        "DISPATCHER_WORKER_TERM_S": "nan",
+        "DISPATCHER_WORKER_LEASE_S": "nan",
         "DISPATCHER_ALLOW_NETWORKS": "10.0.0.1/8",
         "DISPATCHER_SCHEDULES_DIR": "/does/not/exist",
         "DISPATCHER_LOG_LEVEL": "loud",
@@ -187,7 +187,7 @@ def test_no_secret_that_stands_in_this_repository_is_accepted() -> None:
 
 def test_a_number_of_thousands_of_digits_is_refused_as_any_other() -> None:
     assert said({"DISPATCHER_WORKERS": "9" * 5000}).endswith("allowed: a whole number from 1 to 256")
-    assert said({"DISPATCHER_WORKER_TERM_S": "9" * 5000}).endswith("allowed: seconds, from 1 to 600")
+    assert said({"DISPATCHER_WORKER_LEASE_S": "9" * 5000}).endswith("allowed: seconds, from 1 to 600")
     assert "allowed: a duration such as 30d" in said({"DISPATCHER_RETENTION_PAYLOADS": "9" * 5000 + "d"})
 
 

@@ -16,7 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dispatcher import config, telemetry
+from dispatcher import config, renamed, telemetry
 from dispatcher.cli import cli
 from dispatcher.client.client import API_KEY, API_URL
 from dispatcher.model.delivery import DeliveryState, RetryAt
@@ -94,7 +94,7 @@ def test_every_setting_is_documented_as_the_code_has_it() -> None:
 @documents
 def test_every_variable_that_is_named_exists(path: Path) -> None:
     known = {config.PREFIX + setting.name.upper() for setting in fields(config.Settings)}
-    known |= {API_URL, API_KEY, config.COMMAND_LINE_KEY, config.PULSE}
+    known |= {API_URL, API_KEY, config.COMMAND_LINE_KEY, config.PULSE, *renamed.SETTINGS}
     named = set(re.findall(r"\bDISPATCHER_[A-Z_]*[A-Z]", path.read_text()))
     assert named <= known
 

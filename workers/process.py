@@ -116,7 +116,7 @@ async def _build(settings: Settings, app: Celery) -> tuple[WorkerLoop, Doorbell,
         make_deliver,
         worker_id=worker_id,
         max_in_flight=settings.max_in_flight,
-        term_s=settings.worker_term_s,
+        term_s=settings.worker_lease_s,
         grace_s=settings.shutdown_grace_s,
     )
     bell = Bell(app)
@@ -131,7 +131,7 @@ async def _build(settings: Settings, app: Celery) -> tuple[WorkerLoop, Doorbell,
         worker,
         try_broker,
         broker=broker_name(wiring.broker_url(settings)),
-        look_every_s=settings.worker_term_s / 6,  # as often as its heartbeat makes it claim without a bell
+        look_every_s=settings.worker_lease_s / 6,  # as often as its heartbeat makes it claim without a bell
     )
     await worker.start()
     doorbell.start()

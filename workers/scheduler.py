@@ -463,7 +463,7 @@ async def _main(settings: Settings, pulse_pipe: str | None) -> None:
     scheduler = Scheduler(
         wiring.hot_engine(settings, connections=CONNECTIONS, statement_timeout_s=RETAIN_TIMEOUT_S),
         Bell(make_app(url)),
-        term_s=settings.worker_term_s,
+        term_s=settings.worker_lease_s,
         policy=wiring.retention_policy(settings),
         broker=broker_name(url),
     )

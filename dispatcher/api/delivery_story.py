@@ -63,7 +63,7 @@ def form(told: flow.Story) -> Story:
                 {"number": each.number, "earliest_at": instant(each.earliest), "latest_at": instant(each.latest)}
                 for each in plan.planned
             ],
-            "why_none": plan.why_none,
+            "no_attempt_reason": plan.no_attempt_reason,
             "expires_at": instant_or_none(plan.expires_at),
         },
         "replays": {
@@ -109,7 +109,7 @@ def _attempt(one: LoggedAttempt) -> StoryAttempt:
         "explanation": {
             "summary": advice.summary,
             "likely_cause": advice.likely_cause,
-            "tell_the_merchant": advice.tell_the_merchant,
+            "merchant_message": advice.merchant_message,
         },
     }
 

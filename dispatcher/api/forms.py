@@ -182,7 +182,7 @@ def erasure(one: erasures.Erasure) -> Erasure:
         "attempts": one.attempts,
         "cancelled_deliveries": one.cancelled,
         "in_flight_deliveries": one.in_flight,
-        "next_look_at": instant_or_none(one.next_pass_at),
+        "next_check_at": instant_or_none(one.next_pass_at),
     }
 
 
@@ -257,13 +257,13 @@ def stats(one: flow.Statistics, latest: Latest) -> EndpointStats:
         "window": one.window,
         "waiting": one.backlog.waiting,
         "in_flight": one.backlog.in_flight,
-        "at_least": one.backlog.at_least,
+        "waiting_is_minimum": one.backlog.at_least,
         "oldest_waiting_at": instant_or_none(one.backlog.oldest_waiting_at),
         **_ends(one.fared.ends),
         "attempts_p50_ms": one.fared.latency.ms.get(50),
         "attempts_p95_ms": one.fared.latency.ms.get(95),
         "attempts_to_success_mean": _rounded(one.fared.to_success_mean, 2),
-        "cap": latest.cap,
+        "current_max_in_flight": latest.cap,
         "last_attempt_at": instant_or_none(latest.attempt_at),
         "last_success_at": instant_or_none(latest.success_at),
         "last_failure": None
@@ -359,7 +359,7 @@ def _backlog(one: counts.Backlog, now: datetime) -> Backlog:
     return {
         "waiting": one.waiting,
         "in_flight": one.in_flight,
-        "at_least": one.at_least,
+        "waiting_is_minimum": one.at_least,
         "oldest_waiting_at": instant_or_none(one.oldest_waiting_at),
         "oldest_due_at": instant_or_none(one.oldest_due_at),
         "lag_s": round(lag_s, 3),
@@ -379,7 +379,7 @@ def replay(one: replays.Replay) -> Replay:
         "tenant_id": None if one.tenant_id is None else format_id("ten", one.tenant_id),
         "filter": _chosen(one.filter),
         "total": one.total,
-        "replayed": one.replayed,
+        "processed": one.replayed,
         "rate_per_second": one.rate,
         "rate_per_endpoint": one.rate_per_endpoint,
         "canary": one.canary,
@@ -401,7 +401,7 @@ def replay_progress(one: replays.Replay, found: Progress) -> ReplayProgress:
         "waiting": found.counts.waiting,
         "endpoints_running": found.running,
         "endpoints_stopped": found.stopped,
-        "rate_now": None if found.pace is None else round(found.pace, 1),
+        "current_rate": None if found.pace is None else round(found.pace, 1),
         "estimated_end": instant_or_none(found.estimated_end),
     }
 
@@ -414,7 +414,7 @@ def replay_endpoint(one: replay_endpoints.Progress) -> ReplayEndpoint:
         "status": one.state,
         "status_reason": one.status_reason,
         "total": one.total,
-        "replayed": one.made,
+        "processed": one.made,
         "delivered": one.delivered,
         "failed": one.failed,
         "waiting": one.waiting,
@@ -463,7 +463,7 @@ def preview(one: Previewed, token: str, expires_at: datetime) -> Preview:
         "endpoints_disabled": summary.endpoints_disabled,
         "in_flight": summary.in_flight,
         "payload_gone": summary.payload_gone,
-        "foreign": summary.foreign,
+        "not_visible": summary.not_visible,
         "endpoints": [
             {
                 "endpoint_id": format_id("ep", each.endpoint_id),

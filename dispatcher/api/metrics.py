@@ -33,15 +33,15 @@ METRICS: Final = {
     ),
     "dispatcher_oldest_due_seconds": "how long the oldest due work has been waiting; 0 where nothing is due",
     "dispatcher_workers": "workers whose heartbeat is good",
-    "dispatcher_room": "how many more deliveries they would take",
+    "dispatcher_worker_free_slots": "how many more deliveries they would take",
     "dispatcher_endpoints": "endpoints by status, deleted ones too",
     "dispatcher_pauses": "what is held by hand",
     "dispatcher_replays_running": "replays and cancellations under way",
     "dispatcher_events_total": "events accepted, by the day of their ids",
     "dispatcher_attempts_total": "attempts recorded, by the day of their deliveries' ids",
     "dispatcher_ended_deliveries_total": "deliveries ended, by the day of their ids",
-    "dispatcher_api_answers_total": "answers of this API process, by method, route and status",
-    "dispatcher_api_answer_seconds": "how long they took to begin, by route",
+    "dispatcher_api_requests_total": "requests that this API process has answered, by method, route and status",
+    "dispatcher_api_request_duration_seconds": "how long they took until their answers began, by route",
     "dispatcher_api_connections": "connections that callers have open to this API process",
     "dispatcher_api_unfinished_bytes": "what the bodies of unfinished requests hold in this API process",
     "dispatcher_api_closed_connections_total": "connections that this API process closed for a limit, by reason",
@@ -74,7 +74,7 @@ class _Snapshot:
         yield _by("dispatcher_failed_deliveries", "state", dict.fromkeys(_FAILURES, 0) | figures.failed)
         yield _one("dispatcher_oldest_due_seconds", figures.oldest_due_s)
         yield _one("dispatcher_workers", figures.workers)
-        yield _one("dispatcher_room", figures.room)
+        yield _one("dispatcher_worker_free_slots", figures.room)
         yield _by("dispatcher_endpoints", "status", dict.fromkeys(_STATUSES, 0) | figures.endpoints)
         yield _one("dispatcher_pauses", figures.pauses)
         yield _one("dispatcher_replays_running", figures.replays)
@@ -100,7 +100,7 @@ def _by(name: str, label: str, values: Mapping[str, int]) -> Metric:
 
 
 def _answers(traffic: Traffic) -> Metric:
-    name = "dispatcher_api_answers_total"
+    name = "dispatcher_api_requests_total"
     family = CounterMetricFamily(name, METRICS[name], labels=["method", "route", "status"])
     for (method, route, status), count in sorted(traffic.answers.items()):
         family.add_metric([method, route, str(status)], count)
@@ -118,7 +118,7 @@ def _connections(lobby: Lobby) -> Iterable[Metric]:
 
 
 def _answer_seconds(traffic: Traffic) -> Metric:
-    name = "dispatcher_api_answer_seconds"
+    name = "dispatcher_api_request_duration_seconds"
     family = HistogramMetricFamily(name, METRICS[name], labels=["route"])
     bounds = [*map(str, BUCKETS_S), "+Inf"]
     for route, counts in sorted(traffic.buckets.items()):

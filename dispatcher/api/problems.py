@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from dispatcher import telemetry
+from dispatcher import renamed, telemetry
 from dispatcher.errors import (
     Conflict,
     DispatcherError,
@@ -266,6 +266,8 @@ def _field_fault(one: Mapping[str, Any], body: Any) -> Fault:
         case "missing":
             return _fault(pointer, "nothing", "a value: it is required")
         case "extra_forbidden":
+            if loc[-1] in renamed.REQUEST_FIELDS:
+                return _fault(pointer, "the old name of a field", renamed.REQUEST_FIELDS[loc[-1]])
             return _fault(pointer, "a field that does not exist", "the fields of the OpenAPI document")
         case "parameter":
             return _fault(pointer, one["found"], one["msg"])

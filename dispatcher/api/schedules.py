@@ -118,7 +118,7 @@ async def simulate_(
             if up_at <= down_at:
                 raise InvalidInput(f"/down/{n}/end", up_at.isoformat(), "an instant after its begin")
             spans.append((down_at - begin, up_at - begin))
-        takes = timedelta(seconds=asked.get("takes_s", 0.0))
+        takes = timedelta(seconds=asked.get("attempt_duration_s", 0.0))
         done = simulate(schedule, spans, answers=answers, rules=decision_rules(profile), takes=takes)
         return _simulated(asked, schedule, begin, done)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from dispatcher import __version__
+from dispatcher import __version__, renamed
 from dispatcher.cli import plain
 from dispatcher.cli.commands import COMMANDS, SECTIONS, Group
 from dispatcher.errors import DispatcherError
@@ -38,7 +38,8 @@ class _Root(Group):
             code = error.exit_code
         except click.ClickException as error:
             code = error.exit_code
-            _tell(error.format_message())
+            hint = renamed.hint(error.option_name, renamed.OPTIONS) if isinstance(error, click.NoSuchOption) else ""
+            _tell(f"{error.message.rstrip('.')}: {hint}" if hint else error.format_message())
             if isinstance(error, click.UsageError) and error.ctx is not None:
                 click.echo(f"See `{error.ctx.command_path} --help`.", err=True)
         except click.Abort:

@@ -39,7 +39,7 @@ def up(workers: int | None, port: int | None) -> None:
         workers=workers or settings.workers,
         grace_s=settings.shutdown_grace_s + 3,
         start_timeout_s=settings.start_timeout_s,
-        hung_after_s=settings.hung_after_s,
+        hang_timeout_s=settings.hang_timeout_s,
         env={} if settings.bootstrap_key else {"DISPATCHER_BOOTSTRAP_KEY": bootstrap_key(settings.data_dir)},
     )
 

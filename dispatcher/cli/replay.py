@@ -108,7 +108,7 @@ def _print_preview(found: Preview) -> None:
             *([("oldest", found["oldest"]), ("newest", found["newest"])] if found["count"] else []),
             *([("delivered since", found["already_delivered"])] if found["already_delivered"] else []),
             *([("payload gone", f"{found['payload_gone']}, left out")] if found["payload_gone"] else []),
-            *([("of others", f"{found['foreign']}, left out")] if found["foreign"] else []),
+            *([("of others", f"{found['not_visible']}, left out")] if found["not_visible"] else []),
             *([("will wait", f"{disabled} disabled")] if found["endpoints_disabled"] else []),
             *([("to", found["to"])] if found["to"] != "same" else []),
             *([("rate", ", ".join(rates))] if rates else []),
@@ -213,7 +213,7 @@ def status(replay_id: UUID, output: Output, by_endpoint: bool, follow: bool) -> 
             [
                 (
                     one["status"],
-                    _of(one["replayed"], one["total"]),
+                    _of(one["processed"], one["total"]),
                     *(one["delivered"], one["failed"], one["waiting"], one["endpoint_id"], one["url"]),
                     one["status_reason"] or "",
                 )
@@ -237,7 +237,7 @@ def list_(limit: int, output: Output) -> None:
         ["id", "kind", "status", "done", "created_at", "by"],
         [
             (
-                *(one["id"], one["kind"], one["status"], _of(one["replayed"], one["total"])),
+                *(one["id"], one["kind"], one["status"], _of(one["processed"], one["total"])),
                 *(one["created_at"], one["created_by"]),
             )
             for one in found
@@ -287,13 +287,13 @@ def _print(found: Replay | ReplayProgress, output: Output) -> None:
         ("id", found["id"]),
         ("status", found["status"]),
         *([("because", found["status_reason"])] if found["status_reason"] else []),
-        ("replayed" if found["kind"] == "replay" else "cancelled", _of(found["replayed"], found["total"])),
+        ("replayed" if found["kind"] == "replay" else "cancelled", _of(found["processed"], found["total"])),
     ]
     if found["kind"] == "replay" and "delivered" in found:
         shown = cast("ReplayProgress", found)
         fields += [(name, shown[name]) for name in ("delivered", "failed", "waiting")]
-        if shown["rate_now"] is not None:
-            fields.append(("now", f"{shown['rate_now']:g} a second"))
+        if shown["current_rate"] is not None:
+            fields.append(("now", f"{shown['current_rate']:g} a second"))
         if shown["estimated_end"]:
             fields.append(("all made at", shown["estimated_end"]))
     fields += [
@@ -331,14 +331,14 @@ def _watch(client: Client, replay_id: str, *, to_the_end: bool) -> None:
                 if found["status"] in ("paused", "cancelled"):
                     return
                 ended = found["delivered"] + found["failed"]
-                if (found["replayed"], ended) != before:
-                    moved_at, before = time.monotonic(), (found["replayed"], ended)
+                if (found["processed"], ended) != before:
+                    moved_at, before = time.monotonic(), (found["processed"], ended)
                 elif not to_the_end and time.monotonic() - moved_at > PATIENCE_S + 1 / _slowest(found):
                     why = found["status_reason"] or "is a scheduler running? The replay goes on as soon as one does"
                     print_line(f"nothing moves: {why}.")
                     return
-                total = max(1, found["total"] or found["replayed"])
-                done = ended if to_the_end else found["replayed"]
+                total = max(1, found["total"] or found["processed"])
+                done = ended if to_the_end else found["processed"]
                 progress.update(task, completed=done, total=total, description=_told(found))
                 time.sleep(0.2)
     except KeyboardInterrupt:
@@ -350,9 +350,9 @@ def _slowest(found: Replay) -> float:
 
 
 def _told(found: ReplayProgress) -> str:
-    left = (found["total"] or 0) - found["replayed"] + found["waiting"]
+    left = (found["total"] or 0) - found["processed"] + found["waiting"]
     told = f"{found['delivered']} delivered, {found['failed']} failed, {left} left"
-    if found["estimated_end"] and found["rate_now"]:
-        seconds = max(0, (found["total"] or 0) - found["replayed"]) / found["rate_now"]
+    if found["estimated_end"] and found["current_rate"]:
+        seconds = max(0, (found["total"] or 0) - found["processed"]) / found["current_rate"]
         return f"{told}, made in {ago(seconds)}"
     return f"{told}: {found['status_reason']}" if found["status_reason"] else told

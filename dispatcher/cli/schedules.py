@@ -174,7 +174,7 @@ def preview_(name: str, start: str | None, seed: int | None, output: Output) -> 
     metavar="FROM..TO",
     help="When the receiver fails, as durations after the event: 0s..3h; may be repeated.",
 )
-@click.option("--takes", default="0s", show_default=True, help="How long a failing attempt takes.")
+@click.option("--attempt-duration", "takes", default="0s", show_default=True, help="How long a failing attempt takes.")
 @click.option("--start", metavar="RFC3339", help="When the event is accepted; default now.")
 @output_option
 def simulate_(name: str, down: tuple[str, ...], takes: str, start: str | None, output: Output) -> None:
@@ -184,7 +184,7 @@ def simulate_(name: str, down: tuple[str, ...], takes: str, start: str | None, o
     """
     schedule = _find(name)
     start_at = SYSTEM.now().replace(microsecond=0) if start is None else _parse_start(start)
-    done = simulate(schedule, [_span(one) for one in down], takes=_duration(takes, "--takes"))
+    done = simulate(schedule, [_span(one) for one in down], takes=_duration(takes, "--attempt-duration"))
     try:
         rows = [
             {

@@ -126,7 +126,7 @@ def _row(group: StatisticsGroup, heads: int, *, shows_id: bool) -> Sequence[obje
         attempts["total"] - attempts["succeeded"],
         _ms(group["latency_ms"]["p50"]),
         _ms(group["latency_ms"]["p95"]),
-        f"{backlog['waiting']}+" if backlog["at_least"] else backlog["waiting"],
+        f"{backlog['waiting']}+" if backlog["waiting_is_minimum"] else backlog["waiting"],
         _duration(backlog["lag_s"]),
     ]
 
@@ -161,7 +161,7 @@ def _to_success(one: AttemptsToSuccess) -> str:
 
 
 def _backlog(one: Backlog) -> Text:
-    waiting = f"{one['waiting']:,}" + ("+" if one["at_least"] else "")
+    waiting = f"{one['waiting']:,}" + ("+" if one["waiting_is_minimum"] else "")
     shown = styled(f"{waiting} waiting  {one['in_flight']:,} in flight")
     if one["oldest_waiting_at"] is not None:
         shown += styled(f"  oldest made {_minute(one['oldest_waiting_at'])}")

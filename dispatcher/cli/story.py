@@ -131,7 +131,7 @@ def _print_explanation(last: StoryAttempt) -> None:
     fields: list[tuple[str, object]] = [("what happened", words["summary"])]
     if last["error"]:
         fields.append(("exactly", last["error"]))
-    fields += [("likely cause", words["likely_cause"]), ("tell the merchant", words["tell_the_merchant"])]
+    fields += [("likely cause", words["likely_cause"]), ("tell the merchant", words["merchant_message"])]
     print_fields(fields)
 
 
@@ -154,8 +154,8 @@ def _print_planned(story: Story, now: datetime) -> None:
     schedule = story["schedule"]
     print_line("")
     print_line("what comes next", style="bold")
-    if schedule["why_none"]:
-        print_line(f"nothing. {schedule['why_none']}")
+    if schedule["no_attempt_reason"]:
+        print_line(f"nothing. {schedule['no_attempt_reason']}")
         return
     planned = schedule["planned"]
     print_table(

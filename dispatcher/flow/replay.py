@@ -163,7 +163,7 @@ def _summarise(connection: Connection, chosen: Filter, kind: Kind, options: Opti
         longest_s=found.longest_s,
         most=0,
         payload_gone=0,
-        foreign=0,
+        not_visible=0,
         at=found.at,
         in_flight=found.in_flight,
     )

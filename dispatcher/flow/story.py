@@ -40,11 +40,11 @@ ENTRIES: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The attempts that a schedule still has for a delivery; `why_none` says why where there is none."""
+    """The attempts that a schedule still has for a delivery; `no_attempt_reason` says why where there is none."""
 
     attempts: int
     planned: tuple[DatedAttempt, ...]
-    why_none: str | None
+    no_attempt_reason: str | None
     expires_at: datetime | None
 
 
@@ -145,16 +145,16 @@ def _plan(connection: Connection, one: LoggedDelivery, expires_at: datetime | No
     schedule = RetrySchedule.from_canonical(
         one.schedule, store.schedule(connection, one.schedule, one.schedule_version)
     )
-    why_none = _why_none(one)
-    planned = () if why_none is not None else tuple(_planned(schedule, one, now, expires_at))
-    if not planned and why_none is None:
-        why_none = "The attempt that is being made is the last one."
+    no_attempt_reason = _no_attempt_reason(one)
+    planned = () if no_attempt_reason is not None else tuple(_planned(schedule, one, now, expires_at))
+    if not planned and no_attempt_reason is None:
+        no_attempt_reason = "The attempt that is being made is the last one."
         if expires_at is not None and (one.state is DeliveryState.WAITING or one.attempts + 1 < schedule.attempts):
-            why_none = f"It expires at {_at(expires_at)}, before another attempt is due."
-    return Plan(schedule.attempts, planned, why_none, expires_at)
+            no_attempt_reason = f"It expires at {_at(expires_at)}, before another attempt is due."
+    return Plan(schedule.attempts, planned, no_attempt_reason, expires_at)
 
 
-def _why_none(one: LoggedDelivery) -> str | None:
+def _no_attempt_reason(one: LoggedDelivery) -> str | None:
     match one.state:
         case DeliveryState.WAITING:
             return None if one.held is None else f"It is held: {one.held}."
@@ -240,7 +240,7 @@ def _said(one: LoggedDelivery, attempts: Sequence[LoggedAttempt], plan: Plan) ->
 
 def _waiting(failure: str, plan: Plan) -> str:
     if not plan.planned:
-        return f"Not delivered yet: {plan.why_none or 'no attempt is planned'}".removesuffix(".")
+        return f"Not delivered yet: {plan.no_attempt_reason or 'no attempt is planned'}".removesuffix(".")
     following = plan.planned[0]
     due = f"attempt {following.number} of {plan.attempts} is due at {_at(following.earliest)}"
     if not failure:

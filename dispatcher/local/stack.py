@@ -83,7 +83,7 @@ class Stack:
     API. `port` 0 takes a free one. `migrate` gets the database's URL before any program starts. `programs` replaces
     the standard ones, which `workers`, `schedulers` and `api` count. `env` is added to every program's environment.
     `grace_s` is how long the programs may take to stop, `start_timeout_s` how long each server and the API may take to
-    start without showing any progress, `hung_after_s` how long one may show no sign of life.
+    start without showing any progress, `hang_timeout_s` how long one may show no sign of life.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Stack:
         output: Callable[[str, str], None] = print_line,
         grace_s: float = 20.0,
         start_timeout_s: float = START_TIMEOUT_S,
-        hung_after_s: float = 60.0,
+        hang_timeout_s: float = 60.0,
     ) -> None:
         self.host = host
         self.port = port or free_port(host)
@@ -142,7 +142,7 @@ class Stack:
             output=output,
             grace_s=grace_s,
             start_timeout_s=start_timeout_s,
-            hung_after_s=hung_after_s,
+            hang_timeout_s=hang_timeout_s,
         )
 
     @property

@@ -81,14 +81,14 @@ class _Keeper:
         service: Service,
         changed: Callable[[], None],
         give_up: Callable[[FilesMissing], None],
-        hung_after_s: Callable[[], float],
+        hang_timeout_s: Callable[[], float],
         guard: Guard,
     ) -> None:
         self.service = service
         self.restarts = 0
         self._changed = changed
         self._give_up = give_up
-        self._hung_after_s = hung_after_s
+        self._hang_timeout_s = hang_timeout_s
         self._guard = guard
         self._wanted = False
         self._lock = threading.RLock()  # one of start, stop and restart at a time
@@ -174,9 +174,9 @@ class _Keeper:
 
     def _ask(self, retire: threading.Event) -> None:
         """Ask a server for a sign of life, again and again. A thread of its own runs this: an answer may take long."""
-        while not retire.wait(self._hung_after_s() / 6):
+        while not retire.wait(self._hang_timeout_s() / 6):
             try:
-                if self.service.pid is not None and self.service.shows_life(self._hung_after_s()):
+                if self.service.pid is not None and self.service.shows_life(self._hang_timeout_s()):
                     self._answered.set()
             except Exception:  # noqa: BLE001 - this thread must outlive it
                 _log.exception("keeper.failed process=%s", self.service.name)
@@ -268,7 +268,7 @@ class Supervisor:
 
     `record` is a file that lists what runs, for `stop_leftovers`; `output` takes each line of a child's output;
     `grace_s` is how long programs may take, together, to stop; `start_timeout_s` how long one that is not ready may
-    print nothing. A process that shows no sign of life for `hung_after_s` is stopped and started again. Thread-safe.
+    print nothing. A process that shows no sign of life for `hang_timeout_s` is stopped and started again. Thread-safe.
     Should this process be killed, a guard process stops everything in its place.
     """
 
@@ -279,9 +279,9 @@ class Supervisor:
         output: Callable[[str, str], None] = print_line,
         grace_s: float = 20.0,
         start_timeout_s: float = START_TIMEOUT_S,
-        hung_after_s: float = 60.0,
+        hang_timeout_s: float = 60.0,
     ) -> None:
-        self.hung_after_s = hung_after_s
+        self.hang_timeout_s = hang_timeout_s
         self._record = record
         self._record_lock = threading.Lock()
         self._record_failed = False
@@ -323,7 +323,7 @@ class Supervisor:
         started: list[_Keeper] = []
         for service in services:
             supervised = Child(service, self._output) if isinstance(service, Program) else service
-            keeper = _Keeper(supervised, self._write_record, self._give_up, lambda: self.hung_after_s, self._guard)
+            keeper = _Keeper(supervised, self._write_record, self._give_up, lambda: self.hang_timeout_s, self._guard)
             self._keepers[supervised.name] = keeper
             keeper.start()
             started.append(keeper)
@@ -453,7 +453,7 @@ class Supervisor:
     def _take_care(self) -> None:
         """Look for processes that hang, and do again what failed. A thread of its own runs this."""
         looked_at_s = time.monotonic()
-        while not self._stopping.wait(min(_LOOK_EVERY_S, self.hung_after_s / 12)):
+        while not self._stopping.wait(min(_LOOK_EVERY_S, self.hang_timeout_s / 12)):
             elapsed_s = time.monotonic() - looked_at_s
             looked_at_s += elapsed_s
             try:
@@ -469,9 +469,9 @@ class Supervisor:
         After a look that came late this process did not run itself: the machine stood still, or it was stopped. So did
         the others perhaps, and their silence counts from zero again.
         """
-        late = elapsed_s > self.hung_after_s / 4
+        late = elapsed_s > self.hang_timeout_s / 4
         for keeper in list(self._keepers.values()):
-            keeper.look(None if late else elapsed_s, self.hung_after_s)
+            keeper.look(None if late else elapsed_s, self.hang_timeout_s)
 
     def _write_record(self) -> None:
         """Write the list of what runs. Where that fails, nothing else must: it is logged once and tried again."""

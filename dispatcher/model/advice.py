@@ -14,7 +14,7 @@ class Advice:
 
     summary: str
     likely_cause: str
-    tell_the_merchant: str
+    merchant_message: str
 
 
 def advise(
@@ -38,12 +38,12 @@ def advise(
     elif phase is not None:
         found = _BY_PHASE.get((kind, phase), found)
     if not known:
-        found = Advice(found.summary, found.likely_cause, f"{found.tell_the_merchant} {_PERHAPS}")
+        found = Advice(found.summary, found.likely_cause, f"{found.merchant_message} {_PERHAPS}")
     return found
 
 
 def _rest(advice: Advice) -> tuple[str, str]:
-    return advice.likely_cause, advice.tell_the_merchant
+    return advice.likely_cause, advice.merchant_message
 
 
 _PERHAPS: Final = (
@@ -220,7 +220,7 @@ def _redirect(status: int, name: str) -> Advice:
     return Advice(
         f"The receiver answered {status} {name}, a redirect, which is never followed.",
         common.likely_cause,
-        common.tell_the_merchant,
+        common.merchant_message,
     )
 
 

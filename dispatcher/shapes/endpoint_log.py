@@ -39,7 +39,7 @@ class EndpointStats(EndCounts):
     window: Annotated[Window, About(example="24h")]
     waiting: Annotated[int, About(example=0)]
     in_flight: Annotated[int, About(example=0)]
-    at_least: Annotated[
+    waiting_is_minimum: Annotated[
         bool, About("True if more deliveries wait than were counted: at most 100,000 are counted.", False)
     ]
     oldest_waiting_at: Annotated[Instant | None, About("When the oldest waiting delivery was created.", None)]
@@ -52,7 +52,9 @@ class EndpointStats(EndCounts):
     attempts_to_success_mean: Annotated[
         float | None, About("The mean number of attempts of a delivery that succeeded.", 1.02)
     ]
-    cap: Annotated[int, About("How many attempts may be in flight now; fewer while the endpoint is slow.", 16)]
+    current_max_in_flight: Annotated[
+        int, About("How many attempts may be in flight now; fewer while the endpoint is slow.", 16)
+    ]
     last_attempt_at: Annotated[Instant | None, About(example="2026-03-02T09:00:00Z")]
     last_success_at: Annotated[Instant | None, About(example="2026-03-02T09:00:00Z")]
     last_failure: LastFailure | None

@@ -47,7 +47,7 @@ class Erasure(TypedDict):
     in_flight_deliveries: Annotated[
         int, About("That were in flight at the latest look: what they are answered is erased later.", 0)
     ]
-    next_look_at: Annotated[
+    next_check_at: Annotated[
         Instant | None, About("When deliveries that were in flight are checked again; null if none can be left.", None)
     ]
 

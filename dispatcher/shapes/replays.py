@@ -134,7 +134,7 @@ class Preview(TypedDict):
     endpoints_disabled: Annotated[int, About("The number of disabled endpoints, whose deliveries would wait.", 0)]
     in_flight: Annotated[int, About("Deliveries that are in flight; not in `count`. A replay has none.", 0)]
     payload_gone: Annotated[int, About("Deliveries whose payload is not stored any more; not in `count`.", 0)]
-    foreign: Annotated[
+    not_visible: Annotated[
         int, About("Those whose event is of a tenant that the endpoint in `to` may not hear; not in `count`.", 0)
     ]
     endpoints: Annotated[
@@ -188,7 +188,7 @@ class Replay(TypedDict):
     tenant_id: Annotated[TenantId | None, About("The tenant that it acts for; null for an operator's.")]
     filter: ReplayFilter
     total: Annotated[int | None, About("The number of deliveries when it was requested.", 128)]
-    replayed: Annotated[int, About("How many deliveries have been processed.", 64)]
+    processed: Annotated[int, About("How many deliveries have been processed.", 64)]
     rate_per_second: Annotated[float | None, About("The most deliveries per second; null means no limit.", 50)]
     rate_per_endpoint: Annotated[
         float | None, About("The most deliveries per second to each endpoint; null means no limit.", None)
@@ -217,7 +217,7 @@ class ReplayProgress(Replay):
             0,
         ),
     ]
-    rate_now: Annotated[
+    current_rate: Annotated[
         float | None, About("Deliveries created per second over the last seconds; null unless it runs.", 49.8)
     ]
     estimated_end: Annotated[
@@ -236,7 +236,7 @@ class ReplayEndpoint(TypedDict):
     status: Annotated[Literal["running", "stopped", "done"], About(example="running")]
     status_reason: Annotated[str | None, About("Why it is stopped, or what it waits for; null otherwise.", None)]
     total: Annotated[int, About("The number of deliveries when it was requested.", 64)]
-    replayed: Annotated[int, About(example=32)]
+    processed: Annotated[int, About(example=32)]
     delivered: Annotated[int, About(example=30)]
     failed: Annotated[int, About(example=0)]
     waiting: Annotated[int, About("Deliveries that wait for an attempt or are in flight.", 2)]

@@ -92,7 +92,7 @@ class NewSimulation(TypedDict, total=False):
     ]
     down: Annotated[list[DownTime], About("When the receiver fails; without any, it never fails.", max_length=100)]
     profile: Annotated[str | None, About("The profile that judges the answers.", "default", max_length=200)]
-    takes_s: Annotated[float, About("How long a failed attempt takes, in seconds.", 0.0, ge=0, le=60)]
+    attempt_duration_s: Annotated[float, About("How long a failed attempt takes, in seconds.", 0.0, ge=0, le=60)]
 
 
 class SimulatedAttempt(TypedDict):

@@ -70,13 +70,13 @@ class Backlog(TypedDict):
 
     waiting: Annotated[int, About(example=12)]
     in_flight: Annotated[int, About(example=3)]
-    at_least: Annotated[
+    waiting_is_minimum: Annotated[
         bool, About("True if more deliveries wait than were counted: at most 100,000 are counted.", False)
     ]
     oldest_waiting_at: Annotated[
         Instant | None,
         About(
-            "When the oldest waiting delivery was created; with `at_least`, the oldest that was counted.",
+            "When the oldest waiting delivery was created; with `waiting_is_minimum`, the oldest that was counted.",
             "2026-03-02T09:00:00Z",
         ),
     ]

@@ -69,7 +69,7 @@ class OutcomeAdvice(TypedDict):
 
     summary: Annotated[str, About(example="The receiver answered 503 Service Unavailable.")]
     likely_cause: Annotated[str, About(example="The receiver is overloaded, is being deployed, or is in maintenance.")]
-    tell_the_merchant: Annotated[str, About(example="Your server says that it is not available.")]
+    merchant_message: Annotated[str, About(example="Your server says that it is not available.")]
 
 
 class StoryAttempt(Attempt):
@@ -102,7 +102,9 @@ class StorySchedule(TypedDict):
     attempts: Annotated[int, About("The number of attempts of the whole schedule.", 8)]
     past: list[PastAttempt]
     planned: list[FutureAttempt]
-    why_none: Annotated[str | None, About("Why no attempt is planned; null if one is planned.", "It was delivered.")]
+    no_attempt_reason: Annotated[
+        str | None, About("Why no attempt is planned; null if one is planned.", "It was delivered.")
+    ]
     expires_at: Annotated[
         Instant | None,
         About("No attempt starts after this time; null if the delivery never expires or has ended.", None),

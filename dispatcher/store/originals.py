@@ -254,8 +254,8 @@ class Summary:
 
     `oldest` and `newest` are when deliveries, or events that are matched anew, were made. `already_delivered` counts
     those whose event has reached their endpoint; they are in `count` unless the filter is `but_delivered`.
-    `payload_gone` and `foreign` are not: nothing is left to send, or the event is of a tenant that the one endpoint is
-    not above. `longest_s` is what the slowest endpoint takes by its rate limit, `most` the most that one has.
+    `payload_gone` and `not_visible` are not: nothing is left to send, or the event is of a tenant that the one endpoint
+    is not above. `longest_s` is what the slowest endpoint takes by its rate limit, `most` the most that one has.
     """
 
     count: int
@@ -267,7 +267,7 @@ class Summary:
     longest_s: float
     most: int
     payload_gone: int
-    foreign: int
+    not_visible: int
     at: datetime
     top: tuple[EndpointCount, ...] = ()
     in_flight: int = 0

@@ -52,7 +52,7 @@ async def test_what_was_previewed_is_cancelled_and_nothing_that_came_later(
     assert (one["kind"], one["status"], one["total"]) == ("cancellation", "running", 4)
     assert step(engine) == 4
     found = (await api.get(f"/v1/replays/{one['id']}")).json()
-    assert (found["kind"], found["replayed"]) == ("cancellation", 4)
+    assert (found["kind"], found["processed"]) == ("cancellation", 4)
     ended = (await api.get("/v1/deliveries", params={"status": "cancelled"})).json()["data"]
     assert [delivery["object_id"] for delivery in ended] == ["pay_1"] * 4
     assert {delivery["status_reason"] for delivery in ended} == {f"cancelled by {one['id']}"}

@@ -80,7 +80,7 @@ async def test_answers_are_simulated_by_the_rules_of_a_profile(api: httpx.AsyncC
             "/down/0/end",
         ),
         ({"name": "standard", "jitter": 2}, "/jitter"),
-        ({"name": "standard", "takes_s": "5"}, "/takes_s"),
+        ({"name": "standard", "attempt_duration_s": "5"}, "/attempt_duration_s"),
         ({"name": "standard", "profile": "none"}, "/profile"),
         ({"name": "standard", "outcomes": [{"status_code": 99}]}, "/outcomes/0/status_code"),
     ],
@@ -178,7 +178,7 @@ async def test_a_clients_own_words_are_no_labels(api: httpx.AsyncClient) -> None
     await api.get("/v1/schedules/nothing")
     await api.get("/v1/nothing")
     await api.request("BREW", "/v1/schedules")
-    found = re.findall(r'answers_total\{method="(.+?)",route="(.+?)",status="(\d+)"', (await api.get("/metrics")).text)
+    found = re.findall(r'requests_total\{method="(.+?)",route="(.+?)",status="(\d+)"', (await api.get("/metrics")).text)
     assert set(found) == {("GET", "/v1/schedules/{name}", "404"), ("other", "other", "404"), ("other", "other", "405")}
 
 
@@ -189,9 +189,9 @@ async def test_the_metrics_are_those_of_the_document(api: httpx.AsyncClient) -> 
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain")
     assert 'dispatcher_deliveries{state="waiting"} 1.0' in answer.text
-    assert 'dispatcher_api_answers_total{method="POST",route="/v1/events",status="202"} 1.0' in answer.text
-    assert 'dispatcher_api_answer_seconds_count{route="/v1/events"} 1.0' in answer.text
-    assert 'dispatcher_api_answer_seconds_bucket{le="+Inf",route="/v1/events"} 1.0' in answer.text
+    assert 'dispatcher_api_requests_total{method="POST",route="/v1/events",status="202"} 1.0' in answer.text
+    assert 'dispatcher_api_request_duration_seconds_count{route="/v1/events"} 1.0' in answer.text
+    assert 'dispatcher_api_request_duration_seconds_bucket{le="+Inf",route="/v1/events"} 1.0' in answer.text
     assert set(re.findall(r"^# TYPE (\S+)", answer.text, re.MULTILINE)) == set(METRICS)
     rows = re.findall(r"^\| `(dispatcher_\w+)` \| (.+?) \|$", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
     assert dict(rows) == METRICS

@@ -53,7 +53,7 @@ async def test_of_what_was_never_attempted_it_says_when_it_will_be(api: httpx.As
     assert schedule["past"] == []
     assert [each["number"] for each in schedule["planned"]] == list(range(1, schedule["attempts"] + 1))
     assert schedule["planned"][0]["earliest_at"] == "2999-01-01T00:00:00Z"
-    assert schedule["why_none"] is None
+    assert schedule["no_attempt_reason"] is None
     assert (story["attempts"], story["curl"], story["signature_check"]) == ([], None, [])
     assert story["replays"] == {"replay_of": None, "replayed_by": []}
 
@@ -118,7 +118,7 @@ async def test_what_is_held_has_no_attempt_planned_and_says_why(api: httpx.Async
     story = await told(api, (await send(api))["id"])
     assert story["verdict"] == "Held before its first attempt: the endpoint is disabled: merchant asked."
     assert story["schedule"]["planned"] == []
-    assert story["schedule"]["why_none"] == "It is held: the endpoint is disabled: merchant asked."
+    assert story["schedule"]["no_attempt_reason"] == "It is held: the endpoint is disabled: merchant asked."
     assert (story["endpoint"]["status"], story["endpoint"]["status_reason"]) == ("disabled", "merchant asked")
 
 
@@ -131,7 +131,7 @@ async def test_no_attempt_is_planned_after_it_expires(api: httpx.AsyncClient, en
     attempt_all(engine, walk.retry(300), UNAVAILABLE)
     schedule = (await told(api, one["id"]))["schedule"]
     assert schedule["planned"] == []
-    assert schedule["why_none"].startswith("It expires at ")
+    assert schedule["no_attempt_reason"].startswith("It expires at ")
     assert schedule["expires_at"] is not None
 
 
@@ -141,7 +141,7 @@ async def test_what_was_delivered_says_when(api: httpx.AsyncClient, engine: Engi
     attempt_all(engine, walk.DELIVERED)
     story = await told(api, one["id"])
     assert story["verdict"].startswith("Delivered: https://shop.example.com/hook accepted it with 200 on attempt 1, 20")
-    assert story["schedule"]["why_none"] == "It was delivered."
+    assert story["schedule"]["no_attempt_reason"] == "It was delivered."
 
 
 async def test_what_has_failed_tells_of_its_replay_and_the_replay_of_it(api: httpx.AsyncClient, engine: Engine) -> None:
@@ -150,7 +150,7 @@ async def test_what_has_failed_tells_of_its_replay_and_the_replay_of_it(api: htt
     attempt_all(engine, walk.EXHAUSTED, UNAVAILABLE)
     failed = await told(api, one["id"])
     assert failed["verdict"].startswith("Not delivered: 1 attempt failed and no more is planned; at last, the receiver")
-    assert failed["schedule"]["why_none"] == "Every attempt of its schedule was made."
+    assert failed["schedule"]["no_attempt_reason"] == "Every attempt of its schedule was made."
     replay = (await api.post(f"/v1/deliveries/{one['id']}/retry")).json()
     failed = await told(api, one["id"])
     assert f"it was replayed as {replay['id']}, which waits for its next attempt" in failed["verdict"]
@@ -175,7 +175,7 @@ async def test_every_end_says_what_it_is(api: httpx.AsyncClient, engine: Engine)
         attempt_all(engine, end, refused)
         story = await told(api, one["id"])
         assert story["verdict"].startswith(said)
-        assert story["schedule"]["why_none"].startswith(why)
+        assert story["schedule"]["no_attempt_reason"].startswith(why)
     one = await send(api)
     await api.post(f"/v1/deliveries/{one['id']}/cancel", json={"reason": "void"})
     story = await told(api, one["id"])

@@ -36,7 +36,7 @@ async def test_an_endpoint_that_was_never_sent_to_has_nothing_to_tell(api: httpx
         "window": "24h",
         "waiting": 0,
         "in_flight": 0,
-        "at_least": False,
+        "waiting_is_minimum": False,
         "oldest_waiting_at": None,
         "delivered": 0,
         "exhausted": 0,
@@ -47,7 +47,7 @@ async def test_an_endpoint_that_was_never_sent_to_has_nothing_to_tell(api: httpx
         "attempts_p50_ms": None,
         "attempts_p95_ms": None,
         "attempts_to_success_mean": None,
-        "cap": 5,
+        "current_max_in_flight": 5,
         "last_attempt_at": None,
         "last_success_at": None,
         "last_failure": None,
@@ -120,8 +120,8 @@ async def test_an_endpoint_that_fails_has_a_lower_cap(api: httpx.AsyncClient, en
             "UPDATE dispatcher.lanes SET cap = 3 WHERE endpoint_id = :id RETURNING 1",
             id=parse_id("ep", endpoint["id"]),
         )
-    assert (await stats_of(api, endpoint))["cap"] == 3
-    assert (await stats_of(api, ordered))["cap"] == 1
+    assert (await stats_of(api, endpoint))["current_max_in_flight"] == 3
+    assert (await stats_of(api, ordered))["current_max_in_flight"] == 1
 
 
 async def test_another_window_is_refused(api: httpx.AsyncClient) -> None:
@@ -153,7 +153,7 @@ async def test_what_an_endpoint_missed_is_sent_again(api: httpx.AsyncClient, eng
     answer = await api.post(f"/v1/endpoints/{endpoint['id']}/recover", json={"since": since})
     assert answer.status_code == 202, answer.text
     made = answer.json()
-    assert (made["status"], made["kind"], made["replayed"]) == ("running", "replay", 0)
+    assert (made["status"], made["kind"], made["processed"]) == ("running", "replay", 0)
     assert made["total"] in (2, None)
     while replay_step(engine):
         pass

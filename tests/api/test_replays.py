@@ -70,7 +70,7 @@ async def test_what_was_previewed_is_replayed_and_nothing_that_ended_later(
         walk.emit(connection, 2, now=None)
         fail_all(connection)
     one = await started(api, preview_token=preview["preview_token"])
-    assert (one["status"], one["kind"], one["total"], one["replayed"]) == ("running", "replay", 5, 0)
+    assert (one["status"], one["kind"], one["total"], one["processed"]) == ("running", "replay", 5, 0)
     assert one["filter"]["endpoint_id"] == failed
     assert one["filter"]["status"] == "exhausted,rejected,expired"
     assert (one["rate_per_second"], one["ended_at"], one["tenant_id"]) == (10, None, None)
@@ -79,7 +79,7 @@ async def test_what_was_previewed_is_replayed_and_nothing_that_ended_later(
         assert replay.step(connection, now=datetime.now(UTC) + timedelta(seconds=1)) == 5
     assert step(engine) is None
     found = (await api.get(f"{URL}/{one['id']}")).json()
-    assert (found["status"], found["replayed"]) == ("done", 5)
+    assert (found["status"], found["processed"]) == ("done", 5)
     made = (await api.get("/v1/deliveries", params={"replay_id": one["id"]})).json()["data"]
     assert len(made) == 5
     assert all(delivery["replay_of"] for delivery in made)
@@ -282,7 +282,7 @@ async def test_what_was_made_is_told_and_endpoint_by_endpoint(
     found = (await api.get(f"{URL}/{one['id']}")).json()
     assert [found[name] for name in ("status", "percent", "delivered", "failed", "waiting")] == ["done", 100, 5, 0, 0]
     (row,) = (await api.get(f"{URL}/{one['id']}/endpoints")).json()["data"]
-    assert (row["endpoint_id"], row["status"], row["replayed"], row["delivered"]) == (failed, "done", 5, 5)
+    assert (row["endpoint_id"], row["status"], row["processed"], row["delivered"]) == (failed, "done", 5, 5)
     assert (await api.get(f"{URL}/{format_id('rpl', uuid7())}/endpoints")).status_code == 404
 
 

@@ -47,7 +47,7 @@ async def test_where_nothing_happened_rates_are_null_and_counts_are_there(api: h
         "backlog": {
             "waiting": 0,
             "in_flight": 0,
-            "at_least": False,
+            "waiting_is_minimum": False,
             "oldest_waiting_at": None,
             "oldest_due_at": None,
             "lag_s": 0,

@@ -62,7 +62,7 @@ def test_an_event_is_sent_inspected_and_replayed(run: Run, engine: Engine) -> No
     with engine.begin() as connection:
         assert replay_flow.step(connection) == 2
     status = run("replay", "status", replay_id, "--output", "json").json
-    assert (status["status"], status["replayed"]) == ("done", 2)
+    assert (status["status"], status["processed"]) == ("done", 2)
     again = run("deliveries", "list", "--status", "waiting", "--output", "json").data
     assert {one["replay_of"] for one in again} == {one["id"] for one in failed}
     assert {one["event_id"] for one in again} == {one["event_id"] for one in failed}

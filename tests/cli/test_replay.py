@@ -98,7 +98,7 @@ def test_a_replay_is_paused_resumed_and_ended(run: Run, engine: Engine, failed: 
 def test_it_waits_until_all_are_made(run: Run, engine: Engine, failed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=monotonic, sleep=lambda _: step(engine)))
     done = run("replay", "start", "--all", "--yes", "--output", "json").json
-    assert (done["status"], done["replayed"]) == ("done", 3)
+    assert (done["status"], done["processed"]) == ("done", 3)
 
 
 def test_it_says_so_where_nothing_moves(run: Run, failed: str, monkeypatch: pytest.MonkeyPatch) -> None:

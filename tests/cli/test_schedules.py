@@ -35,13 +35,19 @@ def test_outages_add_up_to_exhaustion(simulate: Command) -> None:
 
 
 def test_what_failing_takes_is_added(simulate: Command) -> None:
-    found = simulate("--down", "0s..1m", "--takes", "15s", "--output", "json").json
+    found = simulate("--down", "0s..1m", "--attempt-duration", "15s", "--output", "json").json
     assert [one["offset_s"] for one in found["attempts"]] == [0, 20, 335]
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--down", "3h..1h"), ("--down", "3h"), ("--down", "now..later"), ("--takes", "long"), ("--start", "tomorrow")],
+    [
+        ("--down", "3h..1h"),
+        ("--down", "3h"),
+        ("--down", "now..later"),
+        ("--attempt-duration", "long"),
+        ("--start", "tomorrow"),
+    ],
 )
 def test_what_is_no_span_is_a_usage_error(simulate: Command, arguments: tuple[str, ...]) -> None:
     assert simulate(*arguments).code == 2

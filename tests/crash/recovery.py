@@ -22,7 +22,7 @@ from tests.support.patience import PATIENCE_S, until
 from tests.support.system import System, UpSystem
 
 TERM_S = 30.0
-"""The default of DISPATCHER_WORKER_TERM_S."""
+"""The default of DISPATCHER_WORKER_LEASE_S."""
 
 RATE = 40
 SILENCE_S = 0.5

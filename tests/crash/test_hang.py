@@ -34,7 +34,7 @@ def test_a_worker_a_scheduler_and_an_api_that_hang_are_replaced(
     pids = {child.name: supervisor.kill(child.name, signal.SIGSTOP) for child in hung}
     system.history.taken.update(pids.values())
     with monkeypatch.context() as patch:
-        patch.setattr(supervisor, "hung_after_s", 3.0)
+        patch.setattr(supervisor, "hang_timeout_s", 3.0)
         until(lambda: all(child.pid not in (None, pids[child.name]) for child in hung), "they are replaced")
     with Load(system, count=100, seconds=0.5) as load:
         pass

@@ -377,7 +377,7 @@ def test_to_one_endpoint_each_event_goes_once_and_no_tenants_but_its_own(engine:
     with engine.begin() as connection:
         new = walk.add_endpoint(connection, tenant_id=mine).id
         summary = replay.preview(connection, CHOSEN, options=Options(goes_to=new)).summary
-        assert (summary.count, summary.foreign) == (4, 2)
+        assert (summary.count, summary.not_visible) == (4, 2)
         with pytest.raises(NotFound):
             replay.preview(connection, CHOSEN, options=Options(goes_to=new), own=other)
         with pytest.raises(NotFound):

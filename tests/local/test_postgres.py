@@ -308,9 +308,9 @@ def test_a_server_that_hangs_is_stopped_in_immediate_mode_and_started_again(
         with server.connect() as connection:
             connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
         pid = supervisor.kill("postgres", signal.SIGSTOP)
-        supervisor.hung_after_s = 2.0
+        supervisor.hang_timeout_s = 2.0
         until(lambda: supervisor.restarts("postgres") == 1, "it is replaced")
-        supervisor.hung_after_s = 60.0
+        supervisor.hang_timeout_s = 60.0
         assert hung_log(caplog)[0].startswith(f"process.hung process=postgres pid={pid} ")
         assert hung_log(caplog)[0].endswith("sent=SIGQUIT")
         assert "received immediate shutdown request" in server.log_path.read_text()
@@ -323,9 +323,9 @@ def test_a_server_that_does_not_get_on_with_its_shutdown_is_replaced(data_dir: P
         supervisor.start([server])
         with server.connect():  # a smart shutdown waits until it is closed
             supervisor.kill("postgres", signal.SIGTERM)
-            supervisor.hung_after_s = 2.0
+            supervisor.hang_timeout_s = 2.0
             until(lambda: supervisor.restarts("postgres") == 1, "it is replaced")
-            supervisor.hung_after_s = 60.0
+            supervisor.hang_timeout_s = 60.0
         assert hung_log(caplog)[0].endswith("sent=SIGQUIT")
         assert "received immediate shutdown request" in server.log_path.read_text()
 

@@ -148,8 +148,8 @@ def test_one_that_hangs_is_killed_and_started_again(data_dir: Path, caplog: pyte
     with Supervisor() as supervisor:
         supervisor.start([server])
         pid = supervisor.kill("redis", signal.SIGSTOP)
-        supervisor.hung_after_s = 2.0
+        supervisor.hang_timeout_s = 2.0
         until(lambda: supervisor.restarts("redis") == 1, "it is replaced")
-        supervisor.hung_after_s = 60.0
+        supervisor.hang_timeout_s = 60.0
         assert f"process.hung process=redis pid={pid} " in caplog.text
         assert answers(server.url)

@@ -375,12 +375,12 @@ def stopped(pid: int) -> bool:
 
 
 def test_a_program_that_hangs_is_killed_and_started_again(supervisor: Supervisor, lines: Lines, caplog):
-    supervisor.hung_after_s = 2.0
+    supervisor.hang_timeout_s = 2.0
     supervisor.start([Program("one", PULSING)])
     until(lambda: lines)
     pid = supervisor.kill("one", signal.SIGSTOP)
     until(lambda: supervisor.restarts("one"))
-    supervisor.hung_after_s = 60.0
+    supervisor.hang_timeout_s = 60.0
     assert gone(pid)
     assert re.match(
         rf"process.hung process=one pid={pid} silent_for_s=\d+\.\d sent=SIGKILL", messages(caplog, "process.hung")[0]
@@ -389,7 +389,7 @@ def test_a_program_that_hangs_is_killed_and_started_again(supervisor: Supervisor
 
 
 def test_a_program_that_is_still_starting_is_not_judged(supervisor: Supervisor, lines: Lines, caplog):
-    supervisor.hung_after_s = 1000.0
+    supervisor.hang_timeout_s = 1000.0
     supervisor.start([Program("slow to start", SLEEPER)])
     until(lambda: lines)
     for _ in range(100):
@@ -400,7 +400,7 @@ def test_a_program_that_is_still_starting_is_not_judged(supervisor: Supervisor, 
 def test_after_a_standstill_of_the_supervisor_silence_counts_from_zero_again(
     supervisor: Supervisor, lines: Lines, caplog
 ):
-    supervisor.hung_after_s = 1000.0
+    supervisor.hang_timeout_s = 1000.0
     supervisor.start([Program("one", PULSING)])
     until(lambda: lines)
     pid = supervisor.kill("one", signal.SIGSTOP)

@@ -35,7 +35,7 @@ def all_advice() -> list[tuple[str, Advice]]:
 
 def test_there_is_something_to_say_of_every_outcome() -> None:
     for what, one in all_advice():
-        for text in (one.summary, one.likely_cause, one.tell_the_merchant):
+        for text in (one.summary, one.likely_cause, one.merchant_message):
             assert text.strip() == text != "", what
             assert text.endswith("."), what
             assert text[0].isupper(), what
@@ -71,8 +71,8 @@ def test_how_far_it_got_matters() -> None:
 
 
 def test_of_an_unknown_answer_the_merchant_hears_that_it_may_have_arrived() -> None:
-    assert "may have arrived" in advise(OutcomeClass.RESET, known=False).tell_the_merchant
-    assert "may have arrived" not in advise(OutcomeClass.CONNECT).tell_the_merchant
+    assert "may have arrived" in advise(OutcomeClass.RESET, known=False).merchant_message
+    assert "may have arrived" not in advise(OutcomeClass.CONNECT).merchant_message
 
 
 def test_the_examples_are_true() -> None:

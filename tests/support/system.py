@@ -94,7 +94,7 @@ class System:
         self._env = {
             "DISPATCHER_ALLOW_NETWORKS": "127.0.0.0/8",
             "DISPATCHER_SCHEDULES_DIR": str(schedules_dir),
-            "DISPATCHER_WORKER_TERM_S": str(term_s),
+            "DISPATCHER_WORKER_LEASE_S": str(term_s),
             "DISPATCHER_SHUTDOWN_GRACE_S": str(grace_s),
             "PYTHONPATH": str(REPOSITORY),
             **({"CRASH_BUG": bug} if bug else {}),

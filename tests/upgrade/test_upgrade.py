@@ -143,7 +143,7 @@ def test_an_upgrade_under_load_loses_nothing_and_locks_nothing_for_long(
         "DISPATCHER_SECRET_KEYS": walk.KEYS.reveal(),
         "DISPATCHER_SCHEDULES_DIR": str(tmp_path / "schedules"),
         "DISPATCHER_ALLOW_NETWORKS": "127.0.0.0/8",
-        "DISPATCHER_WORKER_TERM_S": "3",
+        "DISPATCHER_WORKER_LEASE_S": "3",
         "DISPATCHER_SHUTDOWN_GRACE_S": "5",
     }
     old, new = Version(tmp_path / number, env), Version(REPOSITORY, env)
