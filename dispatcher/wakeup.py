@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 def redis_url(broker_url: str | None) -> str | None:
-    """The URL by which redis-py knows a Celery broker, the first one of several; None where it is no Redis.
+    """The URL by which redis-py knows a Celery broker, the first one of several; None where it is not Redis.
 
     >>> redis_url("redis+socket:///run/redis.sock?virtual_host=2")
     'unix:///run/redis.sock?db=2'

@@ -1,4 +1,4 @@
-"""Celery's consumer, which neither a broker in trouble nor a message that is no bell can end.
+"""Celery's consumer, which neither a broker in trouble nor a message that is not a bell can end.
 
 Celery itself ends the process where Redis is full, read-only or a replica, and at a message that it cannot decode.
 """
@@ -73,7 +73,7 @@ class BellConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
             maybe_shutdown()
             time.sleep(0.05)
 
-    # --- messages that are no bells
+    # --- messages that are not bells
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Handles a message, and drops one at which Celery raises."""

@@ -1,4 +1,4 @@
-"""Kombu's Redis transport, which survives an entry of the queue's list that is no message."""
+"""Kombu's Redis transport, which survives an entry of the queue's list that is not a message."""
 
 from __future__ import annotations
 

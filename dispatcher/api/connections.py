@@ -488,7 +488,7 @@ class Connection(HttpToolsProtocol):
         self._left_s = None
 
     def _feed(self, data: bytes) -> None:
-        """Parses at most MAX_HEAD_BYTES, and counts what is no body."""
+        """Parses at most MAX_HEAD_BYTES, and counts what is not body."""
         part, requests = self._part, self._requests
         try:
             try:

@@ -52,7 +52,7 @@ KEYS: Final = 10_000
 
 
 class Gate:
-    """Numbers the request, finds the caller, bounds its body, refuses what is no JSON, and counts their requests.
+    """Numbers the request, finds the caller, bounds its body, refuses invalid JSON, and counts their requests.
 
     The caller is put in `scope["dispatcher.caller"]`. A scope that came with `dispatcher.actor` came from this
     machine and not from a server: it is an operator's.
@@ -222,7 +222,7 @@ class _Body:
     def __init__(self, receive: Receive, limit: int) -> None:
         self.limit = limit
         self.is_abandoned = False
-        """Whether the client has left before its body was complete: it is answered by nobody, and it is no error."""
+        """Whether the client has left before its body was complete: nobody answers it, and it is not an error."""
         self._receive = receive
         self._is_complete = False
         self._bytes = 0

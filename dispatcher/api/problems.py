@@ -131,7 +131,7 @@ def document(
 
 
 def code_of(status: int) -> str:
-    """What programs call a refusal that is no error of the application's own."""
+    """The code of a refusal that the framework made, not the application."""
     return _CODES.get(status) or next(kind.code for kind, known in _STATUSES.items() if known == status)
 
 
@@ -299,7 +299,7 @@ def _pointer(loc: Iterable[str | int]) -> str:
 
 
 def _found(one: Mapping[str, Any]) -> str:
-    """What was found, if it is no secret and holds none."""
+    """What was found, unless it is a secret or holds one."""
     if not _SECRET_FIELDS.isdisjoint(str(part).lower() for part in one["loc"]):
         return "a value that is not repeated here"
     match one.get("input"):

@@ -31,7 +31,7 @@ class Id(click.ParamType[UUID]):
         self.name = f"{prefix}_id"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Raises BadParameter for what is no such id."""
+        """Raises BadParameter for an invalid id."""
         if not isinstance(value, str):
             return value
         try:

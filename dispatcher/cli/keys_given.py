@@ -49,7 +49,7 @@ def given_secrets(texts: Sequence[str], file: Path | None) -> list[str]:
 
 
 def secret_keys(texts: Sequence[str]) -> list[bytes]:
-    """Their bytes. Raises InvalidInput for what is no secret, without repeating it."""
+    """Their bytes. Raises InvalidInput for an invalid secret, without repeating it."""
     return [parse_secret(text, pointer="--secret").reveal() for text in texts]
 
 

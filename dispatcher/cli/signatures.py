@@ -209,7 +209,7 @@ def _verifying_keys(scheme: Scheme, secrets: list[str], public_key: str | None, 
 
 
 def _lines(lines: tuple[str, ...]) -> dict[str, str]:
-    """Headers by their names in lower case. Raises UsageError for a line that is none."""
+    """Headers by their names in lower case. Raises UsageError for an invalid line."""
     found: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
@@ -225,7 +225,7 @@ def _read_headers(content: bytes) -> tuple[dict[str, str], str | None]:
     try:
         value: Any = json_text.read(text.encode(), "--headers-file", depth=json_text.MAX_REQUEST_DEPTH)
     except InvalidInput:
-        # The request's first line, as browsers and curl copy it, is no header.
+        # The request's first line, as browsers and curl copy it, is not a header.
         return _lines(tuple(line for line in text.splitlines() if line.strip() and not _REQUEST.match(line))), None
     sent_sha256 = None
     if isinstance(value, dict) and isinstance(value.get("attempts"), list) and value["attempts"]:

@@ -34,7 +34,7 @@ class _Duration(click.ParamType[timedelta]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Raises BadParameter for what is no duration."""
+        """Raises BadParameter for an invalid duration."""
         if not isinstance(value, str):
             return value
         try:
@@ -47,7 +47,7 @@ class _OfAKey(click.Command):
     """A command whose argument may start with a hyphen, as one id in 64 does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, but that such an id is no option."""
+        """As click does, but such an id is not an option."""
         ids = [one for one in args if _KEY_ID.fullmatch(one)]
         if ids and "--" not in args:
             args = [*(one for one in args if one not in ids), "--", *ids]

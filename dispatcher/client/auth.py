@@ -41,7 +41,7 @@ class HmacAuth(httpx.Auth):
 
     Signed is `{x-timestamp}\n{METHOD}\n{path?query}\n{SHA-256 of the body in lower-case hex}`, by HMAC-SHA256 with
     the 32 bytes that `signing_secret` writes as `hmsec_` and base64; `x-signature` is base64. Raises InvalidInput for
-    a secret that is none.
+    an invalid secret.
     """
 
     requires_request_body = True

@@ -24,7 +24,7 @@ class Events(Resource[X]):
     def create(self, **event: Unpack[NewEvent]) -> Call[AcceptedEvent]:
         """Has an event accepted: it is committed when this returns.
 
-        A repeat under the same `idempotency_key`, or with the same `id`, is no second event: the answer is the first
+        A repeat under the same `idempotency_key`, or with the same `id`, is not a second event: the answer is the first
         one's, with `duplicate`.
         """
         values: dict[str, Any] = given(event, keep="payload")

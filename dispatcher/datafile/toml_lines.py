@@ -104,7 +104,7 @@ def _note(lines: dict[str, int], key: str, line: int) -> None:
 
 
 def _table_name(header: str) -> str:
-    """The name in `[name]` or `[[name]]`; empty for what is no header."""
+    """The name in `[name]` or `[[name]]`; empty for any other line."""
     return header.strip("[]") if header.startswith("[") else ""
 
 

@@ -34,7 +34,7 @@ IPV4_DENIED, IPV6_ALLOWED, IPV6_DENIED = _load()
 def plain_address(text: str) -> IPv4Address | IPv6Address:
     """Return the address that a dial to `text` reaches: an IPv4-mapped IPv6 address is its IPv4 address.
 
-    Raises ValueError where `text` is no address.
+    Raises ValueError where `text` is not an address.
 
     >>> plain_address("::ffff:127.0.0.1")
     IPv4Address('127.0.0.1')
@@ -46,7 +46,7 @@ def plain_address(text: str) -> IPv4Address | IPv6Address:
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Tell whether the tables allow `address`, which is no IPv4-mapped one."""
+    """Tell whether the tables allow `address`, which is not IPv4-mapped."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in IPV4_DENIED)
     if address.scope_id is not None:
@@ -72,7 +72,7 @@ class AddressPolicy:
         self._verdicts: dict[str, bool] = {}
 
     def permits(self, address: str | IPv4Address | IPv6Address) -> bool:
-        """Tell whether `address` may be dialled; what is no address may not."""
+        """Tell whether `address` may be dialled; what is not an address may not."""
         text = address if isinstance(address, str) else str(address)
         verdict = self._verdicts.get(text)
         if verdict is None:

@@ -98,7 +98,7 @@ class ConnectionReset(AttemptFailure, httpx.ReadError):
 
 
 class ProtocolViolation(AttemptFailure, httpx.RemoteProtocolError):
-    """What came is no HTTP/1 answer."""
+    """What came is not an HTTP/1 answer."""
 
     kind = OutcomeClass.PROTOCOL
 

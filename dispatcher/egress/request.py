@@ -66,7 +66,7 @@ def encode_head(request: httpx.Request, target: TargetUrl, body_bytes: int) -> b
     """Return request line and headers, up to and with the empty line.
 
     Host and Content-Length are added where they are missing. Raises InvalidRequest for whatever a receiver could
-    read as another request: a control character in a value, a name that is no token, a Host that is not the
+    read as another request: a control character in a value, an invalid name, a Host that is not the
     URL's, a Content-Length that is not the body's.
     """
     parts = [b"%b %b HTTP/1.1\r\n" % (_method(request.method), target.target)]

@@ -98,7 +98,7 @@ def emit(
     The scheduler hears of it after the commit, through `wakeup`, by default the broker that
     DISPATCHER_BROKER_URL names; without one it finds out by polling, within a quarter of a second.
 
-    A repeat under the same idempotency key (within 24 hours; or the event's own `id`) is no second event: it answers
+    A repeat under the same idempotency key (within 24 hours; or the event's own `id`) is not a second event: it answers
     with the first one's id and `duplicate`. Same means the same type, mode, object, instants and payload, byte for
     byte: the same values in another order of keys are another payload.
 
@@ -175,7 +175,7 @@ def enqueue_each(
     """Accepts the events as `enqueue` does, but each for itself: those that cannot be are told why, the others stay.
 
     `pause` is called between events whose payloads take long to judge: an event loop has others to serve meanwhile.
-    Raises only what is no event's fault, such as a database that is away.
+    Raises only what no event caused, such as a database that is away.
     """
     batch = _Batch(connection, at=now or clock.now(), now=now, each=True, pause=pause)
     _accept_each(batch, batch.check(events))
@@ -301,7 +301,7 @@ class _Batch:
         *,
         takers: Collection[int] = (),
     ) -> list[_Checked]:
-        """Those whose key is none of these, or who took it; the others answer with the event that has it.
+        """Those whose key is not among these, or that took it; the others answer with the event that has it.
 
         With another body they are refused.
         """

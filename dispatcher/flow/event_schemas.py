@@ -218,7 +218,7 @@ def _validator(
 
 @lru_cache(maxsize=4096)
 def _least_bytes(pattern: str) -> int | None:
-    """The least power of two that the compiled pattern fits into, None where that is too much, or it is no pattern."""
+    """The least power of two that the compiled pattern fits into, None where that is too much, or it is invalid."""
     fits, too_small = MAX_PATTERN_BYTES * 2, 512
     while fits > 2 * too_small:
         middle = 1 << ((fits.bit_length() + too_small.bit_length()) // 2 - 1)

@@ -80,7 +80,7 @@ class Ping:
     async def validate(self, endpoint: Endpoint) -> None:
         """Pings, without a signature, the URL of an endpoint that is not stored yet.
 
-        Raises InvalidInput with the code ENDPOINT_VALIDATION_FAILED where the answer is no success of its profile,
+        Raises InvalidInput with the code ENDPOINT_VALIDATION_FAILED where the answer is not a success of its profile,
         TooMany, and Unavailable for a cause of our own.
         """
         outcome = await self(endpoint, None)

@@ -233,7 +233,7 @@ def recover(
     """Replays what failed to reach an endpoint, whenever it was made: its failed deliveries that ended since then.
 
     Reads the endpoint's failed deliveries by the index ended_failed. Raises NotFound where the endpoint is not there,
-    or not of the tenant `own`, if given, and InvalidInput for a span that is none.
+    or not of the tenant `own`, if given, and InvalidInput for an invalid span.
     """
     if until is not None and until <= since:
         raise InvalidInput("/until", until.isoformat(), "an instant after since")

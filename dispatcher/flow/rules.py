@@ -27,7 +27,7 @@ def url_policy(profile: Profile, networks: tuple[IPv4Network | IPv6Network, ...]
 
 @lru_cache(maxsize=256)
 def decision_rules(profile: Profile) -> DecisionRules:
-    """How its answers are judged beyond "what is no success is retried"."""
+    """How its answers are judged beyond "whatever is not a success is retried"."""
     return DecisionRules(
         permanent_statuses=profile.permanent_statuses,
         disable_on=profile.disable_on,

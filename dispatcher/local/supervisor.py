@@ -302,7 +302,7 @@ class Supervisor:
 
     @property
     def interrupted(self) -> bool:
-        """Tell whether `run` has received a signal to stop, or must give up, and has not acted upon it yet."""
+        """Tell whether `run` has received a signal to stop, or must give up, and has not acted on it yet."""
         return not self._signals.empty()
 
     def restarts(self, name: str) -> int:

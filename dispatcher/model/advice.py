@@ -141,7 +141,7 @@ _BY_CLASS: Final[dict[OutcomeClass, Advice]] = {
         "the whole chain.",
     ),
     OutcomeClass.TLS_PROTOCOL: Advice(
-        "No encrypted connection could be agreed upon with the receiver.",
+        "No encrypted connection could be agreed with the receiver.",
         "The receiver offers only old versions of TLS, or plain HTTP answers on that port.",
         "Your server and we agree on no version of TLS. Offer TLS 1.2 or later, and check that the port is one of "
         "HTTPS.",
@@ -209,7 +209,7 @@ _BY_PHASE: Final[dict[tuple[OutcomeClass, Phase], Advice]] = {
     (OutcomeClass.PROTOCOL, Phase.WRITE): Advice(
         "The receiver spoke before it was asked anything.",
         "Another service than a web server listens on this port: mail, for example, or SSH.",
-        "What answers at your URL is no web server. Check the port of the URL.",
+        "What answers at your URL is not a web server. Check the port of the URL.",
     ),
 }
 """Of failures that mean something else by how far the attempt got."""

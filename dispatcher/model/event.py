@@ -104,8 +104,8 @@ def validate(event: Event, *, pointer: str = "") -> bytes:
     """The payload's bytes, if the event can be accepted.
 
     Raises InvalidInput, naming the field, for a type that is not dotted words of at most 128 characters, a payload
-    that is not JSON or is over 256 KiB, an empty or over-long key or object id, a naive instant, ids that are none, a
-    target that is none.
+    that is not JSON or is over 256 KiB, an empty or over-long key or object id, a naive instant, invalid ids, an
+    invalid target.
     """
     if (
         not isinstance(event.type, str)

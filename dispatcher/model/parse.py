@@ -66,7 +66,7 @@ def read_event(text: bytes) -> object:
 def read_batch(text: bytes) -> list[object]:
     """The events of `{"events": [{…}, …]}`, each as `read_event` would read it.
 
-    Raises orjson.JSONDecodeError for what is no JSON, InvalidInput for what is no such object or holds too much.
+    Raises orjson.JSONDecodeError for invalid JSON, InvalidInput for another object or one that holds too much.
 
     >>> read_batch(b'{"events": [{"payload": 1.10}, 2]}')
     [{'payload': b'1.10'}, 2]
@@ -140,7 +140,7 @@ def _payload(text: str, at: int) -> tuple[bytes, int]:
 
 
 def _skip(text: str, at: int) -> int:
-    """The next place that is no white space."""
+    """The next place that is not white space."""
     if text[at] not in " \t\n\r":
         return at
     blank = _AFTER_BLANKS(text, at)

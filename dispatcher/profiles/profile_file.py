@@ -280,7 +280,7 @@ def _is_event_type(pattern: str) -> bool:
 def _elements(
     reading: Reading, key: str, value: object, allowed: str, *, least: int = 0
 ) -> Iterator[tuple[int, object]]:
-    """Each element with its place. What is no array, of a wrong length, or in it twice is refused."""
+    """Each element with its place. Refuses anything but an array of the right length without repeats."""
     if not isinstance(value, list):
         reading.refuse(key, shown(value), allowed)
         return

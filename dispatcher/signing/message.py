@@ -23,7 +23,7 @@ _SECONDS: Final = re.compile(r"\d{1,15}", re.ASCII)
 
 def dated_content(message_id: str, timestamp: int, body: bytes) -> tuple[RawHeaders, bytes]:
     """The two headers that name the message, and what is to be signed. Raises ValueError for an id with a dot."""
-    # A dot, or a character that is no header's, would let two messages share one signed content.
+    # A dot, or a character that a header may not have, would let two messages share one signed content.
     if "." in message_id or not message_id.isascii() or not message_id.isprintable() or not message_id:
         raise ValueError("a message id is printable ASCII without a dot")
     id_bytes = message_id.encode()
@@ -59,7 +59,7 @@ def read_headers(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, 
 
 
 def decoded(signature: str) -> bytes:
-    """The signature's bytes; empty, which matches nothing, if it is no base64."""
+    """The signature's bytes; empty, which matches nothing, if it is not base64."""
     try:
         return base64.b64decode(signature, validate=True)
     except ValueError:

@@ -80,7 +80,7 @@ def import_pem(
     """
     found = _unreadable(pem, password)
     if found is None:
-        # Raised outside of the handler: an error of the library's is no place to look for what a key must not tell.
+        # Raised outside of the handler: an error of the library may hold parts of the key.
         try:
             key = load_pem_private_key(pem, None if password is None else password.reveal())
         except (ValueError, TypeError, UnsupportedAlgorithm):

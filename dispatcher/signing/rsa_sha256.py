@@ -2,7 +2,7 @@
 
 Signed is `<webhook-id>.<webhook-timestamp>.<body>`, as Standard Webhooks has it, so that a captured delivery counts for
 five minutes only and its id tells it apart. The signature stands in a header of its own, `webhook-signature-rsa`, as
-plain base64: `webhook-signature` holds versions that the standard defines, and RSA is none of them. While a key
+plain base64: `webhook-signature` holds versions that the standard defines, and RSA is not among them. While a key
 rotates, signatures of all keys stand there, parted by a space.
 
 Keys are RSA of 2,048 to 4,096 bits: PKCS #8, and SubjectPublicKeyInfo, in DER.

@@ -74,7 +74,7 @@ class Scheme(Protocol):
     def sign(self, *, message_id: str, timestamp: int, body: bytes, keys: Sequence[bytes]) -> RawHeaders:
         """The headers that sign `body`, by every one of `keys`, the newest first, or by that one alone.
 
-        `timestamp` is in seconds since 1970. Raises ValueError without keys, for a key that is none of the scheme's, or
+        `timestamp` is in seconds since 1970. Raises ValueError without keys, for a key of another scheme, or
         for an id that cannot be signed.
         """
         ...

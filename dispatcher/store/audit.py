@@ -314,7 +314,7 @@ WHERE e.status = 'active' AND due.since < dispatcher.due_time() - make_interval(
                   WHERE w.endpoint_id = e.id AND (l.capped OR w.due_at <= dispatcher.due_time()))
 """
 
-# A retired worker has no row any more: its claim is then dated by when the delivery was due, which is no later.
+# A retired worker has no row any more: its claim is then dated by when the delivery was due, which is not later.
 _DEAD: Final = """
 SELECT 'dlv_' || d.id || ': claimed by ' || d.claimed_by
 FROM dispatcher.deliveries d LEFT JOIN dispatcher.workers w ON w.id = d.claimed_by

@@ -14,7 +14,7 @@ STEPS = (
         "ALTER TABLE dispatcher.workers ADD COLUMN going boolean NOT NULL DEFAULT false",
         "dispatcher.workers",
     ),
-    # An id that is no key of it, but beside the keys: PostgreSQL 18 skips over the first keys of an index, and where few
+    # An id that is not a key of it, but beside the keys: PostgreSQL 18 skips over the first keys of an index, and where few
     # rows lived as a plan was made it looked for each id by a walk through this index. The version before claims by the
     # old index until the new one takes its name.
     steps.NewIndex("deliveries_due_new", "dispatcher.deliveries", "(endpoint_id, state, due_at) INCLUDE (id)"),
