@@ -257,6 +257,7 @@ def _kill_up(system: System, release: Release, *, with_guard: bool) -> None:
     system.kill_supervisor()
     release()
     system.start()
+    system.note_workers()  # those that had no row before
 
 
 OUTAGES = [

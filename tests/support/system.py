@@ -370,7 +370,13 @@ class UpSystem(System):
                 processes.send(one.pid, signal.SIGKILL)
 
     def take_all_workers(self) -> None:
-        self.history.taken.update(pid for (pid,) in self.rows("SELECT pid FROM dispatcher.workers"))
+        """Notes them now, since a worker that leaves deletes its row; and the supervisor's children, whatever they are,
+        since a worker that is starting has no row yet.
+        """
+        self.note_workers()
+        self.history.taken.update(self.history.workers.values())
+        children = (one.pid for one in processes.identify_all() if _parent_of(one.pid) == self._process.pid)
+        self.history.taken.update(children)
 
     def stop(self) -> None:
         self.engine.dispose()
