@@ -72,12 +72,13 @@ FROM dispatcher.ended_deliveries WHERE id >= :low AND id < :high ORDER BY id
 _ATTEMPTS = """
 INSERT INTO dispatcher.attempts
     (delivery_id, claim_seq, id, worker_id, started_at, duration_ms, number, status_code, outcome_known, outcome, phase,
-     error, method, url, request_headers, response_headers, response_body, body_end, decision)
+     error, method, url, request_headers, response_headers, response_body, body_end, decision,
+     charged, wait_s, from_first_attempt)
 SELECT d.id, n, uuidv7(d.created_at + n * interval '5 s' - statement_timestamp()), d.id,
        d.created_at + n * interval '5 s', 20, n, d.last_status_code, true,
        CASE WHEN n = d.attempts THEN d.last_outcome ELSE 'http_retryable' END, 'body',
        d.last_error, 'POST', 'https://merchant.example.com/hook', '[["content-type", "application/json"]]', '[]', '',
-       'complete', 'retry in 5 s'
+       'complete', 'retry in 5 s', true, 5, false
 FROM dispatcher.ended_deliveries d CROSS JOIN generate_series(1, d.attempts) n
 WHERE d.id >= :low AND d.id < :high ORDER BY d.id
 """

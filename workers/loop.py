@@ -13,7 +13,7 @@ import os
 import socket
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 
@@ -22,7 +22,7 @@ from dispatcher.errors import ConfigurationError
 from dispatcher.flow.due_clock import DueClock
 from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import format_id, uuid7
-from dispatcher.model.delivery import Attempt, Result, RetryAt
+from dispatcher.model.delivery import Attempt, Released, Result, RetryAt, Stop
 from dispatcher.model.outcome import Outcome, OutcomeClass
 from dispatcher.store import deliveries, endpoints, workers
 from dispatcher.wiring import read_schedules
@@ -501,7 +501,7 @@ def _attempted(result: Result) -> str:
     line = (
         f"delivery={format_id('dlv', claim.delivery_id)} event={format_id('evt', claim.event.id)}"
         f" endpoint={format_id('ep', claim.endpoint_id)} attempt={claim.number}"
-        f" decision={deliveries.decision(result.change)!r}"
+        f" {_decided(result.change)}"
     )
     if result.attempt is None:
         return line
@@ -510,6 +510,19 @@ def _attempted(result: Result) -> str:
         f"{line} outcome={outcome.kind} status={outcome.status_code or '-'} known={outcome.known}"
         f" duration_ms={outcome.duration_ms:.0f}"
     )
+
+
+def _decided(change: RetryAt | Stop | Released) -> str:
+    match change:
+        case Stop():
+            return f"decision={change.state}"
+        case RetryAt():
+            relative_to = "first_attempt" if change.from_first_attempt else "previous_failure"
+            return f"decision=retry charged={change.charged} wait_s={change.wait_s:g} wait_relative_to={relative_to}"
+        case Released():
+            return "decision=released"
+        case _:  # pragma: no cover - mypy proves that every change is above
+            assert_never(change)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

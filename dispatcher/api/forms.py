@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import orjson
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Attempt,
         AuditEntry,
         Backlog,
+        Decision,
         DeletedEndpoint,
         Delivery,
         DeliveryStatus,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         PayloadGone,
         Ping,
         Preview,
+        RelativeTo,
         Replay,
         ReplayEndpoint,
         ReplayFilter,
@@ -63,6 +65,10 @@ if TYPE_CHECKING:
     from dispatcher.store.log import LoggedAttempt, LoggedDelivery, LoggedEvent
     from dispatcher.store.stats import Latest
     from dispatcher.store.trail import Entry
+
+
+_WAIT_RELATIVE_TO: Final[dict[bool, RelativeTo]] = {False: "previous_failure", True: "first_attempt"}
+"""By whether the wait counts from the first attempt."""
 
 
 def _stored(at: datetime | None) -> datetime:
@@ -246,7 +252,10 @@ def attempt(one: LoggedAttempt) -> Attempt:
         },
         "body_sha256": None if one.body_sha256 is None else one.body_sha256.hex(),
         "retry_after_s": one.retry_after_s,
-        "decision": one.decision,
+        "decision": cast("Decision", one.decision),
+        "charged": one.charged,
+        "wait_s": one.wait_s,
+        "wait_relative_to": None if one.wait_s is None else _WAIT_RELATIVE_TO[one.from_first_attempt],
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from dispatcher.cli.decisions import decision_text
 from dispatcher.cli.output import console, print_fields, print_line, print_table, styled, visible
 from dispatcher.model.delivery import DeliveryState
 
@@ -95,7 +96,7 @@ def _print_attempts(attempts: list[StoryAttempt]) -> None:
                 one["status_code"],
                 f"{one['duration_ms']:,.0f}",
                 _bar(one["timings"], longest),
-                one["decision"],
+                decision_text(one),
             )
             for one in attempts
         ],

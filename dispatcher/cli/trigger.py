@@ -13,6 +13,7 @@ import click
 
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
+from dispatcher.cli.decisions import decision_text
 from dispatcher.cli.output import counted, output_option, print_fields, print_json, print_line, print_table
 from dispatcher.cli.samples import sample, sample_id
 from dispatcher.clock import SYSTEM
@@ -161,7 +162,7 @@ def _attempt_line(delivery: Delivery, attempt: Attempt) -> str:
     answer = attempt["outcome"] if attempt["status_code"] is None else f"{attempt['outcome']} {attempt['status_code']}"
     error = f" ({attempt['error']})" if attempt["error"] else ""
     took = f"{attempt['duration_ms']:,.0f} ms"
-    return f"attempt {attempt['number']}  {answer}{error}  {took}  {attempt['decision']}  {delivery['url']}"
+    return f"attempt {attempt['number']}  {answer}{error}  {took}  {decision_text(attempt)}  {delivery['url']}"
 
 
 def _print_event(accepted: AcceptedEvent, deliveries: list[Delivery]) -> None:

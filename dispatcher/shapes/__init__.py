@@ -10,6 +10,7 @@ from dispatcher.shapes.audit_log import AuditEntry, AuditPage
 from dispatcher.shapes.deliveries import (
     Attempt,
     AttemptPage,
+    Decision,
     Delivery,
     DeliveryCancellation,
     DeliveryConditions,
@@ -140,6 +141,7 @@ __all__ = [
     "CreatedEndpoint",
     "CreatedKey",
     "CreatedTenant",
+    "Decision",
     "DeletedEndpoint",
     "DeliveredEvent",
     "DeliveriesByAttempts",

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 from dispatcher.model.outcome import OutcomeClass as _OutcomeClass
 from dispatcher.model.outcome import Phase as _Phase
 from dispatcher.shapes.about import About, request
+from dispatcher.shapes.schedules import RelativeTo
 from dispatcher.shapes.values import (
     AttemptId,
     DeliveryId,
@@ -29,6 +30,9 @@ DeliveryStatus: TypeAlias = Literal[
     "waiting", "in_flight", "delivered", "exhausted", "rejected", "expired", "cancelled"
 ]
 """The states of `dispatcher.model.delivery`."""
+
+Decision: TypeAlias = Literal["retry", "delivered", "exhausted", "rejected", "expired", "cancelled"]
+"""What was decided after an attempt: another one, or a final status."""
 
 OutcomeClass = Annotated[str, About(example="http_retryable", one_of=[kind.value for kind in _OutcomeClass])]
 Phase = Annotated[str, About(one_of=[phase.value for phase in _Phase])]
@@ -131,7 +135,24 @@ class Attempt(TypedDict):
     retry_after_s: Annotated[
         float | None, About("The wait that the receiver asked for by Retry-After, in seconds.", None)
     ]
-    decision: Annotated[str, About(example="retry in 5 s")]
+    decision: Annotated[
+        Decision,
+        About("`retry` if another attempt was planned, or the status in which the delivery ended.", "retry"),
+    ]
+    charged: Annotated[
+        bool, About("True if this is one of the attempts that the schedule allows; false if the cause was ours.", True)
+    ]
+    wait_s: Annotated[
+        float | None, About("How long to wait before the next attempt, in seconds; null without a retry.", 5.0)
+    ]
+    wait_relative_to: Annotated[
+        RelativeTo | None,
+        About(
+            "What `wait_s` is counted from: the failure of this attempt, or the start of the first attempt. Null "
+            "without a retry.",
+            "previous_failure",
+        ),
+    ]
 
 
 class AttemptPage(Paged):

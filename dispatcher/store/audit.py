@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from dispatcher.store.decisions import DECIDED
 from dispatcher.store.retention import kept_since
 
 if TYPE_CHECKING:
@@ -208,8 +209,9 @@ WHERE NOT EXISTS (
 """
 )
 
-# What is charged is told by the decision, which a late answer that replaces `worker_lost` leaves as it was.
-_CHARGED: Final = "(a.decision LIKE 'retry %' OR a.decision = 'exhausted')"
+# A late answer that replaces `worker_lost` leaves the decision as it was. A late success may say `delivered` although
+# another claim has ended the delivery, so it does not count.
+_CHARGED: Final = "decided.charged AND decided.kind <> 'delivered'"
 
 _EXHAUSTED: Final = f"""
 SELECT 'dlv_' || d.id || ': ' || d.attempts || ' charged, ' || coalesce(logged.n, 0) || ' logged, '
@@ -219,7 +221,7 @@ JOIN (SELECT v.id, json_array_length(CAST(v.body AS json) -> 'waits_ms') AS n FR
      declared ON declared.id = d.schedule_id
 LEFT JOIN (
     SELECT a.delivery_id, count(*) AS n, count(DISTINCT a.number) AS numbers, max(a.number) AS highest
-    FROM dispatcher.attempts a
+    FROM dispatcher.attempts a {DECIDED}
     WHERE a.delivery_id >= :first AND a.delivery_id < :last AND {_CHARGED}
     GROUP BY a.delivery_id
 ) logged ON logged.delivery_id = d.id
@@ -232,10 +234,10 @@ _EARLY: Final = (
     f"""
 WITH {_CLOCKS.strip()}, attempt AS (
     SELECT a.delivery_id, a.claim_seq, a.number, a.outcome, {_STAMPED} AS started_at,
-           lag(a.decision) OVER w AS decision,
+           lag(decided.kind) OVER w AS kind_before, lag(decided.charged) OVER w AS charged_before,
            lag(a.outcome) OVER w AS outcome_before,
            lag({_STAMPED}) OVER w + make_interval(secs => lag(a.duration_ms) OVER w / 1000.0) AS failed_at
-    FROM dispatcher.attempts a WHERE a.delivery_id >= :first AND a.delivery_id < :last
+    FROM dispatcher.attempts a {DECIDED} WHERE a.delivery_id >= :first AND a.delivery_id < :last
     WINDOW w AS (PARTITION BY a.delivery_id ORDER BY a.claim_seq)
 ), declared AS (
     SELECT v.id, CAST(v.body AS json) ->> 'relative_to' AS relative_to, w.number,
@@ -248,10 +250,10 @@ WITH {_CLOCKS.strip()}, attempt AS (
     + _BOTH.format(columns="d.id, d.schedule_id, d.created_at, d.first_attempt_at")
     + f"""
 ), bound AS (  -- the first attempt: the producer's clock; the others: the due clock
-    SELECT a.*, CASE WHEN a.decision IS NULL AND a.claim_seq = 1 AND s.wait > interval '0'
+    SELECT a.*, CASE WHEN a.kind_before IS NULL AND a.claim_seq = 1 AND s.wait > interval '0'
                      THEN d.created_at + least(interval '0', {_correction("min", "d.created_at")})
                      WHEN s.relative_to = 'first_attempt' THEN d.first_attempt_at
-                     WHEN a.decision LIKE 'retry in %' AND a.outcome_before <> 'ok' THEN a.failed_at
+                     WHEN a.kind_before = 'retry' AND a.charged_before AND a.outcome_before <> 'ok' THEN a.failed_at
                 END + s.wait AS due_at
     FROM attempt a
     JOIN delivery d ON d.id = a.delivery_id

@@ -17,6 +17,7 @@ from dispatcher.model.delivery import Claim, DeliveryState, Released, RetryAt, S
 from dispatcher.model.event import StoredEvent
 from dispatcher.model.outcome import OutcomeClass
 from dispatcher.store.clock import READING, Reading, bind
+from dispatcher.store.decisions import sentence
 from dispatcher.store.endpoints import HEARD
 from dispatcher.store.rows import to_json
 
@@ -244,15 +245,16 @@ WITH clock AS MATERIALIZED (
         id uuid, worker_id uuid, started_at timestamptz, duration_ms real, number smallint, status_code int,
         outcome_known bool, outcome text, phase text, error text, peer_ip text, method text, url text,
         request_headers json, body_sha256 text, response_headers json, response_body text, body_end text,
-        retry_after_s real, timings real[], decision text)
+        retry_after_s real, timings real[], decided_wait_s real, sentence text)
 ), evidence AS (
     INSERT INTO dispatcher.attempts AS a
         (delivery_id, claim_seq, id, worker_id, started_at, duration_ms, number, status_code, outcome_known, outcome,
          phase, error, peer_ip, method, url, request_headers, body_sha256, response_headers, response_body, body_end,
-         retry_after_s, timings, decision)
+         retry_after_s, timings, decision, charged, wait_s, from_first_attempt)
     SELECT delivery_id, claim_seq, id, worker_id, started_at, duration_ms, number, status_code, outcome_known, outcome,
            phase, error, peer_ip, method, url, request_headers, decode(body_sha256, 'hex'), response_headers,
-           decode(response_body, 'base64'), body_end, retry_after_s, timings, decision
+           decode(response_body, 'base64'), body_end, retry_after_s, timings, coalesce(state, sentence), charged,
+           decided_wait_s, from_first_attempt
     FROM result WHERE outcome IS NOT NULL
     ON CONFLICT (delivery_id, claim_seq) DO UPDATE
     SET id = excluded.id, started_at = excluded.started_at, duration_ms = excluded.duration_ms,
@@ -262,10 +264,13 @@ WITH clock AS MATERIALIZED (
         response_headers = excluded.response_headers, response_body = excluded.response_body,
         body_end = excluded.body_end, retry_after_s = excluded.retry_after_s, timings = excluded.timings,
         was_lost = true,
-        decision = CASE WHEN excluded.decision = 'delivered' AND (  -- counted, since EXISTS may be hashed by a scan
-                       SELECT count(*) FROM dispatcher.deliveries d
-                       WHERE d.id = a.delivery_id AND d.claim_seq = a.claim_seq) > 0
-                   THEN 'delivered' ELSE a.decision END
+        (decision, charged, wait_s, from_first_attempt) = (
+            SELECT CASE WHEN x.ends_it THEN 'delivered' ELSE a.decision END,
+                   CASE WHEN x.ends_it THEN true ELSE a.charged END,
+                   CASE WHEN NOT x.ends_it THEN a.wait_s END, CASE WHEN NOT x.ends_it THEN a.from_first_attempt END
+            FROM (SELECT excluded.decision = 'delivered' AND (  -- counted, since EXISTS may be hashed by a scan
+                             SELECT count(*) FROM dispatcher.deliveries d
+                             WHERE d.id = a.delivery_id AND d.claim_seq = a.claim_seq) > 0 AS ends_it) x)
     WHERE a.outcome = 'worker_lost' AND excluded.outcome <> 'worker_lost'
     RETURNING a.id, a.was_lost
 ), gone AS (
@@ -673,6 +678,8 @@ def _row(result: Result, waited_s: float) -> dict[str, Any]:
                 "from_first_attempt": change.from_first_attempt,
                 "not_before_s": None if change.retry_after_s is None else max(0.0, change.retry_after_s - waited_s),
                 "charged": change.charged,
+                "decided_wait_s": change.wait_s,
+                "sentence": sentence(change),
             }
         case Released():
             pass
@@ -707,7 +714,6 @@ def _row(result: Result, waited_s: float) -> dict[str, Any]:
             "body_end": outcome.body_end,
             "retry_after_s": outcome.retry_after_s,
             "timings": outcome.timings_ms,
-            "decision": decision(change),
         }
     return row
 
@@ -728,23 +734,6 @@ def _rows_json(rows: list[dict[str, Any]]) -> str:
 def _storable(line: str) -> str:
     """The line without what PostgreSQL's text cannot hold: NUL, and surrogates from the names of files."""
     return line.encode(errors="replace").decode().replace("\0", "\ufffd")
-
-
-def decision(change: RetryAt | Stop | Released) -> str:
-    """How the log words what was decided: "retry in 300 s", "refunded", "delivered"."""
-    match change:
-        case Stop():
-            return change.state
-        case RetryAt(charged=False):
-            return f"not charged, again in {change.wait_s:g} s"
-        case RetryAt(from_first_attempt=True):
-            return f"retry at {change.wait_s:g} s from the first attempt"
-        case RetryAt():
-            return f"retry in {change.wait_s:g} s"
-        case Released():
-            return "released"
-        case _:  # pragma: no cover
-            assert_never(change)
 
 
 def give_up(connection: Connection, worker_id: UUID, held: Collection[UUID]) -> int:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from dispatcher.ids import first_id
 from dispatcher.model.delivery import DeliveryState
+from dispatcher.store.decisions import DECIDED
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -78,7 +79,11 @@ class LoggedDelivery:
 
 @dataclass(frozen=True, slots=True)
 class LoggedAttempt:
-    """An attempt as the log shows it; headers are [name, value] pairs, `timings` as in `model.outcome`."""
+    """An attempt as the log shows it; headers are [name, value] pairs, `timings` as in `model.outcome`.
+
+    `decision` is "retry" or the final state. `wait_s` is how long after the attempt the retry was to start or, with
+    `from_first_attempt`, how long after the start of attempt 1; None unless it is "retry".
+    """
 
     id: UUID
     claim_seq: int
@@ -101,6 +106,9 @@ class LoggedAttempt:
     body_sha256: bytes | None
     retry_after_s: float | None
     decision: str
+    charged: bool
+    wait_s: float | None
+    from_first_attempt: bool
     timings: list[float | None] | None = None
 
 
@@ -211,11 +219,16 @@ def find(connection: Connection, delivery_id: UUID) -> LoggedDelivery | None:
     return None if row is None else read_delivery(row._mapping)  # noqa: SLF001
 
 
-_ATTEMPTS = text("""
-SELECT id, claim_seq, number, worker_id, started_at, duration_ms, outcome, outcome_known, phase, status_code, error,
-       peer_ip, method, url, request_headers, response_headers, response_body, body_end, body_sha256, retry_after_s,
-       decision, timings
-FROM dispatcher.attempts WHERE delivery_id = :id ORDER BY claim_seq
+_ATTEMPT: Final = """
+a.id, a.claim_seq, a.number, a.worker_id, a.started_at, a.duration_ms, a.outcome, a.outcome_known, a.phase,
+a.status_code, a.error, a.peer_ip, a.method, a.url, a.request_headers, a.response_headers, a.response_body, a.body_end,
+a.body_sha256, a.retry_after_s, decided.kind, decided.charged, decided.wait_s, decided.from_first_attempt, a.timings
+"""
+"""The columns in the order of `LoggedAttempt`."""
+
+_ATTEMPTS = text(f"""
+SELECT {_ATTEMPT}
+FROM dispatcher.attempts a {DECIDED} WHERE a.delivery_id = :id ORDER BY a.claim_seq
 """)
 
 
@@ -224,11 +237,10 @@ def attempts(connection: Connection, delivery_id: UUID) -> list[LoggedAttempt]:
     return [LoggedAttempt(*row) for row in connection.execute(_ATTEMPTS, {"id": delivery_id})]
 
 
-_FIND_ATTEMPT = text("""
-SELECT delivery_id, id, claim_seq, number, worker_id, started_at, duration_ms, outcome, outcome_known, phase,
-       status_code, error, peer_ip, method, url, request_headers, response_headers, response_body, body_end,
-       body_sha256, retry_after_s, decision, timings
-FROM dispatcher.attempts WHERE id = :id AND delivery_id BETWEEN :oldest AND :newest LIMIT 1
+_FIND_ATTEMPT = text(f"""
+SELECT a.delivery_id, {_ATTEMPT}
+FROM dispatcher.attempts a {DECIDED}
+WHERE a.id = :id AND a.delivery_id BETWEEN :oldest AND :newest LIMIT 1
 """)
 
 

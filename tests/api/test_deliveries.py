@@ -107,7 +107,8 @@ async def test_an_attempt_is_shown_with_what_was_sent_and_what_came_back(
         "status_code": 503,
         "peer_ip": "192.0.2.1",
     }
-    assert attempt["decision"] == "retry in 300 s"
+    assert (attempt["decision"], attempt["charged"], attempt["wait_s"]) == ("retry", True, 300.0)
+    assert attempt["wait_relative_to"] == "previous_failure"
     after = (await api.get(f"/v1/deliveries/{one['id']}")).json()
     assert (after["status"], after["attempt_count"], after["status_reason"]) == ("waiting", 1, "http_retryable 503")
     assert after["next_attempt_at"] is not None

@@ -100,8 +100,8 @@ def test_a_live_event_is_asked_about(run: Command, monkeypatch: pytest.MonkeyPat
 def story() -> dict[str, list[Any]]:
     return {
         A: [
-            attempt(1, "http_retryable", 503, "retry in 5 s"),
-            attempt(2, "connect", None, "retry in 300 s", error="connection refused"),
+            attempt(1, "http_retryable", 503, "retry", wait_s=5.0),
+            attempt(2, "connect", None, "retry", wait_s=300.0, error="connection refused"),
             attempt(3, "ok", 200, "delivered"),
         ],
         B: [attempt(1, "ok", 204, "delivered")],
@@ -155,7 +155,7 @@ def test_with_wait_it_fails_unless_all_are_delivered(run: Command, monkeypatch: 
 
 
 def test_it_waits_no_longer_than_the_time_out(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = FakeClient({A: [attempt(n, "http_retryable", 503, "retry in 5 s") for n in range(1, 40)]})
+    client = FakeClient({A: [attempt(n, "http_retryable", 503, "retry", wait_s=5.0) for n in range(1, 40)]})
     use(monkeypatch, client)
     monkeypatch.setattr(trigger, "SYSTEM", Clock(monotonic=count().__next__))  # a second passes with every look
     ran = run("trigger", "payment.completed", "--wait", "--timeout", "10s")

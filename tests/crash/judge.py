@@ -108,14 +108,11 @@ class LoggedAttempt:
     is_known: bool
     was_lost: bool
     decision: str
+    is_charged: bool
 
     @property
     def may_have_been_sent(self) -> bool:
         return not self.is_known or self.was_lost
-
-    @property
-    def is_charged(self) -> bool:
-        return not self.decision.startswith("not charged") and self.decision != "released"
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,7 @@ class Evidence:
             LoggedAttempt(deliveries[delivery_id], *rest)
             for delivery_id, *rest in system.rows(
                 """SELECT a.delivery_id, a.worker_id, a.outcome, a.outcome_known, coalesce(a.was_lost, false),
-                          a.decision
+                          a.decision, a.charged
                    FROM dispatcher.attempts a WHERE a.delivery_id >= :first ORDER BY a.delivery_id, a.claim_seq""",
                 first=load.first,
             )

@@ -63,6 +63,45 @@ def test_a_sound_history_has_no_breach(history: Engine) -> None:
     assert breaches(history) == []
 
 
+OLDER_FORM = "UPDATE dispatcher.attempts SET charged = NULL, wait_s = NULL, from_first_attempt = NULL"
+"""SQL that leaves of each decision only the sentence, which is all that older versions store."""
+
+WRONGLY_CHARGED = (3, "exhausted without exactly the declared number of charged attempts")
+TOO_EARLY = (5, "an attempt that started before its schedule allows, unless an operator hurried it")
+
+
+def test_a_sound_history_in_the_older_form_has_no_breach(history: Engine) -> None:
+    assert breaches(history, OLDER_FORM) == []
+
+
+FORGIVEN = """INSERT INTO dispatcher.attempts
+        (delivery_id, claim_seq, id, worker_id, started_at, duration_ms, number, outcome_known, outcome, method, url,
+         request_headers, response_headers, response_body, body_end, decision, charged, wait_s)
+    SELECT delivery_id, 0, id, worker_id, started_at, duration_ms, 1, false, 'worker_lost', method, url,
+           request_headers, response_headers, response_body, body_end, 'not charged, again in 0 s', false, 0
+    FROM dispatcher.attempts WHERE number = 1"""
+"""SQL that has each delivery begin with an attempt that was lost with its worker."""
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ["UPDATE dispatcher.attempts SET charged = false WHERE number = 1"],
+        ["UPDATE dispatcher.attempts SET charged = true"],
+        [OLDER_FORM, "UPDATE dispatcher.attempts SET decision = 'not charged, again in 5 s' WHERE number = 1"],
+        [OLDER_FORM, "UPDATE dispatcher.attempts SET decision = 'retry in 0 s' WHERE outcome = 'worker_lost'"],
+    ],
+    ids=["data, too few", "data, too many", "sentence, too few", "sentence, too many"],
+)
+def test_attempts_that_were_wrongly_charged_are_found(history: Engine, damage: list[str]) -> None:
+    assert breaches(history, FORGIVEN) == []
+    assert breaches(history, *damage) == [WRONGLY_CHARGED]
+
+
+def test_an_attempt_that_started_too_early_is_found_in_the_older_form(history: Engine) -> None:
+    assert breaches(history, OLDER_FORM, f"{stamped_earlier(2)} WHERE number = 2") == [TOO_EARLY]
+
+
 def stamped_earlier(seconds: int) -> str:
     """SQL that has every attempt start so much earlier by the due clock, whose time is in its id."""
     digits = "translate(CAST(id AS text), '-', '')"

@@ -171,7 +171,7 @@ SPAN: Final = {"after": UUID(int=0), "until": id_of("endpoint", 1000), "most": 1
 _RESULT: Final = {
     "event_type": "t", "refunded": False, "charged": True, "worker_id": uuid7(), "started_at": NOW, "duration_ms": 1.0,
     "number": 1, "outcome_known": True, "method": "POST", "url": "https://example.com/", "request_headers": [],
-    "response_headers": [], "response_body": "", "body_end": "complete", "decision": "x",
+    "response_headers": [], "response_body": "", "body_end": "complete", "sentence": "x",
 }  # fmt: skip
 _RESULTS: Final = [
     _RESULT

@@ -144,7 +144,7 @@ def test_a_record_reads_by_index(connection: psycopg.Connection) -> None:
     common = {
         "id": uuid7(), "worker_id": uuid7(), "started_at": datetime.now(UTC), "duration_ms": 1.0, "number": 1,
         "outcome_known": True, "method": "POST", "url": "https://example.com/", "request_headers": [],
-        "response_headers": [], "response_body": "", "body_end": "complete", "decision": "x", "refunded": False,
+        "response_headers": [], "response_body": "", "body_end": "complete", "sentence": "x", "refunded": False,
         "charged": True,
     }  # fmt: skip
     rows = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -38,6 +39,11 @@ def lose(connection: Connection, *, at: float = 31.0) -> int:
     return rescue.rescue(connection, read_schedules(connection), clock=Clock(now=lambda: later(at)), now=later(at))
 
 
+def decided(attempt: Any) -> tuple[Any, ...]:
+    """The decision of a row, as it is stored."""
+    return (attempt.decision, attempt.charged, attempt.wait_s, attempt.from_first_attempt)
+
+
 def claim_again(connection: Connection, *, at: float = 31.0) -> Claim:
     (claim,) = walk.claim(connection, walk.add_worker(connection, now=later(at)), now=later(at))
     return claim
@@ -68,7 +74,7 @@ def test_a_failure_goes_back_to_waiting_until_the_wait_is_over(engine: Engine, c
         assert (row.state, row.claimed_by, row.attempts, row.due_at) == ("waiting", None, 1, later(7))
         assert (row.reason, row.last_outcome, row.last_status_code) == ("http_retryable 503", "http_retryable", 503)
         (attempt,) = walk.attempts(connection)
-        assert attempt.decision == "retry in 5 s"
+        assert decided(attempt) == ("retry in 5 s", True, 5.0, False)
         again = claim_again(connection, at=7)
         assert (again.seq, again.number) == (2, 2)
 
@@ -196,7 +202,7 @@ def test_a_worker_that_lost_its_claim_cannot_record_but_its_attempt_replaces_the
         assert lose(connection) == 1
         (lost,) = walk.attempts(connection)
         assert (lost.outcome, lost.outcome_known, lost.body_sha256, lost.number) == ("worker_lost", False, None, 1)
-        assert lost.decision == "not charged, again in 0 s"
+        assert decided(lost) == ("not charged, again in 0 s", False, 0.0, False)
         again = claim_again(connection)
         assert (again.seq, again.number, again.refunds) == (2, 1, 1)
         assert walk.record(connection, [walk.result(claim, walk.retry(5))], now=later(32)) == 0
@@ -204,7 +210,7 @@ def test_a_worker_that_lost_its_claim_cannot_record_but_its_attempt_replaces_the
         assert (row.state, row.claim_seq, row.attempts, row.refunds) == ("in_flight", 2, 0, 1)
         (attempt,) = walk.attempts(connection)
         assert (attempt.outcome, attempt.status_code, attempt.outcome_known) == ("http_retryable", 503, True)
-        assert (attempt.body_sha256, attempt.decision) == (b"\x01" * 32, "not charged, again in 0 s")
+        assert (attempt.body_sha256, *decided(attempt)) == (b"\x01" * 32, *decided(lost))
 
 
 def test_a_late_failure_is_evidence_only_although_nobody_has_claimed_since(
@@ -230,7 +236,7 @@ def test_a_late_success_ends_the_delivery_if_nobody_has_claimed_since(
         assert walk.live(connection) == []
         (row,), (attempt,) = walk.ended(connection), walk.attempts(connection)
     assert (row.state, row.attempts, row.refunds, row.last_outcome) == ("delivered", 1, 1, "ok")
-    assert (attempt.outcome, attempt.decision) == ("ok", "delivered")
+    assert (attempt.outcome, *decided(attempt)) == ("ok", "delivered", True, None, None)
     assert walk.broken_promises(engine) == []
 
 
@@ -241,7 +247,7 @@ def test_a_late_success_is_evidence_only_once_another_has_claimed(engine: Engine
         again = claim_again(connection)
         assert walk.record(connection, [walk.result(claim)], now=later(32)) == 0
         (attempt,) = walk.attempts(connection)
-        assert (attempt.outcome, attempt.decision) == ("ok", "not charged, again in 0 s")
+        assert (attempt.outcome, *decided(attempt)) == ("ok", "not charged, again in 0 s", False, 0.0, False)
         assert walk.record(connection, [walk.result(again)], now=later(33)) == 1
         assert len(walk.attempts(connection)) == 2
         assert len(walk.ended(connection)) == 1

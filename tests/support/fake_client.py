@@ -14,7 +14,15 @@ AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 TENANT = "ten_00000000-0000-7000-8000-000000000001"
 
 
-def attempt(number: int, outcome: str, status_code: int | None, decision: str, *, error: str | None = None) -> Any:
+def attempt(
+    number: int,
+    outcome: str,
+    status_code: int | None,
+    decision: str,
+    *,
+    wait_s: float | None = None,
+    error: str | None = None,
+) -> Any:
     return {
         "id": format_id("att", uuid7()),
         "number": number,
@@ -23,6 +31,9 @@ def attempt(number: int, outcome: str, status_code: int | None, decision: str, *
         "status_code": status_code,
         "error": error,
         "decision": decision,
+        "charged": True,
+        "wait_s": wait_s,
+        "wait_relative_to": None if wait_s is None else "previous_failure",
     }
 
 
@@ -69,7 +80,7 @@ class FakeClient:
                 made = waiting.pop(0)
                 self.attempts_[delivery["id"]].append(made)
                 delivery["attempt_count"] = made["number"]
-                delivery["status"] = "waiting" if made["decision"].startswith("retry") else made["decision"]
+                delivery["status"] = "waiting" if made["decision"] == "retry" else made["decision"]
                 delivery["next_attempt_at"] = "2026-11-21T12:00:05Z" if delivery["status"] == "waiting" else None
                 delivery["status_reason"] = (
                     None if made["outcome"] == "ok" else f"{made['outcome']} {made['status_code']}"

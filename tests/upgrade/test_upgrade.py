@@ -17,6 +17,7 @@ from dispatcher.local.accounts import server_account
 from dispatcher.local.paths import remove_data_dir
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.local.redis import EmbeddedRedis
+from dispatcher.store.decisions import DECIDED
 from tests.support import walk
 from tests.support.ledger import Ledger, accepted
 from tests.support.patience import until
@@ -29,6 +30,9 @@ VERSIONS = tomllib.loads((HERE / "versions.toml").read_text())
 LAST_COMMIT: dict[str, str] = VERSIONS["last_commit"]
 PATHS = {"/ok/1": "common", "/ok/2": "common", "/slow-100/3": "common", "/ok/4": "rare", "/fail-1/5": "rare"}
 """Each endpoint's path, and the type of the events that it receives."""
+
+DECISIONS = {("ok", "delivered", True, None, False), ("http_retryable", "retry", True, 0.5, False)}
+"""What is decided about the attempts at these endpoints: outcome, decision, and its data."""
 
 SOME = 60
 """So many POSTs show that deliveries flow."""
@@ -170,18 +174,34 @@ def test_an_upgrade_under_load_loses_nothing_and_locks_nothing_for_long(
                 flows(ledger, "with the processes of both versions")
             old.stop("scheduler", "worker")
             flows(ledger, "with the new processes")
+            until(lambda: len(decisions(engine)) >= 2 * len(DECISIONS), "both versions have recorded failures")
             emitted = json.loads(old.finish("emit"))
             until(lambda: live(engine) == 0, "every delivery has ended")
         finally:
             old.stop()
             new.stop()
         check_nothing_is_lost(engine, ledger, emitted["committed"])
+        assert decisions(engine) == {(form, *each) for form in ("sentence", "data") for each in DECISIONS}
+        if number == max(LAST_COMMIT):
+            old.run("-m", "dispatcher", "audit", "verify")  # the version before reads what this one wrote
     engine.dispose()
     assert emitted["repeated"] == 0, "a producer's transaction failed"
     assert log.deadlocks == []
     assert [wait for wait in log.lock_waits if wait[0] > LONGEST_MS] == []
     assert log.statements, "the server's log has the statements of the migration"
     assert [held for held in log.held if held[0] > LONGEST_MS] == []
+
+
+def decisions(engine: Engine) -> set[tuple[object, ...]]:
+    """The decisions about attempts, as they are read, each with the form in which it is stored."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text(f"""
+            SELECT DISTINCT CASE WHEN a.charged IS NULL THEN 'sentence' ELSE 'data' END, a.outcome,
+                   decided.kind, decided.charged, decided.wait_s, decided.from_first_attempt
+            FROM dispatcher.attempts a {DECIDED} WHERE a.outcome IN ('ok', 'http_retryable')""")
+        )
+        return {tuple(row) for row in rows}
 
 
 def endpoints(ledger: Ledger) -> list[str]:
