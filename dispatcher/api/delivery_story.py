@@ -44,6 +44,7 @@ def form(told: flow.Story) -> Story:
     one, plan = told.delivery, told.plan
     return {
         "verdict": told.verdict,
+        "delivered": told.delivered,
         "delivery": forms.delivery(one),
         "event": _event(told),
         "endpoint": {

@@ -27,7 +27,7 @@ from dispatcher import config, telemetry, wakeup, wiring
 from dispatcher.cli import machine
 from dispatcher.cli.output import counted, output_option, print_json, print_line, print_table
 from dispatcher.clock import SYSTEM, Clock
-from dispatcher.egress.failures import DnsFailure, LocalFailure
+from dispatcher.egress.failures import DnsFailure, DnsTimeout, LocalFailure
 from dispatcher.egress.resolver import DnsResolver
 from dispatcher.errors import ConfigurationError, DispatcherError, Unavailable
 from dispatcher.flow import audit
@@ -326,18 +326,23 @@ def backlog(patient: Patient) -> Finding:
 
 def claims(patient: Patient) -> Finding:
     """Nothing hangs at a dead worker."""
-    return _of_now(patient, "dead", "no claim of a dead worker", "The leading scheduler rescues them: is one running?")
+    return _of_now(
+        patient,
+        audit.CLAIM_OF_DEAD_WORKER,
+        "no claim of a dead worker",
+        "The leading scheduler rescues them: is one running?",
+    )
 
 
 def lanes(patient: Patient) -> Finding:
     """Nothing that is due sleeps."""
     advice = "`dispatcher endpoints disable` and `enable` of such an endpoint wakes it. Please report it: it is a bug."
-    return _of_now(patient, "nobody would find", "no due work that nobody would find", advice)
+    return _of_now(patient, audit.ENDPOINT_ASLEEP, "no due work that nobody would find", advice)
 
 
-def _of_now(patient: Patient, what: str, well: str, advice: str) -> Finding:
+def _of_now(patient: Patient, name: str, well: str, advice: str) -> Finding:
     with patient.connect() as connection, connection.begin():
-        found = [one for one in audit.verify_now(connection) if what in one.what and one.count]
+        found = [one for one in audit.verify_now(connection) if one.check == name and one.count]
     if found:
         return Finding("failed", "; ".join(f"{one.count}: {one.examples[0]}" for one in found), advice)
     return ok(well)
@@ -431,7 +436,7 @@ async def _look_up(names: Sequence[str]) -> Finding:
     failure = next(answer for answer in answers if isinstance(answer, BaseException))
     if not isinstance(failure, DnsFailure | LocalFailure):
         raise failure
-    ours = any(isinstance(answer, LocalFailure) or "took longer" in str(answer) for answer in answers)
+    ours = any(isinstance(answer, LocalFailure | DnsTimeout) for answer in answers)
     advice = "Look at /etc/resolv.conf and the way to its servers; workers need the same."
     return Finding("failed" if ours else "warning", str(failure), advice if ours else "Is the endpoint's URL right?")
 

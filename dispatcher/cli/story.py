@@ -41,7 +41,7 @@ _SOON: Final = 5
 def show(story: Story, now: datetime) -> None:
     """Prints the whole story; `now` is what planned attempts are counted from."""
     state = DeliveryState(story["delivery"]["status"])
-    colour = COLOURS[DeliveryState.DELIVERED if story["verdict"].startswith("Delivered") else state]
+    colour = COLOURS[DeliveryState.DELIVERED if story["delivered"] else state]
     console().print(styled(visible(story["verdict"]), f"bold {colour}"))
     print_line("")
     print_fields(_fields(story, state))

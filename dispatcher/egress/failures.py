@@ -1,7 +1,7 @@
 """Why no answer came, as exceptions of httpx.
 
     httpx.TransportError
-    ├── ConnectError         DnsFailure  BlockedAddress  DialFailure  TlsFailure
+    ├── ConnectError         DnsFailure (DnsTimeout)  BlockedAddress  DialFailure  TlsFailure
     ├── ReadTimeout          DeadlineExceeded
     ├── ReadError            ConnectionClosed  ConnectionReset
     ├── RemoteProtocolError  ProtocolViolation  HeadersTooLarge
@@ -55,6 +55,10 @@ class DnsFailure(AttemptFailure, httpx.ConnectError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, phase=Phase.DNS)
+
+
+class DnsTimeout(DnsFailure):
+    """No answer came in time: the fault may be the resolver's."""
 
 
 class BlockedAddress(AttemptFailure, httpx.ConnectError):

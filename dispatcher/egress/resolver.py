@@ -16,7 +16,7 @@ import aiodns
 import pycares
 
 from dispatcher.egress.addresses import plain_address
-from dispatcher.egress.failures import AttemptFailure, DnsFailure, LocalFailure
+from dispatcher.egress.failures import AttemptFailure, DnsFailure, DnsTimeout, LocalFailure
 from dispatcher.model.outcome import Phase
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class DnsResolver:
         self._timed_out.add(host)
         if len(self._timed_out) >= _ALL_NAMES:
             return LocalFailure("our resolver has not answered for any name lately", phase=Phase.DNS)
-        return DnsFailure(f"the look-up of {host} took longer than {self._timeout_s:g} s")
+        return DnsTimeout(f"the look-up of {host} took longer than {self._timeout_s:g} s")
 
     async def aclose(self) -> None:
         """End look-ups under way and c-ares' thread."""
@@ -172,5 +172,5 @@ class DnsResolver:
 def _again(failure: AttemptFailure) -> AttemptFailure:
     """Return a copy: one exception raised to several waiters would gather all their tracebacks."""
     if isinstance(failure, DnsFailure):
-        return DnsFailure(str(failure))
+        return type(failure)(str(failure))
     return LocalFailure(str(failure), phase=failure.phase)

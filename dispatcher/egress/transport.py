@@ -19,6 +19,7 @@ from dispatcher.egress.failures import (
     DeadlineExceeded,
     DialFailure,
     DnsFailure,
+    DnsTimeout,
     InvalidRequest,
     LocalFailure,
     TlsFailure,
@@ -189,7 +190,7 @@ class PinnedTransport(httpx.AsyncBaseTransport):
                 async with asyncio.timeout_at(limit):
                     addresses = await self._resolver.resolve(target.host)
             except TimeoutError as error:
-                raise DnsFailure(f"the look-up of {target.host} took too long") from error
+                raise DnsTimeout(f"the look-up of {target.host} took too long") from error
         permits = self._addresses.permits
         for address in addresses:
             if not permits(address):

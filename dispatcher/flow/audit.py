@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from dispatcher.ids import first_id
 from dispatcher.store import audit as store
-from dispatcher.store.audit import Counts, Span
+from dispatcher.store.audit import CLAIM_OF_DEAD_WORKER, ENDPOINT_ASLEEP, Counts, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Connection
+
+__all__ = [
+    "CLAIM_OF_DEAD_WORKER",
+    "ENDPOINT_ASLEEP",
+    "Day",
+    "Verified",
+    "Violation",
+    "days",
+    "together",
+    "verify",
+    "verify_day",
+    "verify_now",
+]
 
 CLOCK_TOLERANCE_S: Final = 0.5
 """Attempts are stamped by the worker's clock, due times by the database's: how far the two may be apart."""
@@ -31,9 +44,13 @@ EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """An invariant that does not hold: its number in `docs/invariants.md`, how often, and a few ids."""
+    """An invariant that does not hold: its number in `docs/invariants.md`, how often, and a few ids.
+
+    `check` is the unique name of what was checked, `what` says it in words.
+    """
 
     invariant: int
+    check: str
     what: str
     count: int
     examples: tuple[str, ...]
@@ -126,13 +143,15 @@ def verify_now(connection: Connection, *, settle_s: float = SETTLE_S) -> tuple[V
 
 def together(parts: Iterable[Sequence[Violation]]) -> tuple[Violation, ...]:
     """The same checks of several days as one: their counts added up, the first of their examples."""
-    found: dict[tuple[int, str], Violation] = {}
+    found: dict[str, Violation] = {}
     for one in (one for part in parts for one in part):
-        before = found.get((one.invariant, one.what), Violation(one.invariant, one.what, 0, ()))
+        before = found.get(one.check, replace(one, count=0, examples=()))
         examples = (*before.examples, *one.examples)[: store.EXAMPLES]
-        found[one.invariant, one.what] = Violation(one.invariant, one.what, before.count + one.count, examples)
+        found[one.check] = replace(one, count=before.count + one.count, examples=examples)
     return tuple(sorted(found.values(), key=lambda one: one.invariant))
 
 
 def _violations(found: Iterable[tuple[store.Check, int, tuple[str, ...]]]) -> tuple[Violation, ...]:
-    return tuple(Violation(check.invariant, check.what, count, examples) for check, count, examples in found)
+    return tuple(
+        Violation(check.invariant, check.name, check.what, count, examples) for check, count, examples in found
+    )

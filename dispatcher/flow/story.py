@@ -50,9 +50,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """See the module. `event` None is past its retention, `body` None is gone; `replays` is what it replays."""
+    """See the module. `event` None is past its retention, `body` None is gone; `replays` is what it replays.
+
+    `delivered` says whether the delivery or its latest replay to the same endpoint was delivered.
+    """
 
     verdict: str
+    delivered: bool
     delivery: LoggedDelivery
     event: LoggedEvent | None
     body: bytes | None
@@ -87,6 +91,7 @@ def tell(
     replayed_by = store.replays(connection, delivery_id, one.event_id, own=own)
     return Story(
         verdict=verdict(one, attempts, plan, replayed_by),
+        delivered=_was_delivered(one, replayed_by),
         delivery=one,
         event=event,
         body=body,
@@ -191,7 +196,7 @@ def _planned(
 def verdict(one: LoggedDelivery, attempts: Sequence[LoggedAttempt], plan: Plan, replayed_by: Sequence[Replayed]) -> str:
     """Where the notification is, in one sentence."""
     said = _said(one, attempts, plan)
-    newest = next((each for each in reversed(replayed_by) if each.endpoint_id == one.endpoint_id), None)
+    newest = _latest_replay(one, replayed_by)
     if newest is None:
         return f"{said}."
     became = f"it was replayed as {format_id('dlv', newest.id)}, which"
@@ -206,6 +211,16 @@ def verdict(one: LoggedDelivery, attempts: Sequence[LoggedAttempt], plan: Plan, 
             return f"{said}; {became} is being attempted now."
         case _:
             return f"{said}; {became} has ended as {newest.state} too."
+
+
+def _was_delivered(delivery: LoggedDelivery, replayed_by: Sequence[Replayed]) -> bool:
+    replay = _latest_replay(delivery, replayed_by)
+    return DeliveryState.DELIVERED in (delivery.state, None if replay is None else replay.state)
+
+
+def _latest_replay(delivery: LoggedDelivery, replayed_by: Sequence[Replayed]) -> Replayed | None:
+    """The latest replay to the same endpoint."""
+    return next((replay for replay in reversed(replayed_by) if replay.endpoint_id == delivery.endpoint_id), None)
 
 
 def _said(one: LoggedDelivery, attempts: Sequence[LoggedAttempt], plan: Plan) -> str:

@@ -165,6 +165,9 @@ class Story(TypedDict):
             "Not delivered yet: the receiver answered 503; attempt 2 of 8 is due at 2026-03-02 09:00:05 UTC.",
         ),
     ]
+    delivered: Annotated[
+        bool, About("True if the delivery or its latest replay to the same endpoint was delivered.", False)
+    ]
     delivery: Delivery
     event: StoryEvent
     endpoint: StoryEndpoint

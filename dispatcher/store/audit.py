@@ -35,10 +35,12 @@ DAY_MS: Final = 86_400_000
 class Check:
     """One statement that yields a row, a text naming it, for each breach of the invariant with this number.
 
-    `of_now` is one that looks at what lives now, whatever the span.
+    `name` is unique and for programs, `what` is for people. `of_now` is one that looks at what lives now, whatever the
+    span.
     """
 
     invariant: int
+    name: str
     what: str
     sql: str
     of_now: bool = False
@@ -324,18 +326,34 @@ WHERE d.state = 'in_flight' AND d.claimed_by IS NOT NULL
   AND coalesce(w.heartbeat_until, d.due_at) < dispatcher.due_time() - make_interval(secs => :settle_s)
 """
 
+CLAIM_OF_DEAD_WORKER: Final = "claim_of_dead_worker"
+ENDPOINT_ASLEEP: Final = "endpoint_asleep"
+"""Names of the checks of what lives now."""
+
 CHECKS: Final = (
-    Check(1, "an event whose original deliveries are not its fanout, one an endpoint", _FANOUT),
-    Check(1, "an event that an endpoint wanted when it was accepted, and no delivery of it there", _NOT_MADE),
-    Check(1, "a delivery of an event that its endpoint did not want when it was accepted", _NOT_WANTED),
+    Check(1, "fanout", "an event whose original deliveries are not its fanout, one an endpoint", _FANOUT),
     Check(
         1,
+        "delivery_missing",
+        "an event that an endpoint wanted when it was accepted, and no delivery of it there",
+        _NOT_MADE,
+    ),
+    Check(
+        1,
+        "delivery_not_wanted",
+        "a delivery of an event that its endpoint did not want when it was accepted",
+        _NOT_WANTED,
+    ),
+    Check(
+        1,
+        "live_and_ended",
         "a delivery that is both live and ended",
         "SELECT 'dlv_' || id FROM dispatcher.deliveries JOIN dispatcher.ended_deliveries e USING (id) "
         "WHERE id >= :first AND id < :last AND e.id >= :first AND e.id < :last",
     ),
     Check(
         1,
+        "event_missing",
         "a delivery of an event that is not there",
         "SELECT 'dlv_' || d.id FROM ("
         + _BOTH.format(columns="d.id, d.event_id")
@@ -343,15 +361,17 @@ CHECKS: Final = (
     ),
     Check(
         2,
+        "delivered_without_success",
         "delivered without a successful attempt",
         "SELECT 'dlv_' || d.id FROM dispatcher.ended_deliveries d "
         "WHERE d.state = 'delivered' AND d.id >= :first AND d.id < :last AND d.id >= :kept "
         "AND NOT EXISTS (SELECT FROM dispatcher.attempts a WHERE a.delivery_id = d.id AND a.outcome = 'ok' "
         "AND a.delivery_id >= :first AND a.delivery_id < :last)",
     ),
-    Check(3, "exhausted without exactly the declared number of charged attempts", _EXHAUSTED),
+    Check(3, "charged_attempts", "exhausted without exactly the declared number of charged attempts", _EXHAUSTED),
     Check(
         3,
+        "attempt_after_end",
         "an attempt that started after its delivery had ended",
         f"WITH {_CLOCKS} SELECT 'dlv_' || d.id || ': claim ' || a.claim_seq FROM dispatcher.ended_deliveries d "
         "JOIN dispatcher.attempts a ON a.delivery_id = d.id "
@@ -360,12 +380,14 @@ CHECKS: Final = (
     ),
     Check(
         4,
+        "claim_attempted_twice",
         "more than one attempt of one claim",
         "SELECT 'dlv_' || delivery_id || ': claim ' || claim_seq FROM dispatcher.attempts "
         "WHERE delivery_id >= :first AND delivery_id < :last GROUP BY delivery_id, claim_seq HAVING count(*) > 1",
     ),
     Check(
         4,
+        "attempt_without_claim",
         "an attempt without a delivery that was claimed so often",
         "SELECT 'dlv_' || a.delivery_id || ': claim ' || a.claim_seq FROM dispatcher.attempts a LEFT JOIN ("
         + _BOTH.format(columns="d.id, d.claim_seq")
@@ -373,10 +395,15 @@ CHECKS: Final = (
         "WHERE a.delivery_id >= :first AND a.delivery_id < :last AND a.delivery_id >= :kept "
         "AND a.claim_seq > coalesce(d.claim_seq, 0)",
     ),
-    Check(5, "an attempt that started before its schedule allows, unless an operator hurried it", _EARLY),
-    Check(8, "in flight although its worker is dead", _DEAD, of_now=True),
-    Check(8, "an endpoint below its cap with due work that nobody would find", _ASLEEP, of_now=True),
-    Check(9, "attempts of one event to one endpoint with different bodies", _BODIES),
+    Check(
+        5,
+        "attempt_too_early",
+        "an attempt that started before its schedule allows, unless an operator hurried it",
+        _EARLY,
+    ),
+    Check(8, CLAIM_OF_DEAD_WORKER, "in flight although its worker is dead", _DEAD, of_now=True),
+    Check(8, ENDPOINT_ASLEEP, "an endpoint below its cap with due work that nobody would find", _ASLEEP, of_now=True),
+    Check(9, "bodies_differ", "attempts of one event to one endpoint with different bodies", _BODIES),
 )
 
 _COUNTS: Final = f"""

@@ -141,6 +141,7 @@ async def test_what_was_delivered_says_when(api: httpx.AsyncClient, engine: Engi
     attempt_all(engine, walk.DELIVERED)
     story = await told(api, one["id"])
     assert story["verdict"].startswith("Delivered: https://shop.example.com/hook accepted it with 200 on attempt 1, 20")
+    assert story["delivered"] is True
     assert story["schedule"]["no_attempt_reason"] == "It was delivered."
 
 
@@ -150,6 +151,7 @@ async def test_what_has_failed_tells_of_its_replay_and_the_replay_of_it(api: htt
     attempt_all(engine, walk.EXHAUSTED, UNAVAILABLE)
     failed = await told(api, one["id"])
     assert failed["verdict"].startswith("Not delivered: 1 attempt failed and no more is planned; at last, the receiver")
+    assert failed["delivered"] is False
     assert failed["schedule"]["no_attempt_reason"] == "Every attempt of its schedule was made."
     replay = (await api.post(f"/v1/deliveries/{one['id']}/retry")).json()
     failed = await told(api, one["id"])
@@ -158,8 +160,10 @@ async def test_what_has_failed_tells_of_its_replay_and_the_replay_of_it(api: htt
     assert (kin["id"], kin["status"], kin["endpoint_id"]) == (replay["id"], "waiting", one["endpoint_id"])
     assert [entry["action"] for entry in failed["audit"]] == ["delivery.retried"]
     attempt_all(engine, walk.DELIVERED)
-    verdict = (await told(api, one["id"]))["verdict"]
-    assert verdict.startswith(f"Delivered by its replay {replay['id']}; by itself, not delivered: 1 attempt failed")
+    redeemed = await told(api, one["id"])
+    begins = f"Delivered by its replay {replay['id']}; by itself, not delivered: 1 attempt failed"
+    assert redeemed["verdict"].startswith(begins)
+    assert (redeemed["delivered"], redeemed["delivery"]["status"]) == (True, "exhausted")
     again = await told(api, replay["id"])
     assert (again["replays"]["replay_of"]["id"], again["replays"]["replay_of"]["status"]) == (one["id"], "exhausted")
 

@@ -44,7 +44,7 @@ def test_a_violation_is_named_and_exits_with_1(run: Run, engine: Engine) -> None
     assert told.code == 1
     assert told.json["violations"] == 1, "whether it wanted the event is not told: it was registered a moment before"
     (broken,) = (one for one in told.json["checks"] if not one["ok"])
-    assert (broken["invariant"], broken["count"]) == (1, 1)
+    assert (broken["invariant"], broken["check"], broken["count"]) == (1, "fanout", 1)
     (day,) = told.json["days"]
     assert (day["events"], day["expected"], day["live"]) == (2, 2, {"waiting": 1})
     assert day["checks"] == [broken]

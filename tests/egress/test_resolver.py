@@ -11,7 +11,7 @@ import pytest
 
 from dispatcher.clock import SYSTEM
 from dispatcher.egress import AddressPolicy, DnsResolver, PinnedTransport, UrlPolicy, build_request, parse_url, send
-from dispatcher.egress.failures import DnsFailure, LocalFailure
+from dispatcher.egress.failures import DnsFailure, DnsTimeout, LocalFailure
 from dispatcher.model.outcome import OutcomeClass
 from tests.egress.dns_server import SERVFAIL, DnsServer
 from tests.support.receivers import LedgerReceiver, dead_port
@@ -118,7 +118,7 @@ async def test_a_resolver_that_answers_for_no_name_is_our_failure() -> None:
     server = DnsServer({**dict.fromkeys(names), "shop.example.com": ["192.0.2.1"]})
     async with resolver_of(server, timeout_s=0.1) as resolver:
         results = await asyncio.gather(*(resolver.resolve(name) for name in names), return_exceptions=True)
-        assert [type(result) for result in results].count(DnsFailure) == 7
+        assert [type(result) for result in results].count(DnsTimeout) == 7
         assert [type(result) for result in results].count(LocalFailure) == 2
         await resolver.resolve("shop.example.com")
         with pytest.raises(DnsFailure):

@@ -12,6 +12,7 @@ from dispatcher.flow.enqueue import enqueue
 from dispatcher.ids import uuid7
 from dispatcher.model.event import Event
 from dispatcher.store import partitions
+from dispatcher.store.audit import CHECKS
 from tests.support import walk
 from tests.support.walk import NOW
 
@@ -312,10 +313,16 @@ def test_what_is_past_its_retention_breaks_nothing(history: Engine, metadata: ti
     assert [number for number, _ in found] == [1, 1], "what came later is missed as ever"
 
 
+def test_every_check_has_a_name_of_its_own() -> None:
+    assert len({check.name for check in CHECKS}) == len(CHECKS)
+
+
 def test_the_checks_of_several_days_are_added_up() -> None:
-    one, two = (audit.Violation(1, "lost", n, tuple(f"{n}{m}" for m in range(min(n, 5)))) for n in (2, 9))
-    other = audit.Violation(8, "asleep", 0, ())
+    one, two = (
+        audit.Violation(1, "lost", "an event is lost", n, tuple(f"{n}{m}" for m in range(min(n, 5)))) for n in (2, 9)
+    )
+    other = audit.Violation(8, "asleep", "an endpoint sleeps", 0, ())
     assert audit.together([[other], [one], [two]]) == (
-        audit.Violation(1, "lost", 11, ("20", "21", "90", "91", "92")),
+        audit.Violation(1, "lost", "an event is lost", 11, ("20", "21", "90", "91", "92")),
         other,
     )
