@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from dispatcher.flow.deliver import Deliver, Route
+    from dispatcher.flow.deliver import Deliver
+    from dispatcher.flow.requests import Route
     from dispatcher.model.delivery import Claim
     from dispatcher.retry import RetrySchedule
     from dispatcher.store.deliveries import Claimed
@@ -296,9 +297,9 @@ class WorkerLoop:
                 self._routes.clear()
                 stale = {claim.endpoint_id for claim in claimed.claims}
             for endpoint in endpoints.fetch(connection, stale).values():
-                self._routes[endpoint.id] = self._deliver.route(endpoint)
+                self._routes[endpoint.id] = self._deliver.requests.route(endpoint)
             if any(self._lacks_a_key(self._routes[endpoint_id]) for endpoint_id in stale):  # made since the last beat?
-                self._platform_keys = PlatformKeys.load(connection, self._deliver.keyring, self._clock)
+                self._platform_keys = PlatformKeys.load(connection, self._deliver.requests.keyring, self._clock)
         if any(claim.schedule_id not in self._schedules for claim in claimed.claims):
             self._schedules.update(read_schedules(connection))
         return claimed
@@ -458,7 +459,7 @@ class WorkerLoop:
                 )
             )
             self._platform_keys = await connection.run_sync(
-                PlatformKeys.load, self._deliver.keyring, self._deliver.clock
+                PlatformKeys.load, self._deliver.requests.keyring, self._deliver.clock
             )
         self._alive_until_s = asked_at_s + 0.8 * self._term_s
 

@@ -20,6 +20,7 @@ from celery.signals import setup_logging, worker_ready, worker_shutting_down
 from dispatcher import config, pulse, telemetry, wiring
 from dispatcher.clock import SYSTEM
 from dispatcher.flow.deliver import Deliver
+from dispatcher.flow.requests import Requests
 from dispatcher.ids import uuid7
 from dispatcher.wakeup import broker_name
 from dispatcher.workers.app import Bell, make_app
@@ -100,14 +101,10 @@ async def _build(settings: Settings, app: Celery) -> tuple[WorkerLoop, Doorbell,
     ) -> Deliver:
         return Deliver(
             transport=transport,
-            keyring=keyring,
+            requests=Requests(keyring, profiles, platform_keys, wiring.USER_AGENT, settings.allow_networks),
             schedules=schedules,
             clock=SYSTEM,
             worker_id=worker_id,
-            user_agent=wiring.USER_AGENT,
-            profiles=profiles,
-            platform_keys=platform_keys,
-            networks=settings.allow_networks,
             may_post=may_post,
         )
 

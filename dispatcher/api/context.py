@@ -18,6 +18,8 @@ from dispatcher.api.key_lookup import KeyLookup
 from dispatcher.api.traffic import Traffic
 from dispatcher.errors import Unavailable
 from dispatcher.flow.ping import Ping
+from dispatcher.flow.requests import Requests
+from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.store import limits, metrics
 from dispatcher.wiring import USER_AGENT
 
@@ -128,7 +130,8 @@ class Context:
     @cached_property
     def ping(self) -> Ping:
         """Asks URLs whether anybody answers there; counts how often."""
-        return Ping(self.transport, self.keyring, self.profiles, self.clock, USER_AGENT, self.settings.allow_networks)
+        requests = Requests(self.keyring, self.profiles, PlatformKeys, USER_AGENT, self.settings.allow_networks)
+        return Ping(self.transport, requests, self.clock)
 
 
 async def _transaction(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:

@@ -31,7 +31,7 @@ from dispatcher.egress.failures import DnsFailure, DnsTimeout, LocalFailure
 from dispatcher.egress.resolver import DnsResolver
 from dispatcher.errors import ConfigurationError, DispatcherError, Unavailable
 from dispatcher.flow import audit
-from dispatcher.flow.deliver import SECRET_PURPOSE
+from dispatcher.flow.requests import SECRET_PURPOSE
 from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import format_id
 from dispatcher.local.paths import default_data_dir

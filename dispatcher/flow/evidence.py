@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from dispatcher.egress import parse_url
 from dispatcher.egress.url import ANY_HOST
-from dispatcher.flow.deliver import MASK
+from dispatcher.flow.requests import MASK
 from dispatcher.signing import SCHEMES
 
 if TYPE_CHECKING:

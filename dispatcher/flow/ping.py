@@ -6,29 +6,24 @@ endpoint that is registered is signed as its deliveries are. Nothing is stored o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
-from dispatcher.egress import build_request, parse_url, send
+from dispatcher.egress import send
 from dispatcher.errors import InvalidInput, TooMany, Unavailable
-from dispatcher.flow.deliver import Deliver
-from dispatcher.flow.signing_keys import PlatformKeys
-from dispatcher.ids import format_id, uuid7
+from dispatcher.ids import uuid7
 from dispatcher.model.bucket import Bucket, take
-from dispatcher.model.event import BodyForm, Mode, StoredEvent, body, get_url
+from dispatcher.model.event import BodyForm, Mode, StoredEvent
 from dispatcher.model.outcome import Outcome, OutcomeClass
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from ipaddress import IPv4Network, IPv6Network
-
     import httpx
 
     from dispatcher.clock import Clock
+    from dispatcher.flow.requests import Requests
+    from dispatcher.flow.signing_keys import PlatformKeys
     from dispatcher.model.endpoint import Endpoint
-    from dispatcher.model.profile import Profile
-    from dispatcher.signing import Keyring
 
 EVENT_TYPE: Final = "endpoint.ping"
 
@@ -67,14 +62,11 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """What a ping needs besides its endpoint. `networks` are those that may be dialled although not public."""
+    """What a ping needs besides its endpoint. `requests` builds what is sent, as it does for deliveries."""
 
     transport: httpx.AsyncBaseTransport
-    keyring: Keyring
-    profiles: Mapping[str, Profile]
+    requests: Requests
     clock: Clock
-    user_agent: bytes
-    networks: tuple[IPv4Network | IPv6Network, ...] = ()
     allowance: Allowance = field(default_factory=Allowance)
 
     async def validate(self, endpoint: Endpoint) -> None:
@@ -90,51 +82,26 @@ class Ping:
             raise Unavailable(f"the URL could not be pinged: {outcome.error}")
         answered = f"the answer {outcome.status_code}" if outcome.status_code is not None else "no answer"
         why = "" if outcome.error is None else f" ({outcome.error})"
-        success = self.profiles[endpoint.profile].success
+        success = self.requests.profiles[endpoint.profile].success
         allowed = "2xx" if success == "any_2xx" else " or ".join(map(str, sorted(success)))
         raise InvalidInput("/url", f"{answered} to a ping{why}: {outcome.kind}", allowed, code=FAILED)
 
     async def __call__(self, endpoint: Endpoint, keys: PlatformKeys | None) -> Outcome:
-        """What came of one ping, signed as deliveries are; without the platform's `keys`, unsigned. Raises TooMany."""
-        deliver = Deliver(
-            transport=self.transport,
-            keyring=self.keyring,
-            schedules={},
-            profiles=self.profiles,
-            platform_keys=lambda: keys or PlatformKeys(),
-            clock=self.clock,
-            worker_id=endpoint.id,
-            user_agent=self.user_agent,
-            may_post=lambda: True,
-            networks=self.networks,
-        )
-        route = deliver.route(endpoint)
-        if route.fault is not None or route.target is None:
+        """The outcome of one ping, signed as deliveries are, or unsigned without the platform's `keys`.
+
+        Raises TooMany.
+        """
+        requests = self.requests if keys is None else replace(self.requests, platform_keys=lambda: keys)
+        route = replace(requests.route(endpoint), form=BodyForm.ENVELOPE)
+        if route.target is None:
             return route.fault or Outcome(OutcomeClass.INVALID_CONFIG, error="its URLs stand on the deliveries")
         at = self.clock.now()
         event = StoredEvent(uuid7(at), EVENT_TYPE, Mode.TEST, b"{}", at)
-        message_id = format_id("evt", event.id)
-        try:
-            target = route.target
-            headers = [(b"user-agent", self.user_agent)]
-            if endpoint.method == "GET":
-                target = parse_url(get_url(target.canonical, event), route.policy)
-                content, signed_content = b"", target.target
-            else:
-                headers.insert(0, (b"content-type", b"application/json"))
-                content = signed_content = body(event, BodyForm.ENVELOPE)
-            if keys is None:
-                headers += [(b"webhook-id", message_id.encode()), (b"webhook-timestamp", b"%d" % at.timestamp())]
-            else:
-                signed = deliver.sign(route, message_id, at, signed_content)
-                if isinstance(signed, Outcome):
-                    return signed
-                headers += signed
-            request = build_request(target, [*headers, *route.extra], content, method=endpoint.method)
-        except (ValueError, InvalidInput) as error:
-            return Outcome(OutcomeClass.INVALID_CONFIG, error=str(error))
-        self.allowance.take(target.host, self.clock.monotonic())
+        prepared = requests.prepare(event, route, at, unsigned=keys is None)
+        if isinstance(prepared, Outcome):
+            return prepared
+        self.allowance.take(route.target.host, self.clock.monotonic())
         profile = route.profile
         return await send(
-            self.transport, request, deadline_s=profile.deadline_s, success=profile.success, clock=self.clock
+            self.transport, prepared.request, deadline_s=profile.deadline_s, success=profile.success, clock=self.clock
         )

@@ -1,6 +1,6 @@
 """What is sealed of an endpoint beside its signing secrets: headers of its own, and how it authenticates.
 
-Their values are written here and read by `dispatcher.flow.deliver` alone; what may be shown of them is read here.
+Their values are written here and read by `dispatcher.flow.requests` alone; what may be shown of them is read here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from dispatcher.flow.deliver import AUTH_PURPOSE, HEADERS_PURPOSE
+from dispatcher.flow.requests import AUTH_PURPOSE, HEADERS_PURPOSE
 from dispatcher.signing import SealError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.errors import Conflict, InvalidInput, NotFound
-from dispatcher.flow.deliver import SECRET_PURPOSE
 from dispatcher.flow.register import OVERLAP
+from dispatcher.flow.requests import SECRET_PURPOSE
 from dispatcher.ids import DEFAULT_TENANT, format_id, uuid7
 from dispatcher.model import limits
 from dispatcher.model.endpoint import SealedSecret, rotated

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from dispatcher.flow.deliver import SECRET_PURPOSE
+from dispatcher.flow.requests import SECRET_PURPOSE
 from dispatcher.ids import format_id, parse_id, uuid7
 from dispatcher.store import endpoints
 from tests.api.callers import bearer

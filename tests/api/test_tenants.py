@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from dispatcher.flow import tenants as flow
-from dispatcher.flow.deliver import SECRET_PURPOSE
+from dispatcher.flow.requests import SECRET_PURPOSE
 from dispatcher.ids import DEFAULT_TENANT, format_id, parse_id, uuid7
 from dispatcher.signing import Secret, parse_secret
 from dispatcher.store import endpoints, tenants

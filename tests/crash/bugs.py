@@ -333,7 +333,7 @@ def wrong_body_signed() -> None:
 
         return other
 
-    _wrap("dispatcher.flow.deliver", "Deliver.sign", make)
+    _wrap("dispatcher.flow.requests", "Requests.sign", make)
 
 
 @bug("duplicate", "unlogged")

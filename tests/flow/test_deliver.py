@@ -17,7 +17,8 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from dispatcher.flow.deliver import AUTH_PURPOSE, HEADERS_PURPOSE, SECRET_PURPOSE, Deliver
+from dispatcher.flow.deliver import Deliver
+from dispatcher.flow.requests import AUTH_PURPOSE, HEADERS_PURPOSE, SECRET_PURPOSE
 from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import DEFAULT_TENANT, format_id, uuid7
 from dispatcher.model.delivery import Claim, Result, RetryAt, Stop
@@ -98,7 +99,7 @@ def attempt(
         profiles={**walk.PROFILES, **{profile.name: profile for profile in profiles}},
         platform_keys=lambda: keys or PlatformKeys(),
     )
-    result = asyncio.run(deliver(claim(one, **claimed), deliver.route(one)))
+    result = asyncio.run(deliver(claim(one, **claimed), deliver.requests.route(one)))
     return result, receiver.requests
 
 

@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 
 from dispatcher.errors import Conflict, InvalidInput, NotFound
 from dispatcher.flow import register, registration
-from dispatcher.flow.deliver import AUTH_PURPOSE, HEADERS_PURPOSE
 from dispatcher.flow.register import NewEndpoint, Register
+from dispatcher.flow.requests import AUTH_PURPOSE, HEADERS_PURPOSE
 from dispatcher.ids import DEFAULT_TENANT, uuid7
 from dispatcher.model.endpoint import EndpointStatus
 from dispatcher.model.profile import Profile

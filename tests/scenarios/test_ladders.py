@@ -64,7 +64,7 @@ class Ladder:
         """One claim, POST and record; the instant at which the next attempt is due, None once it has ended."""
         (claim,) = walk.claim(self.connection, deliver.worker_id, now=self.now())
         endpoint = endpoints.fetch(self.connection, [claim.endpoint_id])[claim.endpoint_id]
-        result = asyncio.run(deliver(claim, deliver.route(endpoint)))
+        result = asyncio.run(deliver(claim, deliver.requests.route(endpoint)))
         self.time.tick(RECORD_WAITS)
         assert deliveries.record(self.connection, [result], monotonic_s=self.monotonic(), now=self.now()) == 1
         live = walk.live(self.connection)

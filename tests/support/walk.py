@@ -16,8 +16,9 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.config import Settings
 from dispatcher.flow import signing_keys
-from dispatcher.flow.deliver import SECRET_PURPOSE, Deliver
+from dispatcher.flow.deliver import Deliver
 from dispatcher.flow.enqueue import Accepted, enqueue
+from dispatcher.flow.requests import SECRET_PURPOSE, Requests
 from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import DEFAULT_TENANT, uuid7
 from dispatcher.local.postgres import EmbeddedPostgres
@@ -190,16 +191,19 @@ def record(connection: Connection, results: Sequence[Result], *, now: Now = NOW,
 
 
 def deliver(transport: Any, schedules_: dict[int, RetrySchedule], *, clock: Clock = SYSTEM, **values: Any) -> Deliver:
+    requests = Requests(
+        keyring=KEYS,
+        profiles=values.pop("profiles", PROFILES),
+        platform_keys=values.pop("platform_keys", PlatformKeys),
+        user_agent=b"dispatcher/test",
+        networks=ANYWHERE,
+    )
     return Deliver(
         transport=transport,
-        keyring=KEYS,
+        requests=requests,
         schedules=schedules_,
         clock=clock,
         worker_id=values.pop("worker_id", uuid7()),
-        user_agent=b"dispatcher/test",
-        profiles=values.pop("profiles", PROFILES),
-        networks=ANYWHERE,
-        platform_keys=values.pop("platform_keys", PlatformKeys),
         may_post=values.pop("may_post", lambda: True),
         **values,
     )

@@ -331,7 +331,7 @@ async def test_a_defect_of_ours_is_neither_charged_nor_tried_again_at_once(
 ) -> None:
     given(engine)
     worker = make_worker()
-    monkeypatch.setattr(type(worker._deliver), "prepare", lambda *_: 1 / 0)
+    monkeypatch.setattr(type(worker._deliver.requests), "prepare", lambda *_: 1 / 0)
     await worker.start()
     await worker.ring()
     await until(lambda: count(engine, "SELECT count(*) FROM dispatcher.attempts"))
