@@ -19,6 +19,7 @@ from bench.receiver import Receiver
 from bench.site import STALLED_S, Bench, Figures, Site, latencies_ms, open_loop, quantile, site
 from dispatcher import wiring
 from dispatcher.flow import replay as flow
+from dispatcher.flow import replay_choice
 from dispatcher.model.filter import Filter, of_failed
 
 WINDOW_S = 5.0
@@ -112,7 +113,7 @@ def _replay(live: Site, ids: Sequence[UUID]) -> Figures:
     engine = wiring.engine(live.system.settings)
     live.begin()
     with engine.begin() as connection:
-        one = flow.start(connection, of_failed(Filter()), by="bench", options=flow.Options(rate=rate))
+        one = flow.start(connection, of_failed(Filter()), by="bench", options=replay_choice.Options(rate=rate))
     began_s = time.monotonic()
     live_count = int(options.replay_live_per_s * len(ids) / rate)
     live.generator.start_open_loop(live_count, options.replay_live_per_s)

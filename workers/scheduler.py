@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dispatcher import config, pulse, telemetry, wiring
 from dispatcher.clock import SYSTEM
-from dispatcher.flow import erase, prune, replay, rescue, retention
+from dispatcher.flow import erase, prune, replay_turn, rescue, retention
 from dispatcher.flow.due_clock import DueClock
 from dispatcher.ids import uuid7
 from dispatcher.store import clock as due_clock
@@ -430,7 +430,7 @@ class Scheduler:
         resting: list[UUID] = []
         while not self._stopping.is_set() and self._clock.monotonic() < min(until_s, self._leads_until_s):
             async with self._transaction(DUTY_TIMEOUT_S) as connection:
-                done = await connection.run_sync(partial(replay.take_turn, but=tuple(resting), clock=self._clock))
+                done = await connection.run_sync(partial(replay_turn.take_turn, but=tuple(resting), clock=self._clock))
                 if done is None:
                     return bool(resting) or await connection.run_sync(replays.runs)
             if done.count:

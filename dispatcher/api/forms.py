@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import orjson
 
 from dispatcher.flow import sealed
-from dispatcher.flow.replay import written
+from dispatcher.flow.replay_choice import format_destination
 from dispatcher.ids import format_id
 from dispatcher.model.delivery import FAILED, DeliveryState
 from dispatcher.shapes.values import instant, instant_or_none
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from dispatcher.flow import statistics as flow
     from dispatcher.flow.explain import Explained
     from dispatcher.flow.find import Kind
-    from dispatcher.flow.replay import Preview as Previewed
     from dispatcher.flow.replay import Progress
+    from dispatcher.flow.replay_choice import Preview as Previewed
     from dispatcher.ids import Prefix
     from dispatcher.model.endpoint import Endpoint as Registered
     from dispatcher.model.outcome import Outcome
@@ -486,7 +486,7 @@ def preview(one: Previewed, token: str, expires_at: datetime) -> Preview:
         "rate_per_second": one.options.rate,
         "rate_per_endpoint": one.options.rate_per_endpoint,
         "canary": one.options.canary,
-        "to": written(one.options.goes_to),
+        "to": format_destination(one.options.goes_to),
         "estimated_seconds": round(one.estimated_s, 1),
         "preview_token": token,
         "expires_at": instant(expires_at),

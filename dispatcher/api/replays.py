@@ -13,9 +13,9 @@ from dispatcher.api.filters import filter_of
 from dispatcher.api.once import Once, OnceOf
 from dispatcher.api.paging import Cursor, Limit, page, read_cursor
 from dispatcher.errors import InvalidInput
-from dispatcher.flow import previews
+from dispatcher.flow import previews, replay_choice
 from dispatcher.flow import replay as flow
-from dispatcher.flow.replay import Options
+from dispatcher.flow.replay_choice import Options
 from dispatcher.ids import parse_id
 from dispatcher.model.filter import Filter, of_failed
 from dispatcher.shapes import (
@@ -59,7 +59,7 @@ def chosen_of(
         return found
     include_delivered = bool(given.get("include_delivered"))
     if (to or given.get("to")) == "matching":
-        return flow.of_events(found, include_delivered=include_delivered)
+        return replay_choice.filter_of_events(found, include_delivered=include_delivered)
     return of_failed(found, include_delivered=include_delivered)
 
 
@@ -69,7 +69,7 @@ def options_of(asked: ReplayPreview) -> Options:
         rate=asked.get("rate_per_second"),
         rate_per_endpoint=asked.get("rate_per_endpoint"),
         canary=asked.get("canary"),
-        goes_to=flow.goes_to(asked.get("to") or "same"),
+        goes_to=replay_choice.parse_destination(asked.get("to") or "same"),
     )
 
 
@@ -81,7 +81,7 @@ async def previewed(
     def work(connection: Connection) -> Preview:
         how = options or Options()
         with limited(connection, limit_s=limits.COUNT_S, pointer="/created_after", narrow=NARROW):
-            found = flow.preview(connection, chosen, kind=kind, options=how, own=caller.tenant_id)
+            found = replay_choice.preview(connection, chosen, kind=kind, options=how, own=caller.tenant_id)
         promise = previews.Promise(kind, found.filter, found.summary.count, how)
         token, until = previews.keep(connection, promise, own=caller.tenant_id, now=context.clock.now())
         return forms.preview(found, token, until)
@@ -131,7 +131,7 @@ def _written(options: Options) -> dict[str, Any]:
         "rate_per_second": options.rate,
         "rate_per_endpoint": options.rate_per_endpoint,
         "canary": options.canary,
-        "to": flow.written(options.goes_to),
+        "to": replay_choice.format_destination(options.goes_to),
     }
 
 

@@ -10,7 +10,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from dispatcher.errors import Conflict, InvalidInput
-from dispatcher.flow.replay import Options, from_dict, goes_to, to_dict, written
+from dispatcher.flow.replay_choice import (
+    Options,
+    filter_from_stored,
+    filter_to_stored,
+    format_destination,
+    parse_destination,
+)
 from dispatcher.ids import format_id, parse_id, uuid7
 from dispatcher.store import previews as store
 from dispatcher.store.previews import StoredPreview
@@ -45,8 +51,8 @@ def keep(connection: Connection, promise: Promise, *, own: UUID | None, now: dat
         id=uuid7(now),
         tenant_id=own,
         kind=promise.kind,
-        filter=to_dict(promise.filter),
-        options=asdict(promise.options) | {"goes_to": written(promise.options.goes_to)},
+        filter=filter_to_stored(promise.filter),
+        options=asdict(promise.options) | {"goes_to": format_destination(promise.options.goes_to)},
         count=promise.count,
         expires_at=now + LIFETIME,
     )
@@ -71,8 +77,8 @@ def take(connection: Connection, token: str, *, kind: Kind, own: UUID | None, no
         raise Conflict(f"{token} has started {started} already; allowed: a new preview", code="PREVIEW_USED")
     if preview.expires_at <= now:
         raise _refusal("a token that is older than an hour")
-    options = Options(**preview.options | {"goes_to": goes_to(preview.options["goes_to"])})
-    return preview.id, Promise(preview.kind, from_dict(preview.filter), preview.count, options)
+    options = Options(**preview.options | {"goes_to": parse_destination(preview.options["goes_to"])})
+    return preview.id, Promise(preview.kind, filter_from_stored(preview.filter), preview.count, options)
 
 
 def use(connection: Connection, preview_id: UUID, replay_id: UUID) -> None:
@@ -82,7 +88,7 @@ def use(connection: Connection, preview_id: UUID, replay_id: UUID) -> None:
 
 def is_same(previewed: Filter, chosen: Filter) -> bool:
     """Whether the filter is the one that was previewed, but for the instant that was frozen."""
-    return replace(from_dict(to_dict(chosen)), as_of=previewed.as_of) == previewed
+    return replace(filter_from_stored(filter_to_stored(chosen)), as_of=previewed.as_of) == previewed
 
 
 def _refusal(found: str) -> InvalidInput:

@@ -91,7 +91,7 @@ _KEEP_OUT = text("SELECT pg_advisory_xact_lock(hashtextextended('dispatcher.repl
 class Replay:
     """New deliveries of old events or, as a cancellation, the end of deliveries that wait.
 
-    `filter` is as `dispatcher.flow.replay` writes it. `replayed` counts what was done, `total` what there was to do
+    `filter` is stored by `dispatcher.flow.replay_choice`. `replayed` counts what was done, `total` what there was to do
     when it was asked for. Rates are in deliveries a second, None for as fast as it goes. `canary` is how many of each
     endpoint go first. `goes_to` is `same`, `matching` or an endpoint's id. `pace` is how many it made a second until
     `marked_at`, when `marked` were made. `tenant_id` None is an operator's.

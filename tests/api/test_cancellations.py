@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from dispatcher.flow import replay
+from dispatcher.flow import replay_turn
 from dispatcher.ids import format_id
 from dispatcher.store import trail
 from tests.api.conftest import other_tenant
@@ -30,7 +30,7 @@ def waiting(engine: Engine) -> str:
 
 def step(engine: Engine) -> int | None:
     with engine.begin() as connection:
-        return replay.step(connection)
+        return replay_turn.step(connection)
 
 
 async def previewed(api: httpx.AsyncClient, **asked: Any) -> Any:

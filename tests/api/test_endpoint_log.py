@@ -187,10 +187,10 @@ async def send_all(api: httpx.AsyncClient, count: int) -> None:
 
 
 def replay_step(engine: Engine) -> int | None:
-    from dispatcher.flow import replay
+    from dispatcher.flow import replay_turn
 
     with engine.begin() as connection:
-        return replay.step(connection)
+        return replay_turn.step(connection)
 
 
 @pytest.mark.parametrize(

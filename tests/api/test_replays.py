@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from dispatcher.errors import Unavailable
-from dispatcher.flow import replay
+from dispatcher.flow import replay, replay_turn
 from dispatcher.ids import format_id, parse_id, uuid7
 from dispatcher.model.filter import Filter
 from dispatcher.store import trail
@@ -43,7 +43,7 @@ def fail_all(connection: Any, change: Any = walk.EXHAUSTED) -> None:
 
 def step(engine: Engine) -> int | None:
     with engine.begin() as connection:
-        return replay.step(connection)
+        return replay_turn.step(connection)
 
 
 async def previewed(api: httpx.AsyncClient, **asked: Any) -> Any:
@@ -76,7 +76,7 @@ async def test_what_was_previewed_is_replayed_and_nothing_that_ended_later(
     assert (one["rate_per_second"], one["ended_at"], one["tenant_id"]) == (10, None, None)
     assert one["created_by"].startswith("key_")
     with engine.begin() as connection:
-        assert replay.step(connection, now=datetime.now(UTC) + timedelta(seconds=1)) == 5
+        assert replay_turn.step(connection, now=datetime.now(UTC) + timedelta(seconds=1)) == 5
     assert step(engine) is None
     found = (await api.get(f"{URL}/{one['id']}")).json()
     assert (found["status"], found["processed"]) == ("done", 5)

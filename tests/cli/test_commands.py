@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
-from dispatcher.flow import replay as replay_flow
+from dispatcher.flow import replay_turn
 from dispatcher.ids import format_id, uuid7
 from dispatcher.model.delivery import Stop
 from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
@@ -60,7 +60,7 @@ def test_an_event_is_sent_inspected_and_replayed(run: Run, engine: Engine) -> No
     assert "2 deliveries would be replayed" in run("replay", "start", "--dry-run").out
     replay_id = run("replay", "start", "--all", "--yes", "--no-wait").out.strip()
     with engine.begin() as connection:
-        assert replay_flow.step(connection) == 2
+        assert replay_turn.step(connection) == 2
     status = run("replay", "status", replay_id, "--output", "json").json
     assert (status["status"], status["processed"]) == ("done", 2)
     again = run("deliveries", "list", "--status", "waiting", "--output", "json").data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine
 
-from dispatcher.flow import replay as replay_flow
+from dispatcher.flow import replay_turn
 from dispatcher.ids import format_id, uuid7
 from tests.cli.test_commands import ANSWER_503, FAILED, Run, end_all, line
 
@@ -89,12 +89,12 @@ def test_deliveries_are_cancelled_and_retried_by_options_after_a_preview(run: Ru
     assert run("deliveries", "retry", "--undelivered", "--dry-run").out == "2 deliveries would be replayed\n"
     assert "over 2 deliveries" in run("deliveries", "retry", "--endpoint", endpoint["id"], "--yes").out
     with engine.begin() as connection:
-        while replay_flow.step(connection):
+        while replay_turn.step(connection):
             pass
     assert run("deliveries", "cancel", "--undelivered", "--dry-run").out == "2 deliveries would be cancelled\n"
     assert "over 2 deliveries" in run("deliveries", "cancel", "--endpoint", endpoint["id"], "--yes").out
     with engine.begin() as connection:
-        while replay_flow.step(connection):
+        while replay_turn.step(connection):
             pass
     assert len(run("deliveries", "list", "--status", "cancelled", "--output", "json").data) == 2
 

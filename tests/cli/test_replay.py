@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from dispatcher.cli import replay as command
-from dispatcher.flow import replay as flow
+from dispatcher.flow import replay_turn
 from dispatcher.ids import format_id, uuid7
 from tests.cli.test_commands import ANSWER_503, FAILED, Run, end_all, line
 
@@ -25,7 +25,7 @@ def failed(run: Run, engine: Engine) -> str:
 
 def step(engine: Engine) -> int | None:
     with engine.begin() as connection:
-        return flow.step(connection)
+        return replay_turn.step(connection)
 
 
 def test_exactly_what_was_previewed_is_replayed(run: Run, engine: Engine, failed: str) -> None:

@@ -243,7 +243,7 @@ def replay_takes_twice() -> None:
     def make(accept: Any) -> Any:
         return lambda connection, found, **values: accept(connection, [*found, *found], **values)
 
-    _wrap("dispatcher.flow.replay", "_accept", make)
+    _wrap("dispatcher.flow.replay", "accept", make)
 
 
 _connections: list[psycopg.Connection[Any]] = []

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Engine
 
-from dispatcher.flow import replay
+from dispatcher.flow import replay, replay_choice, replay_turn
 from dispatcher.ids import format_id
 from dispatcher.model.filter import Filter, of_failed
 from dispatcher.store import replays, trail
@@ -38,7 +38,7 @@ def steps(engine: Engine, *, batch: int = 1000, now: datetime | None = None) -> 
     made = []
     while True:
         with engine.begin() as connection:
-            done = replay.step(connection, batch=batch, now=now)
+            done = replay_turn.step(connection, batch=batch, now=now)
         if done is None:
             return made
         made.append(done)
@@ -63,7 +63,7 @@ def test_what_waits_is_cancelled_in_batches_with_the_cancellation_as_its_reason(
 
 def test_what_comes_later_is_not_cancelled(engine: Engine, endpoint: UUID) -> None:
     with engine.begin() as connection:
-        found = replay.preview(connection, Filter(endpoint_id=endpoint), kind="cancellation")
+        found = replay_choice.preview(connection, Filter(endpoint_id=endpoint), kind="cancellation")
         assert (found.summary.count, found.summary.in_flight) == (5, 0)
     with engine.begin() as connection:
         walk.emit(connection, 2, now=None)
@@ -78,12 +78,12 @@ def test_what_is_in_flight_is_cancelled_when_it_comes_back_to_wait(engine: Engin
         worker = walk.add_worker(connection, now=None)
         delivered, failed = walk.claim(connection, worker, now=None, batch=2)
     with engine.begin() as connection:
-        found = replay.preview(connection, Filter(endpoint_id=endpoint), kind="cancellation")
+        found = replay_choice.preview(connection, Filter(endpoint_id=endpoint), kind="cancellation")
         assert (found.summary.count, found.summary.in_flight) == (3, 2)
         one = start(connection, Filter(endpoint_id=endpoint))
     with engine.begin() as connection:
-        assert replay.step(connection) == 3
-        assert replay.step(connection) == 0
+        assert replay_turn.step(connection) == 3
+        assert replay_turn.step(connection) == 0
     with engine.connect() as connection:
         running = replays.find(connection, one.id)
         assert running is not None
@@ -101,7 +101,7 @@ def test_what_a_claimer_has_locked_is_passed_over_and_not_waited_for(engine: Eng
         worker = walk.add_worker(claiming, now=None)
         (claim,) = walk.claim(claiming, worker, now=None, batch=1)
         with engine.begin() as connection:
-            assert replay.step(connection) == 4
+            assert replay_turn.step(connection) == 4
         claiming.commit()
     with engine.begin() as connection:
         walk.record(connection, [walk.result(claim, walk.retry(3600))], now=None)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from dispatcher.errors import Conflict, InvalidInput
 from dispatcher.flow import previews, prune
 from dispatcher.flow.previews import Promise
-from dispatcher.flow.replay import Options
+from dispatcher.flow.replay_choice import Options
 from dispatcher.ids import format_id, parse_id, uuid7
 from dispatcher.model.delivery import FAILED
 from dispatcher.model.filter import Filter

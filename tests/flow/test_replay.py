@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from dispatcher.errors import Conflict, InvalidInput, NotFound
-from dispatcher.flow import register, replay
-from dispatcher.flow.replay import Options
+from dispatcher.flow import register, replay, replay_choice, replay_turn
+from dispatcher.flow.replay_choice import Options
 from dispatcher.ids import format_id, uuid7
 from dispatcher.model.delivery import FAILED, DeliveryState, Released, Stop
 from dispatcher.model.event import Event, Target
@@ -35,7 +35,7 @@ def start(connection: Connection, chosen: Filter = FAILED_ONES, **values: Any) -
 
 
 def count(connection: Connection, chosen: Filter = FAILED_ONES) -> int:
-    return replay.preview(connection, chosen).summary.count
+    return replay_choice.preview(connection, chosen).summary.count
 
 
 @pytest.fixture
@@ -74,8 +74,8 @@ def test_a_replay_makes_each_failed_delivery_anew_and_no_other(engine: Engine, e
         assert count(connection) == 5
         replay_id = start(connection).id
     with engine.begin() as connection:
-        assert replay.step(connection) == 5
-        assert replay.step(connection) is None
+        assert replay_turn.step(connection) == 5
+        assert replay_turn.step(connection) is None
         assert replayed(connection) == failed(connection)
         (new, *_) = walk.live(connection)
         (old,) = [row for row in walk.ended(connection) if row.id == new.replay_of]
@@ -97,10 +97,10 @@ def test_a_kill_between_or_in_a_step_repeats_and_loses_nothing(
     while True:
         if steps == killed_before:
             with engine.connect() as connection:  # did its work, and was killed before it committed
-                replay.step(connection, batch=2)
+                replay_turn.step(connection, batch=2)
                 connection.rollback()
         with engine.begin() as connection:
-            if replay.step(connection, batch=2) is None:
+            if replay_turn.step(connection, batch=2) is None:
                 break
         steps += 1
     with engine.connect() as connection:
@@ -111,23 +111,23 @@ def test_two_steps_at_once_do_not_share_a_replay(engine: Engine, exhausted: UUID
     with engine.begin() as connection:
         start(connection)
     with engine.connect() as one, engine.connect() as other:
-        assert replay.step(one, batch=2) == 2
-        assert replay.step(other, batch=2) is None
+        assert replay_turn.step(one, batch=2) == 2
+        assert replay_turn.step(other, batch=2) is None
         one.commit()
-        assert replay.step(other, batch=2) == 2
+        assert replay_turn.step(other, batch=2) == 2
 
 
 def test_a_replays_own_failures_are_not_replayed_by_it(engine: Engine, exhausted: UUID) -> None:
     with engine.begin() as connection:
         start(connection)
     with engine.begin() as connection:
-        assert replay.step(connection, batch=3) == 3
+        assert replay_turn.step(connection, batch=3) == 3
     with engine.begin() as connection:
         assert fail_all(connection) == 3
     with engine.begin() as connection:
-        assert replay.step(connection, batch=3) == 2
+        assert replay_turn.step(connection, batch=3) == 2
     with engine.begin() as connection:
-        assert replay.step(connection, batch=3) is None
+        assert replay_turn.step(connection, batch=3) is None
         assert len(walk.live(connection)) == 2
 
 
@@ -135,7 +135,7 @@ def test_a_second_replay_takes_what_failed_again_and_not_what_is_under_way(engin
     with engine.begin() as connection:
         start(connection)
     with engine.begin() as connection:
-        replay.step(connection, batch=2)
+        replay_turn.step(connection, batch=2)
         assert count(connection) == 3
     with engine.begin() as connection:
         assert fail_all(connection) == 2
@@ -161,11 +161,13 @@ def test_the_filter_survives_its_way_through_the_database(engine: Engine, exhaus
         created_after=now - timedelta(hours=1),
         created_before=now + timedelta(hours=1),
     )
-    assert replay.from_dict(orjson.loads(orjson.dumps(replay.to_dict(chosen)))) == chosen
+    assert (
+        replay_choice.filter_from_stored(orjson.loads(orjson.dumps(replay_choice.filter_to_stored(chosen)))) == chosen
+    )
     with engine.begin() as connection:
         start(connection, chosen)
     with engine.begin() as connection:
-        assert replay.step(connection) == 5
+        assert replay_turn.step(connection) == 5
 
 
 @pytest.mark.parametrize("state", [DeliveryState.WAITING, DeliveryState.IN_FLIGHT])
@@ -230,7 +232,7 @@ def steps(engine: Engine, at: datetime, *, batch: int = 1000) -> list[int]:
     made = []
     while True:
         with engine.begin() as connection:
-            done = replay.step(connection, batch=batch, now=at)
+            done = replay_turn.step(connection, batch=batch, now=at)
         if not done:
             break
         made.append(done)
@@ -274,7 +276,7 @@ def test_a_scheduler_that_was_away_does_not_make_up_for_it_in_a_burst(engine: En
     at = datetime.now(UTC)
     with engine.begin() as connection:
         start(connection, rate=4.0, now=at)
-    assert steps(engine, at + timedelta(hours=2)) == [int(4 * replay.CATCH_UP_S)]
+    assert steps(engine, at + timedelta(hours=2)) == [int(4 * replay_turn.CATCH_UP_S)]
 
 
 def test_a_slow_rate_makes_one_at_its_time(engine: Engine, exhausted: UUID) -> None:
@@ -318,7 +320,7 @@ def test_a_replay_that_has_ended_cannot_be_changed(engine: Engine, exhausted: UU
         ended = replay.set_state(connection, one.id, "cancelled", by="test")
         assert (ended.state, ended.ended_at is not None) == ("cancelled", True)
     with engine.begin() as connection:
-        while replay.step(connection) is not None:
+        while replay_turn.step(connection) is not None:
             pass
         for id_ in (one.id, other.id):
             for state in ("running", "paused", "cancelled"):
@@ -335,12 +337,12 @@ def test_replays_that_run_at_once_take_turns_and_no_delivery_is_made_twice(engin
         one, other = start(connection), start(connection)
     for _ in range(2):
         with engine.begin() as connection:
-            assert replay.step(connection, batch=1) == 1
+            assert replay_turn.step(connection, batch=1) == 1
     with engine.connect() as connection:
         assert {row.replay_id for row in walk.live(connection)} == {one.id, other.id}
     while True:
         with engine.begin() as connection:
-            if replay.step(connection, batch=1) is None:
+            if replay_turn.step(connection, batch=1) is None:
                 break
     with engine.connect() as connection:
         assert replayed(connection) == failed(connection)
@@ -355,7 +357,7 @@ def test_a_step_waits_for_a_retry_that_is_not_committed_yet(engine: Engine, exha
 
         def step() -> int | None:
             with engine.begin() as connection:
-                return replay.step(connection)
+                return replay_turn.step(connection)
 
         stepping = pool.submit(step)
         walk.wait_until_blocked(engine)
@@ -370,7 +372,7 @@ def test_a_step_waits_for_a_retry_that_is_not_committed_yet(engine: Engine, exha
 
 def test_a_preview_counts_and_freezes_what_it_has_counted(engine: Engine, exhausted: UUID) -> None:
     with engine.begin() as connection:
-        found = replay.preview(connection, of_failed(Filter()), options=Options(rate=2.0))
+        found = replay_choice.preview(connection, of_failed(Filter()), options=Options(rate=2.0))
         assert (found.summary.count, found.summary.already_delivered, found.summary.endpoints_disabled) == (5, 0, 0)
         assert found.summary.oldest == found.summary.newest
         assert found.estimated_s == 2.5
@@ -378,19 +380,19 @@ def test_a_preview_counts_and_freezes_what_it_has_counted(engine: Engine, exhaus
         walk.emit(connection, 3, now=None)
         fail_all(connection)
         register.disable(connection, exhausted, "moving")
-        again = replay.preview(connection, of_failed(Filter()))
+        again = replay_choice.preview(connection, of_failed(Filter()))
         assert (again.summary.count, again.summary.endpoints_disabled) == (8, 1)
         one = replay.start(connection, found.filter, by="test", total=found.summary.count)
         assert one.total == 5
     with engine.begin() as connection:
         register.enable(connection, exhausted)
-        assert replay.step(connection) == 5
+        assert replay_turn.step(connection) == 5
 
 
 def test_a_rate_limited_endpoint_sets_the_estimate(engine: Engine, exhausted: UUID) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE dispatcher.endpoints SET rate_limit = 0.5"))
-        assert replay.preview(connection, FAILED_ONES, options=Options(rate=100.0)).estimated_s == 10.0
+        assert replay_choice.preview(connection, FAILED_ONES, options=Options(rate=100.0)).estimated_s == 10.0
 
 
 def test_what_has_been_delivered_after_all_is_left_out_unless_it_is_included(engine: Engine, exhausted: UUID) -> None:
@@ -399,14 +401,14 @@ def test_what_has_been_delivered_after_all_is_left_out_unless_it_is_included(eng
         assert replay.retry(connection, delivered) is not None
         fail_all(connection)
         chosen = of_failed(Filter())
-        summary = replay.preview(connection, chosen).summary
+        summary = replay_choice.preview(connection, chosen).summary
         assert (summary.count, summary.already_delivered) == (5, 1)
         everything = of_failed(Filter(), include_delivered=True)
-        summary = replay.preview(connection, everything).summary
+        summary = replay_choice.preview(connection, everything).summary
         assert (summary.count, summary.already_delivered) == (6, 1)
         start(connection, chosen)
     with engine.begin() as connection:
-        assert replay.step(connection) == 5
+        assert replay_turn.step(connection) == 5
 
 
 def test_the_delivered_are_replayed_only_where_they_are_asked_for(engine: Engine, exhausted: UUID) -> None:
@@ -423,7 +425,7 @@ def test_single_deliveries_can_be_named(engine: Engine, exhausted: UUID) -> None
         wanted = failed(connection)[1:3]
         start(connection, Filter(states=FAILED, delivery_ids=(*wanted, uuid7())))
     with engine.begin() as connection:
-        assert replay.step(connection) == 2
+        assert replay_turn.step(connection) == 2
         assert replayed(connection) == wanted
 
 
@@ -434,7 +436,7 @@ def test_a_replay_goes_to_the_same_target(engine: Engine) -> None:
         fail_all(connection)
         start(connection)
     with engine.begin() as connection:
-        assert replay.step(connection) == 1
+        assert replay_turn.step(connection) == 1
         (new,) = walk.live(connection)
         assert (new.target_url, new.target_method) == (target.url, "GET")
 
@@ -447,7 +449,7 @@ def test_the_replays_of_an_ordered_endpoint_take_turns_in_the_order_of_the_origi
             pass
         start(connection)
     with engine.begin() as connection:
-        assert replay.step(connection) == 4
+        assert replay_turn.step(connection) == 4
         new = walk.live(connection)
         assert all(row.ordered for row in new)
         assert [row.replay_of for row in new] == failed(connection)

@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from dispatcher.errors import InvalidInput, NotFound
-from dispatcher.flow import pause, register, replay
-from dispatcher.flow.replay import ENDPOINT_DEPTH, STUCK_S, TOTAL_DEPTH, Options
+from dispatcher.flow import pause, register, replay, replay_choice, replay_turn
+from dispatcher.flow.replay import ENDPOINT_DEPTH, STUCK_S
+from dispatcher.flow.replay_choice import Options
+from dispatcher.flow.replay_turn import TOTAL_DEPTH
 from dispatcher.ids import DEFAULT_TENANT, uuid7
 from dispatcher.model.delivery import FAILED, Released
 from dispatcher.model.filter import Filter, of_failed
@@ -66,7 +68,7 @@ def start(engine: Engine, chosen: Filter = CHOSEN, *, now: datetime | None = Non
 
 def step(engine: Engine, at: datetime | None = None, *, batch: int = 1000) -> int | None:
     with engine.begin() as connection:
-        return replay.step(connection, batch=batch, now=at)
+        return replay_turn.step(connection, batch=batch, now=at)
 
 
 def waiting(engine: Engine) -> Counter[UUID]:
@@ -304,10 +306,10 @@ def test_two_schedulers_at_once_make_nothing_twice(engine: Engine) -> None:
     failed_at(engine, 10)
     start(engine)
     with engine.connect() as one, engine.connect() as other:
-        assert replay.step(one, batch=5) == 5
-        assert replay.step(other, batch=5) is None
+        assert replay_turn.step(one, batch=5) == 5
+        assert replay_turn.step(other, batch=5) is None
         one.commit()
-        assert replay.step(other, batch=50) == 5
+        assert replay_turn.step(other, batch=50) == 5
         other.commit()
     with engine.connect() as connection:
         assert len({row.replay_of for row in walk.live(connection)}) == 10
@@ -326,12 +328,12 @@ def test_what_is_matched_anew_goes_to_the_endpoints_of_today_even_where_nobody_w
         (other,) = [walk.add_endpoint(connection, tenant_id=DEFAULT_TENANT).id]
         own = walk.add_endpoint(connection, tenant_id=child, event_types=("payment.*",)).id
         above = walk.add_endpoint(connection, tenant_id=parent).id
-    chosen = replay.of_events(Filter(created_after=datetime.now(UTC) - timedelta(hours=1)))
+    chosen = replay_choice.filter_of_events(Filter(created_after=datetime.now(UTC) - timedelta(hours=1)))
     with engine.begin() as connection:
-        summary = replay.preview(connection, chosen, options=Options(goes_to="matching")).summary
+        summary = replay_choice.preview(connection, chosen, options=Options(goes_to="matching")).summary
         assert (summary.count, {one.endpoint_id: one.count for one in summary.top}) == (10, {above: 7, own: 3})
-        mine = replay.preview(
-            connection, replay.of_events(Filter(tenant_id=child)), options=Options(goes_to="matching")
+        mine = replay_choice.preview(
+            connection, replay_choice.filter_of_events(Filter(tenant_id=child)), options=Options(goes_to="matching")
         ).summary
         assert mine.count == 3, "a caller's replay goes to its own endpoints only"
     one = start(engine, chosen, goes_to="matching")
@@ -344,15 +346,15 @@ def test_what_is_matched_anew_goes_to_the_endpoints_of_today_even_where_nobody_w
         assert {row.tenant_id for row in walk.live(connection) if row.endpoint_id == above} == {parent}
     assert walk.broken_promises(engine) == []
     with engine.begin() as connection:
-        again = replay.preview(connection, chosen, options=Options(goes_to="matching")).summary
+        again = replay_choice.preview(connection, chosen, options=Options(goes_to="matching")).summary
         assert again.count == 0, "they are live"
     attempt(engine, datetime.now(UTC), walk.DELIVERED, only=own)
     attempt(engine, datetime.now(UTC), walk.EXHAUSTED, only=above)
     with engine.begin() as connection:
-        again = replay.preview(connection, chosen, options=Options(goes_to="matching")).summary
+        again = replay_choice.preview(connection, chosen, options=Options(goes_to="matching")).summary
         assert (again.count, again.already_delivered) == (7, 3)
-        everything = replay.of_events(chosen, include_delivered=True)
-        assert replay.preview(connection, everything, options=Options(goes_to="matching")).summary.count == 10
+        everything = replay_choice.filter_of_events(chosen, include_delivered=True)
+        assert replay_choice.preview(connection, everything, options=Options(goes_to="matching")).summary.count == 10
     start(engine, chosen, goes_to="matching")
     assert step(engine) == 7
     with engine.connect() as connection:
@@ -362,7 +364,7 @@ def test_what_is_matched_anew_goes_to_the_endpoints_of_today_even_where_nobody_w
 @pytest.mark.parametrize("chosen", [Filter(states=FAILED), Filter(outcome="timeout"), Filter(undelivered=True)])
 def test_what_speaks_of_deliveries_cannot_be_matched_anew(chosen: Filter) -> None:
     with pytest.raises(InvalidInput, match="conditions on events"):
-        replay.of_events(chosen)
+        replay_choice.filter_of_events(chosen)
 
 
 def test_to_one_endpoint_each_event_goes_once_and_no_tenants_but_its_own(engine: Engine) -> None:
@@ -376,10 +378,10 @@ def test_to_one_endpoint_each_event_goes_once_and_no_tenants_but_its_own(engine:
     attempt(engine, datetime.now(UTC))
     with engine.begin() as connection:
         new = walk.add_endpoint(connection, tenant_id=mine).id
-        summary = replay.preview(connection, CHOSEN, options=Options(goes_to=new)).summary
+        summary = replay_choice.preview(connection, CHOSEN, options=Options(goes_to=new)).summary
         assert (summary.count, summary.not_visible) == (4, 2)
         with pytest.raises(NotFound):
-            replay.preview(connection, CHOSEN, options=Options(goes_to=new), own=other)
+            replay_choice.preview(connection, CHOSEN, options=Options(goes_to=new), own=other)
         with pytest.raises(NotFound):
             replay.start(connection, CHOSEN, by="test", tenant_id=other, options=Options(goes_to=new))
     start(engine, goes_to=new)
@@ -392,10 +394,12 @@ def test_to_one_endpoint_each_event_goes_once_and_no_tenants_but_its_own(engine:
         assert len({row.event_id for row in walk.live(connection)}) == 4
         assert {row.tenant_id for row in walk.live(connection)} == {mine}
     with engine.begin() as connection:
-        assert replay.preview(connection, CHOSEN).summary.count == 12, "what went elsewhere was not replayed here"
+        assert replay_choice.preview(connection, CHOSEN).summary.count == 12, (
+            "what went elsewhere was not replayed here"
+        )
     attempt(engine, datetime.now(UTC), walk.DELIVERED)
     with engine.begin() as connection:
-        again = replay.preview(connection, CHOSEN, options=Options(goes_to=new)).summary
+        again = replay_choice.preview(connection, CHOSEN, options=Options(goes_to=new)).summary
         assert (again.count, again.already_delivered) == (0, 4)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only
 
 from dispatcher.clock import Clock
-from dispatcher.flow import replay
+from dispatcher.flow import replay, replay_choice, replay_turn
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.model.filter import Filter, of_failed
 from dispatcher.store import clock as due_clock
@@ -311,7 +311,7 @@ DUTIES = {
     "erase": "erase.step",
     "prune": "prune.prune",
     "fold": "counts.take",
-    "replay": "replay.take_turn",
+    "replay": "replay_turn.take_turn",
     "retain": "retention.step",
 }
 
@@ -456,7 +456,7 @@ def exhausted(engine: Engine, count: int) -> None:
 
 def start_replay(engine: Engine, **values: Any) -> UUID:
     with engine.begin() as connection:
-        options = replay.Options(**values)
+        options = replay_choice.Options(**values)
         return replay.start(connection, of_failed(Filter()), by="test", options=options).id
 
 
@@ -470,13 +470,13 @@ async def test_a_round_of_replays_is_bounded_in_time_and_goes_on_in_the_next(
 ) -> None:
     exhausted(engine, 5)
     start_replay(engine)
-    take_turn = replay.take_turn
+    take_turn = replay_turn.take_turn
 
-    def slow_turn(connection: Connection, *, but: tuple[UUID, ...], clock: Clock) -> replay.Step | None:
+    def slow_turn(connection: Connection, *, but: tuple[UUID, ...], clock: Clock) -> replay_turn.Step | None:
         time.at_s += 0.6
         return take_turn(connection, batch=1, but=but, clock=clock)
 
-    monkeypatch.setattr("dispatcher.workers.scheduler.replay.take_turn", slow_turn)
+    monkeypatch.setattr("dispatcher.workers.scheduler.replay_turn.take_turn", slow_turn)
     await scheduler._lead()
     made = []
     for _ in range(3):
