@@ -31,15 +31,7 @@ ENDS: Final = (
     DeliveryState.CANCELLED,
 )
 
-UNANSWERED: Final = frozenset(
-    {
-        OutcomeClass.WORKER_LOST,
-        OutcomeClass.DNS,
-        OutcomeClass.BLOCKED_ADDRESS,
-        OutcomeClass.INVALID_CONFIG,
-        OutcomeClass.INTERNAL,
-    }
-)
+UNANSWERED: Final = frozenset(kind for kind in OutcomeClass if not kind.dialled)
 """Nobody was dialled, so how long these took says nothing of the receiver. A time-out and a refused connection do."""
 
 PERCENTILES: Final = (50, 90, 95, 99)

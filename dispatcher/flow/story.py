@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from dispatcher.flow.evidence import SignatureCheck
-    from dispatcher.model.advice import Advice
     from dispatcher.model.endpoint import Endpoint
+    from dispatcher.model.outcome_class import Advice
     from dispatcher.model.profile import Profile
     from dispatcher.retry.preview import DatedAttempt
     from dispatcher.store.log import LoggedAttempt, LoggedDelivery, LoggedEvent
@@ -272,7 +272,7 @@ def _short(last: LoggedAttempt) -> str:
 def explain(one: LoggedAttempt) -> Advice:
     """What is to be said of an attempt."""
     phase = None if one.phase is None else Phase(one.phase)
-    return advise(OutcomeClass(one.outcome), status_code=one.status_code, phase=phase, known=one.outcome_known)
+    return advise(OutcomeClass.named(one.outcome), status_code=one.status_code, phase=phase, known=one.outcome_known)
 
 
 def _times(attempts: int) -> str:

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from dispatcher.model.outcome import OutcomeClass, Phase
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """What happened, why it mostly does, and what the merchant should hear. Each is a sentence or two."""
-
-    summary: str
-    likely_cause: str
-    merchant_message: str
+from dispatcher.model.outcome_class import Advice, Verdict
 
 
 def advise(
@@ -27,7 +18,7 @@ def advise(
     >>> advise(OutcomeClass.HTTP_4XX, status_code=404).summary
     'The receiver answered 404 Not Found.'
     """
-    found = _BY_CLASS[kind]
+    found = kind.advice
     if kind in _ANSWERED and status_code is not None:
         if kind is OutcomeClass.THROTTLED and status_code == 503:
             found = Advice(f"{found.summary[:-1]}, with 503 Service Unavailable.", *_rest(found))
@@ -52,137 +43,9 @@ _PERHAPS: Final = (
 )
 
 _ANSWERED: Final = frozenset(
-    {
-        OutcomeClass.REDIRECT_REFUSED,
-        OutcomeClass.HTTP_4XX,
-        OutcomeClass.HTTP_RETRYABLE,
-        OutcomeClass.GONE,
-        OutcomeClass.TOO_LARGE,
-        OutcomeClass.THROTTLED,
-    }
+    kind for kind in OutcomeClass if kind.verdict is Verdict.BY_STATUS and kind is not OutcomeClass.UNEXPECTED_2XX
 )
 """Failures whose status says more than their class."""
-
-_BY_CLASS: Final[dict[OutcomeClass, Advice]] = {
-    OutcomeClass.OK: Advice(
-        "The receiver accepted the notification.",
-        "All is well between us and the receiver.",
-        "Your server accepted the notification. If nothing came of it, look in your own log for the id in the "
-        "webhook-id header, or in the body.",
-    ),
-    OutcomeClass.REDIRECT_REFUSED: Advice(
-        "The receiver answered with a redirect, which is never followed.",
-        "The URL has moved: from http to https, to or from www, or a trailing slash was added.",
-        "Your server redirects our request to another URL. Register the final URL, and make sure that it answers "
-        "with a 2xx itself.",
-    ),
-    OutcomeClass.HTTP_4XX: Advice(
-        "The receiver refused the request.",
-        "Something in front of the receiver's application, or the application itself, does not take this request.",
-        "Your server refused our request. Its log at that moment says why.",
-    ),
-    OutcomeClass.HTTP_RETRYABLE: Advice(
-        "The receiver answered that it failed.",
-        "The receiver's application, or what it depends on, had an error.",
-        "Your server reported an error of its own. Its log at that moment says which.",
-    ),
-    OutcomeClass.GONE: Advice(
-        "The receiver answered 410 Gone: nobody is there any more.",
-        "The receiver was taken out of service on purpose, or the shop was moved.",
-        "Your server says that this URL is gone for good. Register the URL that you use now.",
-    ),
-    OutcomeClass.TOO_LARGE: Advice(
-        "The receiver found the request too large.",
-        "A limit of the receiver's web server or framework is below the size of this request.",
-        "Your server takes no request of this size. Raise its limit to 512 KiB for bodies and 16 KiB for headers.",
-    ),
-    OutcomeClass.THROTTLED: Advice(
-        "The receiver asked to be sent less.",
-        "A rate limit in front of the receiver counts our requests, or it is busy for a while.",
-        "Your server is limiting our requests. Let our sender addresses through, or ask us for a rate limit.",
-    ),
-    OutcomeClass.UNEXPECTED_2XX: Advice(
-        "The receiver answered with a 2xx that does not count as a success here.",
-        "The receiver answers with another status than the one that was agreed with it.",
-        "Your server answered, but not with the status that means accepted in our agreement, mostly 200. Until it "
-        "does, we send again.",
-    ),
-    OutcomeClass.PROTOCOL: Advice(
-        "What came back is not an HTTP/1 answer.",
-        "Something else listens on that port, or a proxy answers in another protocol.",
-        "What answers at your URL does not speak HTTP/1.1. Check the port, and what stands in front of your server.",
-    ),
-    OutcomeClass.HEADERS_TOO_LARGE: Advice(
-        "The headers of the receiver's answer were too large to be read.",
-        "The receiver sets many or very large cookies or debugging headers.",
-        "The headers of your answer are over 64 KiB. Answer with a plain status and few headers.",
-    ),
-    OutcomeClass.DEADLINE: Advice(
-        "The receiver did not answer in time.",
-        "The receiver does its work before it answers, or is overloaded.",
-        "Your server took longer than we wait. Store the notification, answer with a 2xx at once, and do the work "
-        "afterwards.",
-    ),
-    OutcomeClass.CLOSED: Advice(
-        "The receiver closed the connection without an answer.",
-        "The receiver's process was restarted or crashed, or a proxy in front of it gave up.",
-        "Your server closed the connection before it answered. Look for restarts and crashes at that moment.",
-    ),
-    OutcomeClass.RESET: Advice(
-        "The connection was reset without an answer.",
-        "A firewall or a load balancer cut the connection, or the receiver's process died.",
-        "The connection was cut on your side before an answer came. Look at your firewall, your load balancer, and "
-        "for crashes at that moment.",
-    ),
-    OutcomeClass.TLS_CERT: Advice(
-        "The receiver's certificate was not accepted.",
-        "It has expired, is for another name, is self-signed, or its intermediate certificate is not sent along.",
-        "Your certificate cannot be verified. Check that it is valid, names this host, and that your server sends "
-        "the whole chain.",
-    ),
-    OutcomeClass.TLS_PROTOCOL: Advice(
-        "No encrypted connection could be agreed with the receiver.",
-        "The receiver offers only old versions of TLS, or plain HTTP answers on that port.",
-        "Your server and we agree on no version of TLS. Offer TLS 1.2 or later, and check that the port is one of "
-        "HTTPS.",
-    ),
-    OutcomeClass.TLS_CLIENT_CERT: Advice(
-        "The receiver wants a client certificate, which is not sent.",
-        "Mutual TLS is switched on for this URL.",
-        "Your server asks us for a client certificate. Switch that off for this URL, and verify the signature instead.",
-    ),
-    OutcomeClass.CONNECT: Advice(
-        "No connection to the receiver could be made.",
-        "The receiver is down, does not listen on that port, or a firewall does not let us in.",
-        "Your server cannot be reached. Check that it is up, and that your firewall lets in our sender addresses.",
-    ),
-    OutcomeClass.DNS: Advice(
-        "The name of the receiver's host could not be resolved.",
-        "The domain has expired, its record was removed, or its name servers do not answer.",
-        "The name of your server has no address. Check the domain, and its A and AAAA records.",
-    ),
-    OutcomeClass.BLOCKED_ADDRESS: Advice(
-        "The name of the receiver's host leads to an address that is not public, so nothing was sent.",
-        "The DNS record was set to an internal address, or the name is one of an internal network.",
-        "The name of your server leads to an address that the internet cannot reach. Give it a public address.",
-    ),
-    OutcomeClass.INVALID_CONFIG: Advice(
-        "The request could not be built from the endpoint's settings, so nothing was sent.",
-        "The URL, a header or the signing secret of the endpoint can never work.",
-        "The settings of your endpoint cannot be used as they are. Check its URL and headers, and save them again.",
-    ),
-    OutcomeClass.INTERNAL: Advice(
-        "The attempt failed on our side; it does not count.",
-        "A fault of this platform, which its operators have to mend.",
-        "This was our fault, and nothing is wrong on your side. It is tried again by itself.",
-    ),
-    OutcomeClass.WORKER_LOST: Advice(
-        "The attempt was interrupted on our side, and its answer was lost.",
-        "A machine of this platform stopped in the middle of the attempt.",
-        "This was our fault, and nothing is wrong on your side. It is tried again by itself.",
-    ),
-}
-
 
 _BY_PHASE: Final[dict[tuple[OutcomeClass, Phase], Advice]] = {
     (OutcomeClass.DEADLINE, Phase.TLS): Advice(
@@ -216,7 +79,7 @@ _BY_PHASE: Final[dict[tuple[OutcomeClass, Phase], Advice]] = {
 
 
 def _redirect(status: int, name: str) -> Advice:
-    common = _BY_CLASS[OutcomeClass.REDIRECT_REFUSED]
+    common = OutcomeClass.REDIRECT_REFUSED.advice
     return Advice(
         f"The receiver answered {status} {name}, a redirect, which is never followed.",
         common.likely_cause,
@@ -289,7 +152,7 @@ _BY_STATUS: Final[dict[int, Advice]] = {
         "Your server says that this conflicts with what it has. If it means that the notification was processed "
         "already, let it answer with a 2xx.",
     ),
-    410: _BY_CLASS[OutcomeClass.GONE],
+    410: OutcomeClass.GONE.advice,
     413: Advice(
         "The receiver answered 413 Content Too Large.",
         "The receiver's web server has a limit for bodies that is below the size of this one.",

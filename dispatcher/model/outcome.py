@@ -10,39 +10,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from dispatcher.model.outcome_class import OutcomeClass
+
+__all__ = ["BodyEnd", "Outcome", "OutcomeClass", "Phase", "Timings"]
+
 Timings: TypeAlias = tuple[float | None, float | None, float | None, float | None]
 """In milliseconds: the look-up, the dial, the TLS handshake, and the wait from the request to the answer's first byte.
 
 None is what was not needed, not reached, or is not known. Of a failure the last one given is how long that step went
 on until it failed.
 """
-
-
-class OutcomeClass(StrEnum):
-    """Why an attempt ended as it did. What follows from it is `dispatcher.retry.decision`'s."""
-
-    OK = "ok"
-    REDIRECT_REFUSED = "redirect_refused"  # 3xx: a redirect is never followed
-    HTTP_4XX = "http_4xx"
-    HTTP_RETRYABLE = "http_retryable"  # 408, 425, 5xx and 6xx
-    GONE = "gone"  # 410
-    TOO_LARGE = "too_large"  # 413, 414, 431
-    THROTTLED = "throttled"  # 429, or 503 with Retry-After
-    UNEXPECTED_2XX = "unexpected_2xx"  # a 2xx that the success rule does not count
-    PROTOCOL = "protocol"  # what came is not an HTTP/1 answer
-    HEADERS_TOO_LARGE = "headers_too_large"
-    DEADLINE = "deadline"  # the whole attempt took too long
-    CLOSED = "closed"  # FIN before a status line
-    RESET = "reset"  # RST before a status line
-    TLS_CERT = "tls_cert"
-    TLS_PROTOCOL = "tls_protocol"
-    TLS_CLIENT_CERT = "tls_client_cert"
-    CONNECT = "connect"
-    DNS = "dns"
-    BLOCKED_ADDRESS = "blocked_address"  # an answer of the look-up may not be dialled, so nothing was
-    INVALID_CONFIG = "invalid_config"  # a URL, header or key that can never work
-    INTERNAL = "internal"  # a cause on our side; no attempt is charged
-    WORKER_LOST = "worker_lost"  # the worker died after its claim
 
 
 class Phase(StrEnum):

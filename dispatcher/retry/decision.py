@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 from dispatcher.model.delivery import RetryAt, Stop
 from dispatcher.model.outcome import OutcomeClass
+from dispatcher.model.outcome_class import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,47 +59,27 @@ def decide(
     """
     if attempt < 1:
         raise ValueError(f"attempt {attempt}; the first send is 1")
-    match outcome.kind:
-        case OutcomeClass.OK:
+    match outcome.kind.verdict:
+        case Verdict.DELIVERED:
             return _DELIVERED
-        case OutcomeClass.INVALID_CONFIG:
-            return Stop("rejected", _reason(outcome))
-        case OutcomeClass.INTERNAL:
-            return RetryAt(uniform(*INTERNAL_WAIT_S), charged=False, from_first_attempt=False, reason=_reason(outcome))
-        case OutcomeClass.WORKER_LOST:
-            if refunds < rules.refund_limit:
-                return RetryAt(0.0, charged=False, from_first_attempt=False, reason=_reason(outcome))
+        case Verdict.RETRIED:
             return _next_step(outcome, schedule, attempt, rules, uniform)
-        case (
-            OutcomeClass.REDIRECT_REFUSED
-            | OutcomeClass.HTTP_4XX
-            | OutcomeClass.HTTP_RETRYABLE
-            | OutcomeClass.GONE
-            | OutcomeClass.TOO_LARGE
-            | OutcomeClass.THROTTLED
-            | OutcomeClass.UNEXPECTED_2XX
-        ):
+        case Verdict.BY_STATUS:
             if outcome.status_code in rules.disable_on:
                 return Stop("rejected", _reason(outcome), disable_endpoint=True)
             if outcome.status_code in rules.permanent_statuses:
                 return Stop("rejected", _reason(outcome))
             return _next_step(outcome, schedule, attempt, rules, uniform)
-        case (
-            OutcomeClass.PROTOCOL
-            | OutcomeClass.HEADERS_TOO_LARGE
-            | OutcomeClass.DEADLINE
-            | OutcomeClass.CLOSED
-            | OutcomeClass.RESET
-            | OutcomeClass.TLS_CERT
-            | OutcomeClass.TLS_PROTOCOL
-            | OutcomeClass.TLS_CLIENT_CERT
-            | OutcomeClass.CONNECT
-            | OutcomeClass.DNS
-            | OutcomeClass.BLOCKED_ADDRESS
-        ):
+        case Verdict.REJECTED:
+            return Stop("rejected", _reason(outcome))
+        case Verdict.OUR_FAULT:
+            return RetryAt(uniform(*INTERNAL_WAIT_S), charged=False, from_first_attempt=False, reason=_reason(outcome))
+        case Verdict.FORGIVEN:
+            if refunds < rules.refund_limit:
+                return RetryAt(0.0, charged=False, from_first_attempt=False, reason=_reason(outcome))
             return _next_step(outcome, schedule, attempt, rules, uniform)
-        case _:  # pragma: no cover - mypy proves that every class is above
-            assert_never(outcome.kind)
+        case _:  # pragma: no cover - mypy proves that every verdict is above
+            assert_never(outcome.kind.verdict)
 
 
 def _next_step(

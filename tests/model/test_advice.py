@@ -9,8 +9,9 @@ import pytest
 
 from dispatcher.egress import classify
 from dispatcher.model import advice
-from dispatcher.model.advice import Advice, advise
+from dispatcher.model.advice import advise
 from dispatcher.model.outcome import OutcomeClass, Phase
+from dispatcher.model.outcome_class import Advice
 
 INTERNALS = re.compile(
     r"\b(worker|scheduler|postgres\w*|database|redis|celery|python|traceback|claim\w*|lane|tenant|queue)s?\b",
