@@ -15,8 +15,7 @@ from dispatcher.api.paging import Cursor, Limit, page, read_cursor
 from dispatcher.flow import register
 from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import parse_id
-from dispatcher.model.endpoint import EndpointStatus
-from dispatcher.model.profile import REGISTRATION_FIELDS
+from dispatcher.model.endpoint import REGISTRATION_FIELDS, EndpointStatus
 from dispatcher.shapes import (
     CreatedEndpoint,
     DeletedEndpoint,

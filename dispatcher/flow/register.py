@@ -12,8 +12,7 @@ from dispatcher.flow import registration, sealed
 from dispatcher.flow.requests import SECRET_PURPOSE
 from dispatcher.ids import DEFAULT_TENANT, format_id, uuid7
 from dispatcher.model import limits
-from dispatcher.model.endpoint import Endpoint, EndpointStatus, SealedSecret, rotated
-from dispatcher.model.profile import REGISTRATION_FIELDS
+from dispatcher.model.endpoint import REGISTRATION_FIELDS, Endpoint, EndpointStatus, SealedSecret, rotated
 from dispatcher.signing import Keyring, Secret, generate_secret
 from dispatcher.store import deliveries, endpoints, schedules, tenants, trail
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import event_type
@@ -54,6 +54,25 @@ def rotated(
         if overlap and (old.expires_at is None or old.expires_at > now)
     )
     return (new, *kept)
+
+
+REGISTRATION_FIELDS: Final = (
+    "name",
+    "url",
+    "description",
+    "event_types",
+    "metadata",
+    "schedule",
+    "signature",
+    "auth",
+    "headers",
+    "method",
+    "max_in_flight",
+    "rate_limit",
+    "ordered",
+    "status",
+)
+"""What a registration may choose, besides the tenant and the profile. Each but `status` is a column that it writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

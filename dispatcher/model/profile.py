@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
+
+from dispatcher.model.endpoint import REGISTRATION_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,24 +15,6 @@ RetryAfter = Literal["ignore", "extend"]
 Auth = Literal["none", "basic"]
 EventChoice = Literal["open", "closed", "all"]
 Modes = Literal["shared"]
-
-REGISTRATION_FIELDS: Final = (
-    "name",
-    "url",
-    "description",
-    "event_types",
-    "metadata",
-    "schedule",
-    "signature",
-    "auth",
-    "headers",
-    "method",
-    "max_in_flight",
-    "rate_limit",
-    "ordered",
-    "status",
-)
-"""What a registration may carry, besides whose it is and under which profile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

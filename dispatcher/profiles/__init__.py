@@ -7,7 +7,8 @@ profile declares is `dispatcher.model.profile.Profile`.
 from __future__ import annotations
 
 from dispatcher.datafile import LintReport, LintWarning
-from dispatcher.model.profile import REGISTRATION_FIELDS, Profile
+from dispatcher.model.endpoint import REGISTRATION_FIELDS
+from dispatcher.model.profile import Profile
 from dispatcher.profiles.catalog import Catalog, ProfileFile, lint, load_catalog, load_profile, shipped_profiles_dir
 from dispatcher.profiles.profile_file import FIELDS, Known, SchemeFacts, as_document
 

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, get_
 from dispatcher import datafile
 from dispatcher.datafile import MAX_TEXT_CHARACTERS, nearest, parse, refuse_unknown, shown, shown_key, text_of
 from dispatcher.errors import InvalidInput
-from dispatcher.model.endpoint import validate_event_types
+from dispatcher.model.endpoint import REGISTRATION_FIELDS, validate_event_types
 from dispatcher.model.headers import OURS
 from dispatcher.model.profile import (
-    REGISTRATION_FIELDS,
     Auth,
     BodyName,
     EventChoice,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from sqlalchemy import text
 
-from dispatcher.model.endpoint import Endpoint, EndpointStatus, SealedSecret, like_patterns
+from dispatcher.model.endpoint import REGISTRATION_FIELDS, Endpoint, EndpointStatus, SealedSecret, like_patterns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row, TextClause
 
-_COLUMNS = """
-e.id, e.tenant_id, e.url, e.schedule, e.profile, e.name, e.description, e.metadata, e.event_types, e.method,
-e.max_in_flight, e.signature, e.headers, e.auth, e.rate_limit, e.ordered, e.origin,
+_CHOSEN: Final = tuple(name for name in REGISTRATION_FIELDS if name != "status")
+"""Columns that the owner of an endpoint chooses: what `create` and `update` write."""
+
+_VALUES: Final = {name: "CAST(:metadata AS jsonb)" if name == "metadata" else f":{name}" for name in _CHOSEN}
+
+_COLUMNS = f"""
+{", ".join(f"e.{field.name}" for field in fields(Endpoint) if field.name != "secrets")},
 CASE WHEN e.origin IS NULL THEN e.secrets
-     ELSE (SELECT t.secrets FROM dispatcher.tenants t WHERE t.id = e.tenant_id) END AS secrets,
-e.status, e.status_reason, e.version, e.created_at, e.updated_at
+     ELSE (SELECT t.secrets FROM dispatcher.tenants t WHERE t.id = e.tenant_id) END AS secrets
 """
 
 # What an entry of the history says was heard is what decided, also where the endpoint itself chose nothing.
@@ -32,12 +36,10 @@ HEARD: Final = r"""
 
 _CREATE = text(f"""
 WITH endpoint AS (
-    INSERT INTO dispatcher.endpoints (id, tenant_id, url, schedule, profile, name, description, metadata, event_types,
-                                      type_patterns, method, max_in_flight, signature, headers, auth, rate_limit,
-                                      ordered, origin, secrets, status, status_reason)
-    VALUES (:id, :tenant_id, :url, :schedule, :profile, :name, :description, CAST(:metadata AS jsonb), :event_types,
-            :type_patterns, :method, :max_in_flight, :signature, :headers, :auth, :rate_limit, :ordered, :origin,
-            CAST(:secrets AS jsonb), :status, :status_reason)
+    INSERT INTO dispatcher.endpoints (id, tenant_id, profile, {", ".join(_VALUES)}, type_patterns, origin, secrets,
+                                      status, status_reason)
+    VALUES (:id, :tenant_id, :profile, {", ".join(_VALUES.values())}, :type_patterns, :origin, CAST(:secrets AS jsonb),
+            :status, :status_reason)
     RETURNING id, version, type_patterns, status, status_reason, max_in_flight
 ), lane AS (
     INSERT INTO dispatcher.lanes (endpoint_id, ready_at, cap) SELECT id, 'infinity', max_in_flight FROM endpoint
@@ -78,10 +80,7 @@ WITH endpoint AS (
 _UPDATE = text(f"""
 WITH endpoint AS (
     UPDATE dispatcher.endpoints e
-    SET url = :url, schedule = :schedule, name = :name, description = :description,
-        metadata = CAST(:metadata AS jsonb), event_types = :event_types, type_patterns = :type_patterns,
-        method = :method, max_in_flight = :max_in_flight, signature = :signature, headers = :headers, auth = :auth,
-        rate_limit = :rate_limit, ordered = :ordered,
+    SET {", ".join(f"{name} = {value}" for name, value in _VALUES.items())}, type_patterns = :type_patterns,
         blocked = CASE WHEN e.url = :url THEN e.blocked ELSE 0 END,
         version = e.version + 1, updated_at = statement_timestamp()
     WHERE e.id = :id AND e.status <> 'deleted'
@@ -136,22 +135,21 @@ def _endpoint(row: Row[Any]) -> Endpoint:
 def _values(endpoint: Endpoint, heard: Sequence[str] | None) -> dict[str, Any]:
     """What can be changed of an endpoint, as the statements bind it."""
     return {
+        **{name: _bound(getattr(endpoint, name)) for name in _CHOSEN},
         "id": endpoint.id,
-        "url": endpoint.url,
-        "schedule": endpoint.schedule,
-        "name": endpoint.name,
-        "description": endpoint.description,
-        "metadata": orjson.dumps(endpoint.metadata).decode(),
-        "event_types": None if endpoint.event_types is None else list(endpoint.event_types),
         "type_patterns": like_patterns(endpoint.event_types if heard is None else heard),
-        "method": endpoint.method,
-        "max_in_flight": endpoint.max_in_flight,
-        "signature": None if endpoint.signature is None else list(endpoint.signature),
-        "headers": endpoint.headers,
-        "auth": endpoint.auth,
-        "rate_limit": endpoint.rate_limit,
-        "ordered": endpoint.ordered,
     }
+
+
+def _bound(value: Any) -> Any:
+    """A value as the driver takes it: an array from a list, a document from its text."""
+    match value:
+        case tuple():
+            return list(value)
+        case dict():
+            return orjson.dumps(value).decode()
+        case _:
+            return value
 
 
 def create(connection: Connection, endpoint: Endpoint, *, heard: Sequence[str] | None = None) -> None:

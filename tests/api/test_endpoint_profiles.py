@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from dispatcher.model.profile import REGISTRATION_FIELDS
+from dispatcher.model.endpoint import REGISTRATION_FIELDS
 from tests.api.receiving import answering, of_profile, serving
 from tests.support import walk
 

@@ -21,8 +21,8 @@ from schemathesis.python import asgi
 from dispatcher.api.app import RESOURCES, make_app
 from dispatcher.api.openapi import TAGS
 from dispatcher.config import Settings
+from dispatcher.model.endpoint import REGISTRATION_FIELDS
 from dispatcher.model.parse import MAX_BATCH
-from dispatcher.model.profile import REGISTRATION_FIELDS
 from tests.api.conftest import OPERATOR
 from tests.api.operations import DOCUMENT, OPERATIONS, Operation, closed
 from tests.support import walk

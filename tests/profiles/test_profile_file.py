@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from dispatcher.datafile import all_problems
 from dispatcher.errors import Problem
-from dispatcher.model.profile import REGISTRATION_FIELDS, Profile
+from dispatcher.model.endpoint import REGISTRATION_FIELDS
+from dispatcher.model.profile import Profile
 from dispatcher.profiles import FIELDS, Known, as_document
 from dispatcher.profiles.profile_file import read_profile
 from tests.profiles.known import read, toml
