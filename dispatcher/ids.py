@@ -13,14 +13,32 @@ import os
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
 import orjson
 
 from dispatcher.errors import InvalidInput
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 Prefix = Literal["evt", "ep", "dlv", "att", "rpl", "ten", "key", "aud", "pau", "ers", "prv"]
+
+NOUNS: Final[Mapping[Prefix, str]] = {
+    "evt": "event",
+    "ep": "endpoint",
+    "dlv": "delivery",
+    "att": "attempt",
+    "rpl": "replay",
+    "ten": "tenant",
+    "key": "key",
+    "aud": "change",
+    "pau": "pause",
+    "ers": "erasure",
+    "prv": "preview",
+}
+"""What an id with each prefix names; a parameter for such an id is called `<noun>_id`."""
 
 DEFAULT_TENANT: Final = UUID("00000000-0000-7000-8000-000000000001")
 """The tenant that owns what names no tenant; made by the first migration."""

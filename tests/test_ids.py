@@ -6,9 +6,10 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 from uuid import RFC_4122
 
-from dispatcher.ids import created_at, uuid7, uuid7_in_order
+from dispatcher.ids import NOUNS, Prefix, created_at, uuid7, uuid7_in_order
 
 
 def day(n: int) -> datetime:
@@ -73,3 +74,7 @@ def test_random_bits_are_given_once() -> None:
     made = [uuid7(at) for _ in range(2_000)]  # more than one stock holds
     assert len(set(made)) == len({id_.int & (1 << 62) - 1 for id_ in made}) == 2_000
     assert {(id_.version, id_.variant) for id_ in made} == {(7, RFC_4122)}
+
+
+def test_every_prefix_has_a_noun() -> None:
+    assert list(NOUNS) == list(get_args(Prefix))

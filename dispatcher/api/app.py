@@ -89,7 +89,29 @@ RESOURCES = (
     metrics,
     health,
 )
-"""One module each, with a `router`. A new resource is a file and an entry here."""
+"""One module each, with a `router`. A new resource is a file, an entry here and a tag below."""
+
+TAGS: Final = {
+    "events": "Events, which become deliveries. An accepted event is committed.",
+    "event types": "The catalogue of event types.",
+    "endpoints": "The URLs that events are delivered to.",
+    "pauses": "Pauses of deliveries: of everything, a tenant, an endpoint or an event type.",
+    "deliveries": "Deliveries of one event to one endpoint, and their attempts.",
+    "replays": "Replays of deliveries that are chosen by conditions.",
+    "cancellations": "Cancellations of waiting deliveries that are chosen by conditions.",
+    "erasures": "Erasures of the payloads of an object's events.",
+    "find": "A search for anything by an id, an object, a URL or a host.",
+    "statistics": "Success rates, latencies and backlogs of deliveries.",
+    "schedules": "Retry schedules.",
+    "profiles": "Provider profiles: the rules of one payment system each.",
+    "tenants": "Tenants, which own endpoints and events.",
+    "keys": "Keys, which authenticate requests.",
+    "public keys": "Public keys with which receivers verify signatures.",
+    "audit log": "The log of all changes.",
+    "webhooks": "The requests that receivers get.",
+    "health": "Health checks and metrics.",
+}
+"""What the document says of each group of operations, in the order in which people read them."""
 
 
 def make_app(settings: Settings, *, command_line_key: str | None = None, prepare: bool = True) -> FastAPI:
@@ -141,7 +163,7 @@ def make_app(settings: Settings, *, command_line_key: str | None = None, prepare
     problems.install(app)
     for resource in RESOURCES:
         app.include_router(resource.router)
-    openapi.install(app)
+    openapi.install(app, TAGS)
     return app
 
 

@@ -10,11 +10,12 @@ from pydantic import TypeAdapter
 from dispatcher.api.gate import PUBLIC_PATHS
 from dispatcher.api.problems import WITH_BODY, title
 from dispatcher.api.webhooks import webhooks
+from dispatcher.ids import NOUNS
 from dispatcher.shapes import DeliveredEvent, NewBatch, Problem
 from dispatcher.shapes.values import EXAMPLE_UUID, UUID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fastapi import FastAPI
     from fastapi.routing import APIRoute
@@ -31,38 +32,7 @@ Requests and responses are JSON with names in snake_case; times are RFC 3339 in 
 POST may be repeated with the same `Idempotency-Key`.
 """
 
-TAGS: Final = {
-    "events": "Events, which become deliveries. An accepted event is committed.",
-    "event types": "The catalogue of event types.",
-    "endpoints": "The URLs that events are delivered to.",
-    "pauses": "Pauses of deliveries: of everything, a tenant, an endpoint or an event type.",
-    "deliveries": "Deliveries of one event to one endpoint, and their attempts.",
-    "replays": "Replays of deliveries that are chosen by conditions.",
-    "cancellations": "Cancellations of waiting deliveries that are chosen by conditions.",
-    "erasures": "Erasures of the payloads of an object's events.",
-    "find": "A search for anything by an id, an object, a URL or a host.",
-    "statistics": "Success rates, latencies and backlogs of deliveries.",
-    "schedules": "Retry schedules.",
-    "profiles": "Provider profiles: the rules of one payment system each.",
-    "tenants": "Tenants, which own endpoints and events.",
-    "keys": "Keys, which authenticate requests.",
-    "public keys": "Public keys with which receivers verify signatures.",
-    "audit log": "The log of all changes.",
-    "webhooks": "The requests that receivers get.",
-    "health": "Health checks and metrics.",
-}
-"""In the order in which people read them."""
-
-_IDS: Final = {
-    "tenant_id": "ten",
-    "event_id": "evt",
-    "endpoint_id": "ep",
-    "delivery_id": "dlv",
-    "replay_id": "rpl",
-    "key_id": "key",
-    "pause_id": "pau",
-    "erasure_id": "ers",
-}
+_IDS: Final = {f"{noun}_id": prefix for prefix, noun in NOUNS.items()}
 """A parameter of this name is an id with this prefix; members say it by their types."""
 
 _PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -151,8 +121,8 @@ def _singular(plural: str) -> str:
     return plural
 
 
-def install(app: FastAPI) -> None:
-    """Has the application serve the completed document."""
+def install(app: FastAPI, tags: Mapping[str, str]) -> None:
+    """Makes the application serve the completed document. `tags` are the groups of operations, each described."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -165,7 +135,8 @@ def install(app: FastAPI) -> None:
                     servers=[{"url": "/", "description": "Where this document came from."}],
                     license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
                     routes=app.routes,
-                )
+                ),
+                tags,
             )
         return app.openapi_schema
 
@@ -179,7 +150,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
             yield path, method, operation
 
 
-def _complete(found: dict[str, Any]) -> dict[str, Any]:
+def _complete(found: dict[str, Any], tags: Mapping[str, str]) -> dict[str, Any]:
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
     for shape in (Problem, NewBatch, DeliveredEvent):  # which no route names to FastAPI
         schema = TypeAdapter(shape).json_schema(ref_template="#/components/schemas/{model}")
@@ -194,7 +165,7 @@ def _complete(found: dict[str, Any]) -> dict[str, Any]:
         _complete_operation(operation, method, path)
     found["webhooks"] = webhooks()
     used.add("webhooks")
-    found["tags"] = [{"name": name, "description": text} for name, text in TAGS.items() if name in used]
+    found["tags"] = [{"name": name, "description": text} for name, text in tags.items() if name in used]
     return found
 
 

@@ -1,4 +1,7 @@
-"""The commands of the command line: where each is defined, and its line in the help.
+"""The commands of the command line: where each is defined, its line in the help, its system and its example.
+
+A command goes to a system through its HTTP API, or works on the system of this machine, or touches no system at all.
+`VERBS` says which; a command that is missing there cannot be loaded.
 
 A command's module is imported when the command is used. The help of a group and shell completion read this table and
 import no module of a command: `dispatcher --help` takes a twentieth of a second, all modules together take one.
@@ -9,6 +12,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
+from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -88,6 +92,135 @@ BELOW: Final[Mapping[str, Mapping[str, Row]]] = MappingProxyType(
     }
 )
 """Commands of a group that are defined in another module than the group, by the group's name."""
+
+
+class Reach(Enum):
+    """How far a command reaches."""
+
+    API = "the system that DISPATCHER_API_URL names or, without it, the `up` of this machine, through its API"
+    DIRECT = "the same; with --direct the database itself, past the API"
+    MACHINE = "the system of this machine; refused where DISPATCHER_API_URL names one"
+    TOOL = "no system"
+
+
+def _table(verbs: Mapping[Reach, str]) -> Mapping[str, Reach]:
+    return MappingProxyType({verb.strip(): reach for reach, text in verbs.items() for verb in text.split(",")})
+
+
+VERBS: Final = _table(
+    {
+        Reach.MACHINE: (
+            "up, api, worker, scheduler, migrate, doctor, prune, audit verify, tenants retention, "
+            "signing-keys generate, signing-keys import, signing-keys rotate, signing-keys retire"
+        ),
+        Reach.TOOL: "config show, config check, sign, verify, schedules lint, profiles lint",
+        Reach.API: (
+            "erase, trigger, listen, events send, "
+            "endpoints create, endpoints import, endpoints update, endpoints delete, endpoints ping, "
+            "endpoints rotate-secret, endpoints recover, "
+            "replay start, replay pause, replay resume, replay cancel, "
+            "tenants create, tenants rotate-secret"
+        ),
+        # What an operator needs whose API is down: to see, and to stop or repeat what is under way.
+        Reach.DIRECT: (
+            "find, stats, events list, events show, events explain, "
+            "deliveries list, deliveries show, deliveries export, deliveries tail, "
+            "deliveries retry, deliveries cancel, pause, unpause, "
+            "endpoints list, endpoints show, endpoints stats, endpoints enable, endpoints disable, "
+            "replay preview, replay list, replay status, tenants list, tenants show, "
+            "keys list, keys create, keys revoke, "
+            "schedules list, schedules show, schedules preview, schedules simulate, profiles list, profiles show, "
+            "signing-keys list, signing-keys export-jwks"
+        ),
+    }
+)
+"""Every command by its words. A schedule or a profile that is named by the path of its file touches no system."""
+
+_DELIVERY: Final = "dlv_01890a5d-ac96-774b-bcce-b302099a8057"
+_ENDPOINT: Final = "ep_01890a5d-ac96-774b-bcce-b302099a8057"
+_EVENT: Final = "evt_01890a5d-ac96-774b-bcce-b302099a8057"
+_KEY: Final = "key_01890a5d-ac96-774b-bcce-b302099a8057"
+_REPLAY: Final = "rpl_01890a5d-ac96-774b-bcce-b302099a8057"
+_TENANT: Final = "ten_01890a5d-ac96-774b-bcce-b302099a8057"
+
+EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "up": "--port 8420",
+        "api": "",
+        "worker": "",
+        "scheduler": "",
+        "migrate": "--dry-run",
+        "doctor": "",
+        "prune": "--dry-run",
+        "audit verify": "--since 7d",
+        "tenants create": "shop",
+        "tenants list": "",
+        "tenants show": _TENANT,
+        "tenants rotate-secret": f"{_TENANT} --overlap 48h",
+        "tenants retention": f"{_TENANT} --payloads 14",
+        "signing-keys list": "",
+        "signing-keys export-jwks": "",
+        "signing-keys generate": "ed25519 --signs-in 48h",
+        "signing-keys import": "key.pem",
+        "signing-keys rotate": "ed25519",
+        "signing-keys retire": "3f1Xz_0sT-8Yq1o2b3c4d5e6f7g8h9i0jKlMnOpQrSt",
+        "config show": "",
+        "config check": "",
+        "sign": "body.json --secret-file secret.txt",
+        "verify": "body.json --headers-file headers.txt --secret-file secret.txt",
+        "schedules list": "",
+        "schedules show": "standard",
+        "schedules lint": "schedules/mine.toml",
+        "schedules preview": "standard --start 2026-01-31T12:00:00Z",
+        "schedules simulate": "standard --down 0s..3h",
+        "profiles list": "",
+        "profiles show": "default",
+        "profiles lint": "profiles/mine.toml",
+        "erase": "pay_9 --dry-run",
+        "trigger": "payment.completed --wait",
+        "listen": "--forward-to http://localhost:3000/hook",
+        "find": "pay_9",
+        "stats": "--window 7d",
+        "pause": f'--endpoint {_ENDPOINT} --reason "maintenance"',
+        "unpause": f"--endpoint {_ENDPOINT}",
+        "events send": "events.jsonl",
+        "events list": "--object pay_9",
+        "events show": _EVENT,
+        "events explain": _EVENT,
+        "deliveries list": "--status failed --since 24h",
+        "deliveries show": _DELIVERY,
+        "deliveries export": "--since 7d --file deliveries.csv",
+        "deliveries tail": "--status failed",
+        "deliveries retry": _DELIVERY,
+        "deliveries cancel": f"{_DELIVERY} --dry-run",
+        "endpoints create": "https://shop.example.com/hooks --event-type 'payment.*'",
+        "endpoints import": "endpoints.jsonl",
+        "endpoints update": f"{_ENDPOINT} --rate-limit 20",
+        "endpoints delete": _ENDPOINT,
+        "endpoints ping": _ENDPOINT,
+        "endpoints rotate-secret": f"{_ENDPOINT} --overlap 48h",
+        "endpoints recover": f"{_ENDPOINT} --since 24h",
+        "endpoints list": "--status disabled",
+        "endpoints show": _ENDPOINT,
+        "endpoints stats": f"{_ENDPOINT} --window 7d",
+        "endpoints enable": _ENDPOINT,
+        "endpoints disable": f'{_ENDPOINT} --reason "moves on Friday"',
+        "replay preview": f"--endpoint {_ENDPOINT} --since 24h",
+        "replay start": f"--endpoint {_ENDPOINT} --since 24h --rate 10",
+        "replay list": "",
+        "replay status": f"{_REPLAY} --follow",
+        "replay pause": _REPLAY,
+        "replay resume": _REPLAY,
+        "replay cancel": _REPLAY,
+        "keys create": "till --scope events:write",
+        "keys list": "",
+        "keys revoke": _KEY,
+    }
+)
+"""An example of each command, which its help ends with: what follows `dispatcher` and the command.
+
+A test reads every one as the command line does.
+"""
 
 
 class Commands(MutableMapping[str, click.Command]):

@@ -1,6 +1,6 @@
 """The system that a command of the API works on, and how it gets there. `dispatcher.cli.machine` has the others.
 
-`dispatcher.cli.verbs` says which commands go where.
+`dispatcher.cli.commands` says which commands go where.
 """
 
 from __future__ import annotations

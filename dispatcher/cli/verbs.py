@@ -1,22 +1,16 @@
-"""Which system each command works on: the one table that the commands, their help and their tests share.
-
-A command goes to a system through its HTTP API, or works on the system of this machine, or touches no system at all.
-Every command has an entry here; one without it cannot be loaded.
-"""
+"""Completes a command that is loaded: with the system that it works on, and with its example."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Mapping
-from enum import Enum
-from types import MappingProxyType
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from dispatcher.cli.arguments import suggest_choices
-from dispatcher.cli.examples import EXAMPLES
+from dispatcher.cli.commands import EXAMPLES, VERBS, Reach
 from dispatcher.errors import DispatcherError
 from dispatcher.model.access import API_URL
 
@@ -37,49 +31,6 @@ class WrongSystem(DispatcherError):
     code = "CONFIGURATION"
 
 
-class Reach(Enum):
-    """How far a command reaches."""
-
-    API = "the system that DISPATCHER_API_URL names or, without it, the `up` of this machine, through its API"
-    DIRECT = "the same; with --direct the database itself, past the API"
-    MACHINE = "the system of this machine; refused where DISPATCHER_API_URL names one"
-    TOOL = "no system"
-
-
-def _table(verbs: Mapping[Reach, str]) -> Mapping[str, Reach]:
-    return MappingProxyType({verb.strip(): reach for reach, text in verbs.items() for verb in text.split(",")})
-
-
-VERBS: Final = _table(
-    {
-        Reach.MACHINE: (
-            "up, api, worker, scheduler, migrate, doctor, prune, audit verify, tenants retention, "
-            "signing-keys generate, signing-keys import, signing-keys rotate, signing-keys retire"
-        ),
-        Reach.TOOL: "config show, config check, sign, verify, schedules lint, profiles lint",
-        Reach.API: (
-            "erase, trigger, listen, events send, "
-            "endpoints create, endpoints import, endpoints update, endpoints delete, endpoints ping, "
-            "endpoints rotate-secret, endpoints recover, "
-            "replay start, replay pause, replay resume, replay cancel, "
-            "tenants create, tenants rotate-secret"
-        ),
-        # What an operator needs whose API is down: to see, and to stop or repeat what is under way.
-        Reach.DIRECT: (
-            "find, stats, events list, events show, events explain, "
-            "deliveries list, deliveries show, deliveries export, deliveries tail, "
-            "deliveries retry, deliveries cancel, pause, unpause, "
-            "endpoints list, endpoints show, endpoints stats, endpoints enable, endpoints disable, "
-            "replay preview, replay list, replay status, tenants list, tenants show, "
-            "keys list, keys create, keys revoke, "
-            "schedules list, schedules show, schedules preview, schedules simulate, profiles list, profiles show, "
-            "signing-keys list, signing-keys export-jwks"
-        ),
-    }
-)
-"""Every command by its words. A schedule or a profile that is named by the path of its file touches no system."""
-
-
 def leaves(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
     """Every command below `command` that does something, by its words; all of them are imported."""
     if not isinstance(command, click.Group):
@@ -95,7 +46,7 @@ def install(verb: str, command: click.Command) -> None:
     Raises LookupError for a command without an entry.
     """
     if verb not in VERBS:
-        raise LookupError(f"dispatcher.cli.verbs.VERBS does not say which system `{verb}` works on")
+        raise LookupError(f"dispatcher.cli.commands.VERBS does not say which system `{verb}` works on")
     reach = VERBS[verb]
     assert command.callback is not None
     command.callback = _kept(verb, reach, command.callback)

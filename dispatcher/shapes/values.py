@@ -27,22 +27,25 @@ UUID: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 EXAMPLE_UUID: Final = "019cade3-3f40-7c1e-9d2b-5f6a7b8c9d0e"
 
 
-def _id(prefix: Prefix, example: str = EXAMPLE_UUID) -> About:
-    """An id is read by `dispatcher.ids`, which says more clearly what is wrong: its pattern is only said."""
+def about_id(prefix: Prefix, example: str = EXAMPLE_UUID) -> About:
+    """Describes an id with this prefix.
+
+    `dispatcher.ids` reads ids, with a clearer error: the pattern is only for the document.
+    """
     return About(example=f"{prefix}_{example}", document={"pattern": f"^{prefix}_{UUID}$"})
 
 
-EventId = Annotated[str, _id("evt")]
-EndpointId = Annotated[str, _id("ep")]
-DeliveryId = Annotated[str, _id("dlv")]
-AttemptId = Annotated[str, _id("att")]
-ReplayId = Annotated[str, _id("rpl")]
-TenantId = Annotated[str, _id("ten", "00000000-0000-7000-8000-000000000001")]
-KeyId = Annotated[str, _id("key")]
-PauseId = Annotated[str, _id("pau")]
-ErasureId = Annotated[str, _id("ers")]
-ChangeId = Annotated[str, _id("aud")]
-PreviewToken = Annotated[str, _id("prv")]
+EventId = Annotated[str, about_id("evt")]
+EndpointId = Annotated[str, about_id("ep")]
+DeliveryId = Annotated[str, about_id("dlv")]
+AttemptId = Annotated[str, about_id("att")]
+ReplayId = Annotated[str, about_id("rpl")]
+TenantId = Annotated[str, about_id("ten", "00000000-0000-7000-8000-000000000001")]
+KeyId = Annotated[str, about_id("key")]
+PauseId = Annotated[str, about_id("pau")]
+ErasureId = Annotated[str, about_id("ers")]
+ChangeId = Annotated[str, about_id("aud")]
+PreviewToken = Annotated[str, about_id("prv")]
 
 Actor = Annotated[
     str, About("The id of a key, or `cli:` and the account's name.", "key_0190d1f2-5a3c-7e4b-9a6d-3f1c2b4a5968")

@@ -18,8 +18,7 @@ from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 from schemathesis.python import asgi
 
-from dispatcher.api.app import RESOURCES, make_app
-from dispatcher.api.openapi import TAGS
+from dispatcher.api.app import RESOURCES, TAGS, make_app
 from dispatcher.config import Settings
 from dispatcher.model.endpoint import REGISTRATION_FIELDS
 from dispatcher.model.parse import MAX_BATCH

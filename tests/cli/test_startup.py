@@ -15,9 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from dispatcher.cli import EXIT_CODES, cli, commands
-from dispatcher.cli.commands import COMMANDS, MAX_SUMMARY, SECTIONS
-from dispatcher.cli.examples import EXAMPLES
-from dispatcher.cli.verbs import VERBS, Reach
+from dispatcher.cli.commands import COMMANDS, EXAMPLES, MAX_SUMMARY, SECTIONS, VERBS, Reach
 from tests.support.typed import TYPED
 
 OF_THE_SERVER = {

@@ -19,7 +19,8 @@ from sqlalchemy import Engine, Pool, event, text
 from dispatcher import config
 from dispatcher.api.command_line import ACTOR_HEADER
 from dispatcher.cli import cli, machine, verbs
-from dispatcher.cli.verbs import VERBS, Reach, leaves
+from dispatcher.cli.commands import VERBS, Reach
+from dispatcher.cli.verbs import leaves
 from dispatcher.client.exchange import Exchange
 from dispatcher.ids import format_id, uuid7
 from dispatcher.model.access import Scope
