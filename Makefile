@@ -9,7 +9,7 @@ ONLY =
 # Tests, demo and benchmarks start many processes: without bytecode each of them would compile our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test up bench crash attack lint clean
+.PHONY: help setup demo test up bench crash attack additions lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "             ARGS=--seeded    whether the harness finds each seeded bug"
 	@echo "             ARGS=--recovery  how long it takes until all is well again"
 	@echo "make attack  what strangers do to the API    (ATTACK_SECONDS=n, ARGS=name)"
+	@echo "make additions  the additions of CONTRIBUTING, on copies (ARGS=name)"
 	@echo "make lint    formatter, linter, types, import contracts"
 	@echo "make setup   only the environment in .venv   (the others do it themselves)"
 	@echo "make clean   removes the environments and caches"
@@ -49,6 +50,9 @@ crash: setup
 
 attack: setup
 	@$(RUN) -m tests.attack $(ARGS)
+
+additions: setup
+	@$(RUN) scripts/additions.py $(ARGS)
 
 lint: setup
 	@$(RUN) -m ruff format --check
