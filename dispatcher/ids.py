@@ -10,10 +10,12 @@ UUID('01890a5d-ac96-774b-bcce-b302099a8057')
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 from uuid import UUID
 
 import orjson
@@ -21,7 +23,7 @@ import orjson
 from dispatcher.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 Prefix = Literal["evt", "ep", "dlv", "att", "rpl", "ten", "key", "aud", "pau", "ers", "prv"]
 
@@ -141,3 +143,52 @@ def parse_id(prefix: Prefix, text: str, *, pointer: str = "/id") -> UUID:
         return found
     except ValueError as error:
         raise InvalidInput(pointer, repr(text[:80]), f"{prefix}_ and a UUID") from error
+
+
+# Short ids: the first characters of an id
+
+SHORT_UUID: Final = (
+    "[0-9a-f]{1,8}"
+    "|[0-9a-f]{8}-[0-9a-f]{0,4}"
+    "|[0-9a-f]{8}(-[0-9a-f]{4}){1}-[0-9a-f]{0,4}"
+    "|[0-9a-f]{8}(-[0-9a-f]{4}){2}-[0-9a-f]{0,4}"
+    "|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{0,12}"
+)
+"""A pattern of the first characters of a UUID, as ids write it. A whole UUID matches too."""
+
+_SHORT_ID: Final = re.compile(rf"([a-z]{{2,3}})_({SHORT_UUID})")
+_PREFIXES: Final[tuple[Prefix, ...]] = get_args(Prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class IdRange:
+    """All ids that begin with the same characters: one kind of object, from the UUID `low` to the UUID `high`."""
+
+    prefix: Prefix
+    low: UUID
+    high: UUID
+
+
+def is_short(text: str) -> bool:
+    """Whether the text is the beginning of an id, and not a whole one.
+
+    >>> is_short("dlv_0189"), is_short("dlv_01890a5d-ac96-774b-bcce-b302099a8057"), is_short("pay_0189")
+    (True, False, False)
+    """
+    match = _SHORT_ID.fullmatch(text)
+    return match is not None and match[1] in _PREFIXES and len(match[2]) < len(str(DEFAULT_TENANT))
+
+
+def parse_short_id(prefixes: Collection[Prefix], text: str, *, pointer: str = "/id") -> IdRange:
+    """The ids that begin with `text`. Raises InvalidInput for anything but the beginning of an id of these kinds.
+
+    >>> parse_short_id(["evt", "dlv"], "dlv_0189").high
+    UUID('0189ffff-ffff-ffff-ffff-ffffffffffff')
+    """
+    match = _SHORT_ID.fullmatch(text)
+    prefix = next((prefix for prefix in prefixes if match is not None and match[1] == prefix), None)
+    if match is None or prefix is None:
+        allowed = f"{', '.join(f'{prefix}_' for prefix in prefixes)} and a UUID, or the first characters of one"
+        raise InvalidInput(pointer, repr(text[:80]), allowed)
+    digits = match[2].replace("-", "")
+    return IdRange(prefix, UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f")))

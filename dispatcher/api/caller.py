@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Depends, Query, Request
@@ -66,14 +66,19 @@ async def any_caller(request: Request) -> Caller:
     return found
 
 
+def require(caller: Caller, *scopes: Scope) -> None:
+    """Raises Forbidden unless the caller's key has one of the scopes."""
+    if not any(caller.may(scope) for scope in scopes):
+        allowed = " or ".join(dict.fromkeys((*scopes, Scope.ADMIN)))
+        raise Forbidden(f"this key may do {', '.join(sorted(caller.scopes))}; allowed: {allowed}")
+
+
 def needs(*scopes: Scope) -> Any:
     """A caller whose key has one of the scopes. Raises Forbidden."""
 
     async def check(request: Request) -> Caller:
         found = await caller(request)
-        if not any(found.may(scope) for scope in scopes):
-            allowed = " or ".join(dict.fromkeys((*scopes, Scope.ADMIN)))
-            raise Forbidden(f"this key may do {', '.join(sorted(found.scopes))}; allowed: {allowed}")
+        require(found, *scopes)
         check_query(request)
         return found
 
@@ -89,15 +94,20 @@ async def operator(request: Request) -> Caller:
     return found
 
 
+READERS: Final = (Scope.DELIVERIES_READ,)
+EVENT_READERS: Final = (Scope.DELIVERIES_READ, Scope.EVENTS_WRITE)
+ENDPOINT_READERS: Final = (Scope.DELIVERIES_READ, Scope.ENDPOINTS_WRITE)
+ADMINS: Final = (Scope.ADMIN,)
+
 CallerOf = Annotated[Caller, Depends(any_caller)]
 """Any valid key."""
 EventWriter = Annotated[Caller, needs(Scope.EVENTS_WRITE)]
 EndpointWriter = Annotated[Caller, needs(Scope.ENDPOINTS_WRITE)]
-Reader = Annotated[Caller, needs(Scope.DELIVERIES_READ)]
-EventReader = Annotated[Caller, needs(Scope.DELIVERIES_READ, Scope.EVENTS_WRITE)]
-EndpointReader = Annotated[Caller, needs(Scope.DELIVERIES_READ, Scope.ENDPOINTS_WRITE)]
+Reader = Annotated[Caller, needs(*READERS)]
+EventReader = Annotated[Caller, needs(*EVENT_READERS)]
+EndpointReader = Annotated[Caller, needs(*ENDPOINT_READERS)]
 Replayer = Annotated[Caller, needs(Scope.DELIVERIES_REPLAY)]
-Admin = Annotated[Caller, needs(Scope.ADMIN)]
+Admin = Annotated[Caller, needs(*ADMINS)]
 Operator = Annotated[Caller, Depends(operator)]
 
 

@@ -32,7 +32,17 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import Self
 
-    from dispatcher.shapes import Found, Jwks, Liveness, Page, PublicKey, Readiness, SenderAddress, Statistics
+    from dispatcher.shapes import (
+        Found,
+        Jwks,
+        Liveness,
+        MatchingIds,
+        Page,
+        PublicKey,
+        Readiness,
+        SenderAddress,
+        Statistics,
+    )
 
 
 class Options(TypedDict, total=False):
@@ -76,6 +86,11 @@ class Api(Resource[X]):
     def find(self, q: str, *, tenant_id: str | None = None) -> Call[Page[Found]]:
         """Whatever an id, an object id, a URL or a host names."""
         return Call("GET", path("find"), read_page, query({"q": q, "tenant_id": tenant_id}))
+
+    @operation
+    def resolve_id(self, short_id: str) -> Call[MatchingIds]:
+        """The ids that begin with these characters. Raises NotFound if there are none."""
+        return Call("GET", path("ids", short_id))
 
     @operation
     def statistics(

@@ -61,6 +61,7 @@ from dispatcher.shapes.events import (
 )
 from dispatcher.shapes.find import Found, FoundPage
 from dispatcher.shapes.health import Liveness, Readiness
+from dispatcher.shapes.ids import MatchingIds
 from dispatcher.shapes.keys import CreatedKey, Key, KeyPage, NewKey, Scope
 from dispatcher.shapes.pauses import NewPause, Pause, PausePage, PauseScope
 from dispatcher.shapes.problems import Fault, Problem, Refusal
@@ -188,6 +189,7 @@ __all__ = [
     "LastFailure",
     "Latency",
     "Liveness",
+    "MatchingIds",
     "Method",
     "Mode",
     "NewBatch",

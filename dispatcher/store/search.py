@@ -57,9 +57,15 @@ class Part:
 
 
 def search(
-    connection: Connection, chosen: Filter, *, past: UUID | None = None, oldest_first: bool = False, limit: int = 50
+    connection: Connection,
+    chosen: Filter,
+    *,
+    past: UUID | None = None,
+    until: UUID | None = None,
+    oldest_first: bool = False,
+    limit: int = 50,
 ) -> list[LoggedDelivery]:
-    """Deliveries by the time they were made, the newest first or the oldest, behind the delivery `past`.
+    """Deliveries by the time they were made, the newest first or the oldest, behind `past` and up to `until`.
 
     Raises InvalidInput where it takes longer than `limits.SEARCH_S`; the transaction is then of no more use.
     """
@@ -68,7 +74,7 @@ def search(
     until_s = monotonic() + limits.SEARCH_S
     pointer = "/created_after"
     with limits.limited(connection, pointer=pointer, narrow=NARROW):
-        for part in parts(connection, chosen, past=past, oldest_first=oldest_first, limit=limit):
+        for part in parts(connection, chosen, past=past, until=until, oldest_first=oldest_first, limit=limit):
             rows = connection.execute(text(part.sql), part.values).all()
             (live if part.is_live else ended).extend(read_delivery(row._mapping) for row in rows)  # noqa: SLF001
             if len(ended) >= limit:
@@ -80,7 +86,13 @@ def search(
 
 
 def parts(
-    connection: Connection, chosen: Filter, *, past: UUID | None = None, oldest_first: bool = False, limit: int = 50
+    connection: Connection,
+    chosen: Filter,
+    *,
+    past: UUID | None = None,
+    until: UUID | None = None,
+    oldest_first: bool = False,
+    limit: int = 50,
 ) -> Iterator[Part]:
     """The statements of a search, until there is enough: one of what lives, then of what has ended.
 
@@ -91,6 +103,9 @@ def parts(
     direction, beyond = ("", ">") if oldest_first else ("DESC", "<")
     page = f"AND (CAST(:past AS uuid) IS NULL OR d.id {beyond} :past) ORDER BY d.id {direction} LIMIT :limit"
     paged: dict[str, Any] = {"limit": limit, "past": past}
+    if until is not None:
+        page = f"AND d.id {'<=' if oldest_first else '>='} :until {page}"
+        paged["until"] = until
     if not chosen.states or any(state in LIVE for state in chosen.states):
         where, values = condition(chosen, "deliveries")
         yield Part(

@@ -257,10 +257,11 @@ MAKERS: dict[str, Callable[[Side], str]] = {
     "key_id": _key,
     "object": _endpoint,
     "q": _endpoint,
+    "short_id": _endpoint,
 }
 """How an object is made for a tenant, by the name that operations have for its id."""
 
-DELETED = {"endpoint_id": "/v1/endpoints/{}", "pause_id": "/v1/pauses/{}"}
+DELETED = {"endpoint_id": "/v1/endpoints/{}", "pause_id": "/v1/pauses/{}", "short_id": "/v1/endpoints/{}"}
 """What can be deleted, and how. A revoked key stays in the list, and the rest stays for good."""
 
 SHARED = {
@@ -316,6 +317,7 @@ def documented() -> dict[str, set[str]]:
 
 
 SCOPES = documented()
+SCOPES["GET /v1/ids/{short_id}"] = SCOPES["GET /v1/endpoints/{endpoint_id}"]  # MAKERS names an endpoint by it
 
 
 class Network(Bridge):

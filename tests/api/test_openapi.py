@@ -62,6 +62,7 @@ POST   /v1/deliveries/{}/cancel             202
 POST   /v1/cancellations/preview            200
 POST   /v1/cancellations                    202
 GET    /v1/find                             200
+GET    /v1/ids/{}                           200
 GET    /v1/statistics                       200
 POST   /v1/replays/preview                  200
 POST   /v1/replays                          202

@@ -27,10 +27,10 @@ from sqlalchemy import Connection, TextClause, create_engine, event
 
 import dispatcher.flow
 import dispatcher.store
-from dispatcher.ids import DEFAULT_TENANT, uuid7
+from dispatcher.ids import DEFAULT_TENANT, IdRange, uuid7
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.model.filter import Filter
-from dispatcher.store import counts, deliveries, event_log, log, originals, retention, search
+from dispatcher.store import counts, deliveries, event_log, log, originals, retention, search, short_ids
 from dispatcher.store.rows import to_json
 from dispatcher.store.sessions import as_options
 from dispatcher.wiring import MADE_ANEW, PLANS
@@ -57,7 +57,7 @@ PINNED_ONLY: Final = (
 
 ANEW_ONLY: Final = (
     r"store\.endpoints\._(?!FETCH).*|store\.pauses\..*|store\.erasures\._(OWNERS|EXPORT_\w+|COUNT)"
-    r"|store\.event_log\..*|store\.find\..*"
+    r"|store\.event_log\..*|store\.find\..*|store\.short_ids\..*"
     r"|store\.metrics\..*|store\.search\..*|store\.stats\..*|store\.tenants\._LIST_\w+|store\.trail\._READ"
     r"|store\.replays\._LIST|store\.replay_endpoints\._(LIST|STANDING|COUNTS)"
     r"|built: (originals|search|event|log|counts)\b.*"
@@ -372,6 +372,13 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
     "store.retention._KEEP_LESS": {"payloads": 1, "responses": 1, "metadata": None},
     "store.schedules._PUBLISH": {"name": "x", "hash": "x", "body": "{}", "first_wait_s": 1.0},
     "store.search._ENDPOINTS": {"target_url": None},
+    **{
+        f"store.short_ids._IDS[{prefix}]": {"low": id_of(kind, 500), "high": id_of(kind, 599), "tenant_id": None}
+        for prefix, kind in (
+            *(("evt", "event"), ("ep", "endpoint"), ("rpl", "replay"), ("ten", "tenant"), ("key", "key")),
+            *(("pau", "pause"), ("ers", "erasure")),
+        )
+    },
     "store.signing_keys._ADD": {
         "id": "x",
         "kind": "rsa",
@@ -457,6 +464,7 @@ def built(connection: Connection) -> list[Statement]:
     first, shares = id_of("endpoint", 1), [originals.Share(id_of("endpoint", 1), UUID(int=0), BATCH)]
     span = counts.Span(NOW - timedelta(hours=1), NOW, "5min", timedelta(minutes=5), timedelta(minutes=5))
     scope = counts_scope(endpoint)
+    deliveries_in_range = IdRange("dlv", id_of("ended", 500), id_of("ended", 599))
     calls = {
         "originals take": lambda: originals.take(connection, Filter(undelivered=True), shares),
         "log find": lambda: log.find(connection, id_of("ended", 500)),
@@ -467,6 +475,8 @@ def built(connection: Connection) -> list[Statement]:
         "search": lambda: search.search(connection, Filter()),
         "search endpoint": lambda: search.search(connection, Filter(endpoint_id=endpoint)),
         "search event": lambda: search.search(connection, Filter(event_id=id_of("event", 500))),
+        "search short id": lambda: short_ids.find(connection, deliveries_in_range, tenant_id=None, limit=11),
+        "search short id tenant": lambda: short_ids.find(connection, deliveries_in_range, tenant_id=tenant, limit=11),
         "counts backlog": lambda: counts.backlog(connection, scope, by="none"),
         "counts read": lambda: counts.read(connection, scope, span, by="none", limit=10),
     }

@@ -176,6 +176,15 @@ def test_the_pages_of_a_search_show_each_delivery_once(
     assert paged == whole
 
 
+@pytest.mark.parametrize("oldest_first", [False, True])
+def test_a_search_ends_at_the_delivery_that_is_its_limit(connection: Connection, oldest_first: bool) -> None:
+    found = store.search(connection, Filter(), oldest_first=oldest_first, limit=1000)
+    until = found[len(found) // 2].id
+    expected = [delivery.id for delivery in found[: len(found) // 2 + 1]]
+    searched = store.search(connection, Filter(), until=until, oldest_first=oldest_first, limit=1000)
+    assert [delivery.id for delivery in searched] == expected
+
+
 @pytest.mark.parametrize(
     "error", ["'", "a & | ! b", ":*", "foo:*bar", "\\", "((", "<->", "%", "e\u0301", " ", "x" * 200]
 )

@@ -1,0 +1,71 @@
+"""`/v1/ids`: the ids that begin with the same characters, so that people can shorten an id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+from fastapi import APIRouter, Path, Response
+
+from dispatcher.api import caller as callers
+from dispatcher.api.caller import CallerOf
+from dispatcher.api.context import ContextOf, reply
+from dispatcher.errors import NotFound
+from dispatcher.ids import SHORT_UUID, format_id, parse_short_id
+from dispatcher.model.access import Scope
+from dispatcher.shapes import MatchingIds
+from dispatcher.shapes.values import EXAMPLE_UUID
+from dispatcher.store import short_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+    from dispatcher.ids import Prefix
+
+router = APIRouter(prefix="/v1/ids", tags=["ids"])
+
+MAX_IDS: Final = 10
+"""As many ids are listed. More would not help anybody to choose one."""
+
+READERS: Final[Mapping[Prefix, tuple[Scope, ...]]] = {
+    "evt": callers.EVENT_READERS,
+    "ep": callers.ENDPOINT_READERS,
+    "dlv": callers.READERS,
+    "rpl": callers.READERS,
+    "ten": callers.READERS,
+    "key": callers.ADMINS,
+    "pau": callers.ENDPOINT_READERS,
+    "ers": callers.ADMINS,
+}
+"""The scopes of which a key needs one, by the kind of id: those of the route that reads such an object."""
+
+ShortId = Annotated[
+    str,
+    Path(
+        description="An id, or its first characters.",
+        examples=[f"dlv_{EXAMPLE_UUID[:13]}"],
+        json_schema_extra={"pattern": f"^({'|'.join(READERS)})_({SHORT_UUID})$"},
+    ),
+]
+
+
+@router.get("/{short_id}", response_model=MatchingIds)
+async def resolve(short_id: ShortId, context: ContextOf, caller: CallerOf) -> Response:
+    """Find the ids that begin with the given characters.
+
+    The newest 10 are listed. A key needs the scopes that reading such an object takes, and finds only ids of objects
+    that it can read.
+    """
+    wanted = parse_short_id(list(READERS), short_id)
+    callers.require(caller, *READERS[wanted.prefix])
+
+    def read(connection: Connection) -> list[UUID]:
+        return short_ids.find(connection, wanted, tenant_id=caller.tenant_id, limit=MAX_IDS + 1)
+
+    found = await context.search(read, pointer="/id", narrow="more characters of the id")
+    if not found:
+        raise NotFound(f"there is no id that begins with {short_id}")
+    ids = [format_id(wanted.prefix, id_) for id_ in found[:MAX_IDS]]
+    return reply(MatchingIds(ids=ids, has_more=len(found) > MAX_IDS))
