@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -12,7 +15,7 @@ import click
 from dispatcher.clock import SYSTEM
 from dispatcher.datafile import nearest
 from dispatcher.errors import InvalidInput
-from dispatcher.ids import parse_id
+from dispatcher.ids import is_short, parse_id
 from dispatcher.model.duration import parse_duration
 
 if TYPE_CHECKING:
@@ -23,21 +26,46 @@ SECRET_VARIABLE: Final = "WEBHOOK_SECRET"  # noqa: S105 - the variable's name
 """The variable that holds the signing secret of a receiver."""
 
 
+@dataclass(frozen=True, slots=True)
+class ShortId:
+    """The first characters of an id, as they were typed. `dispatcher.cli.short_ids` finds the whole id.
+
+    `read` makes the parameter's value of the whole id. `param` and `ctx` are for messages.
+    """
+
+    text: str
+    read: Callable[[str], Any]
+    param: click.Parameter | None
+    ctx: click.Context | None
+
+
 class Id(click.ParamType[UUID]):
-    """`<prefix>_<uuid>`, as a UUID."""
+    """`<prefix>_<uuid>`, as a UUID. A shortened one becomes a ShortId, until the command runs."""
 
     def __init__(self, prefix: Prefix) -> None:
         self.prefix: Prefix = prefix
         self.name = f"{prefix}_id"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Raises BadParameter for an invalid id."""
+        """Raises BadParameter for anything but the beginning of such an id."""
         if not isinstance(value, str):
             return value
+        if is_short(value) and value.startswith(f"{self.prefix}_"):
+            return ShortId(value, partial(parse_id, self.prefix), param, ctx)
         try:
             return parse_id(self.prefix, value)
         except InvalidInput as error:
-            self.fail(f"found {error.found}; allowed: {error.allowed}", param, ctx)
+            self.fail(f"found {error.found}; allowed: {error.allowed}, or its first characters", param, ctx)
+
+
+class AnyId(click.ParamType[str]):
+    """An id of any kind, or a name, as text. A shortened id becomes a ShortId, until the command runs."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Leaves everything but shortened ids as it is."""
+        return ShortId(value, str, param, ctx) if isinstance(value, str) and is_short(value) else value
 
 
 class Choice(click.Choice[Any]):

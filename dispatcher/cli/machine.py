@@ -36,12 +36,20 @@ _SEALING: Final = frozenset({"keys create"})
 
 @contextmanager
 def client(verb: str) -> Iterator[Client]:
-    """A client of an API that runs in this process, on the database; says on stderr which one that is."""
+    """What `local_client` gives; says on stderr which database it is."""
+    database_url = settings().database_url
+    assert database_url is not None
+    click.echo(f"dispatcher: --direct: on {Place.of(database_url)}, past the API", err=True)
+    with local_client(verb) as local:
+        yield local
+
+
+@contextmanager
+def local_client(verb: str) -> Iterator[Client]:
+    """A client of an API that runs in this process, on the database of this machine's system."""
     from dispatcher.cli import in_process  # commands of this machine do without FastAPI
 
     found = settings()
-    assert found.database_url is not None
-    click.echo(f"dispatcher: --direct: on {Place.of(found.database_url)}, past the API", err=True)
     if found.secret_keys is None and verb not in _SEALING:
         # It opens nothing, so what is sealed is shown as such; with --direct nothing is sealed by it either.
         found = replace(found, secret_keys=Keyring.generate().reveal())

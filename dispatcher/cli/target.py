@@ -15,7 +15,7 @@ import click
 import httpx
 
 from dispatcher import config
-from dispatcher.cli.verbs import DIRECT, VERB, WrongSystem
+from dispatcher.cli.verbs import CLIENT, DIRECT, VERB, WrongSystem
 from dispatcher.client import Client, Unauthorized, Unreachable
 from dispatcher.errors import ConfigurationError, DispatcherError
 from dispatcher.local.paths import default_data_dir
@@ -52,6 +52,9 @@ def client() -> Iterator[Client]:
     """
     context = click.get_current_context(silent=True)
     meta = {} if context is None else context.meta
+    if CLIENT in meta:
+        yield meta[CLIENT]
+        return
     if meta.get(DIRECT):
         from dispatcher.cli import machine  # --direct alone needs the database, and our API on it
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from dispatcher.cli import short_ids
 from dispatcher.cli.arguments import suggest_choices
 from dispatcher.cli.commands import EXAMPLES, VERBS, Reach
 from dispatcher.errors import DispatcherError
@@ -23,6 +24,9 @@ VERB: Final = "dispatcher.verb"
 
 DIRECT: Final = "dispatcher.direct"
 """The same: whether --direct was given."""
+
+CLIENT: Final = "dispatcher.client"
+"""The same: the client that is open already, because an id was shortened."""
 
 
 class WrongSystem(DispatcherError):
@@ -88,6 +92,20 @@ def _kept(verb: str, reach: Reach, callback: Callable[..., Any]) -> Callable[...
                     f"--direct and {API_URL} name two systems: `dispatcher {verb}` works on a database without "
                     f"{API_URL}, or on that API without --direct"
                 )
-        return callback(*args, **kwargs)
+        if not short_ids.any_short(kwargs):
+            return callback(*args, **kwargs)
+        if reach is Reach.MACHINE:
+            from dispatcher.cli import machine
+
+            with machine.local_client(verb) as client:
+                kwargs = short_ids.resolve(client, kwargs)
+            return callback(*args, **kwargs)
+        from dispatcher.cli import (
+            target,
+        )  # it imports the client, which a command without anything to ask does not need
+
+        with target.client() as client:
+            meta[CLIENT] = client
+            return callback(*args, **short_ids.resolve(client, kwargs))
 
     return run

@@ -19,6 +19,7 @@ from sqlalchemy import Engine, Pool, event, text
 from dispatcher import config
 from dispatcher.api.command_line import ACTOR_HEADER
 from dispatcher.cli import cli, machine, verbs
+from dispatcher.cli.arguments import AnyId, Id
 from dispatcher.cli.commands import VERBS, Reach
 from dispatcher.cli.verbs import leaves
 from dispatcher.client.exchange import Exchange
@@ -30,7 +31,7 @@ from tests.support import walk
 from tests.support.api_server import KEY, note_running
 from tests.support.command import Command, Ran
 from tests.support.servers import drop_database, fresh_database
-from tests.support.typed import DLV, EP, EVT, KEY_ID, LINE, SCHEDULE, TEN, TYPED
+from tests.support.typed import DLV, EP, EVT, IDS, KEY_ID, LINE, SCHEDULE, TEN, TYPED
 
 TREE = dict(leaves(cli))
 DOCUMENT = (Path(__file__).parents[2] / "docs/operations.md").read_text()
@@ -98,6 +99,10 @@ def recording() -> Iterator[Remote]:
             remote.actors.add(self.headers.get(ACTOR_HEADER))
             if asked == remote.refused:
                 status, body = 409, {"code": "RECORDED", "detail": "this remote only records"}
+            elif asked.startswith("GET /v1/ids/"):
+                begun = asked.rpartition("/")[2]
+                ids = [id_ for id_ in IDS if id_.startswith(begun)]
+                status, body = (200, {"ids": ids, "has_more": False}) if ids else (404, {"detail": "no such id"})
             else:
                 page = {"data": [], "has_more": False, "next_cursor": None}
                 preview = {"count": 1, "preview_token": "t", "expires_at": "2026-03-02T09:00:00Z"}
@@ -193,6 +198,60 @@ def test_a_command_that_the_api_has_goes_to_the_named_system_and_nowhere_else(
     assert remote.keys == {"Bearer dsk_of-the-remote"}, "the local system's key stays here"
     assert remote.actors == {None}
     assert connected == []
+
+
+# Shortened ids
+
+SHORT = 12
+
+
+def ids_typed(verb: str) -> list[str]:
+    return re.findall(r"[a-z]{2,3}_[0-9a-f-]{36}", TYPED[verb].words)
+
+
+def takes_ids(command: click.Command) -> list[click.Parameter]:
+    return [param for param in command.params if isinstance(param.type, Id | AnyId)]
+
+
+def test_every_command_that_takes_an_id_as_an_argument_is_typed_with_one() -> None:
+    arguments = {
+        verb for verb, command in TREE.items() if any(isinstance(one, click.Argument) for one in takes_ids(command))
+    }
+    assert {verb for verb in TYPED if ids_typed(verb)} >= arguments - {"deliveries retry"}  # typed with a condition
+
+
+@pytest.mark.parametrize("verb", [verb for verb in of(Reach.API, Reach.DIRECT) if ids_typed(verb)])
+def test_a_command_takes_the_first_characters_of_an_id(both: Command, remote: Remote, verb: str) -> None:
+    words = TYPED[verb].words
+    for id_ in ids_typed(verb):
+        words = words.replace(id_, id_[:SHORT])
+    remote.refused = TYPED[verb].asks
+    whole = both(*verb.split(), *TYPED[verb].words.split())
+    asked = list(remote.asked)
+    assert not any("/v1/ids/" in one for one in asked), "a whole id takes no other request"
+    remote.asked.clear()
+    short = both(*verb.split(), *words.split())
+    assert short == whole
+    assert "RECORDED" in short.err
+    assert remote.asked == [*(f"GET /v1/ids/{id_[:SHORT]}" for id_ in ids_typed(verb)), *asked]
+
+
+OPTIONS = [
+    (verb, param.opts[0], param.type.prefix)
+    for verb, command in TREE.items()
+    for param in takes_ids(command)
+    if isinstance(param, click.Option) and isinstance(param.type, Id)
+]
+
+
+@pytest.mark.parametrize(("verb", "option", "prefix"), OPTIONS)
+def test_an_option_takes_the_first_characters_of_an_id(
+    both: Command, remote: Remote, verb: str, option: str, prefix: str
+) -> None:
+    (id_,) = (one for one in IDS if one.startswith(f"{prefix}_"))
+    remote.refused = f"GET /v1/ids/{id_[:SHORT]}"
+    assert "RECORDED" in typed(both, verb, option, id_[:SHORT]).err
+    assert remote.asked == [remote.refused]
 
 
 @pytest.mark.parametrize("verb", of(Reach.MACHINE))

@@ -10,6 +10,7 @@ from dispatcher.retry import shipped_schedules_dir
 
 EP, DLV, RPL, TEN, KEY_ID = (format_id(kind, uuid7()) for kind in ("ep", "dlv", "rpl", "ten", "key"))
 EVT = format_id("evt", uuid7())
+IDS = (EP, DLV, RPL, TEN, KEY_ID, EVT)
 LINE = json.dumps({"type": "payment.completed", "payload": {"amount": 1}})
 SCHEDULE = str(shipped_schedules_dir() / "standard.toml")
 

@@ -1,0 +1,47 @@
+"""Whole ids for those that were shortened on the command line: the system that the command works on is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dispatcher.cli.arguments import ShortId
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dispatcher.client import Client
+
+
+def any_short(values: Mapping[str, Any]) -> bool:
+    """Whether an id among a command's parameters was shortened. If none was, nothing needs to be asked."""
+    return any(
+        isinstance(one, ShortId)
+        for value in values.values()
+        for one in (value if isinstance(value, tuple) else [value])
+    )
+
+
+def resolve(client: Client, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with whole ids. Raises BadParameter where several ids begin so, NotFound where none does."""
+    return {
+        name: tuple(_whole(client, one) for one in value) if isinstance(value, tuple) else _whole(client, value)
+        for name, value in values.items()
+    }
+
+
+def _whole(client: Client, value: Any) -> Any:
+    if not isinstance(value, ShortId):
+        return value
+    found = client.resolve_id(value.text)
+    ids = found["ids"]
+    if len(ids) == 1 and not found["has_more"]:
+        return value.read(ids[0])
+    number, which = (f"more than {len(ids)}", "the newest") if found["has_more"] else (str(len(ids)), "all")
+    lines = "\n".join(f"  {id_}" for id_ in ids)
+    raise click.BadParameter(
+        f"found {value.text}, the beginning of {number} ids; allowed: more characters of one id; {which} are\n{lines}",
+        ctx=value.ctx,
+        param=value.param,
+    )

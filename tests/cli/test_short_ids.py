@@ -1,0 +1,94 @@
+"""Ids that are shortened on the command line, against the API on a real database."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Engine, text
+
+from dispatcher.ids import DEFAULT_TENANT, format_id
+from tests.support.command import Command
+
+LINE = '{"type": "payment.completed", "payload": 1}'
+
+
+def make(run: Command, count: int) -> list[str]:
+    """Endpoints; their ids, the newest first."""
+    return [
+        run("endpoints", "create", f"https://{n}.example.com/", "--output", "json").json["id"] for n in range(count)
+    ][::-1]
+
+
+def unique(id_: str, others: list[str]) -> str:
+    """The shortest beginning of an id that no other one has."""
+    return next(id_[:n] for n in range(4, len(id_)) if not any(other.startswith(id_[:n]) for other in others))
+
+
+def test_a_unique_beginning_is_as_good_as_the_id(run: Command) -> None:
+    first, second = make(run, 2)
+    shown = run("endpoints", "show", unique(first, [second]), "--output", "json")
+    assert (shown.code, shown.json["id"]) == (0, first)
+    run("events", "send", stdin=LINE)
+    listed = run("deliveries", "list", "--endpoint", unique(second, [first]), "--output", "json").data
+    assert [one["endpoint_id"] for one in listed] == [second]
+
+
+def test_several_ids_with_the_same_beginning_are_listed(run: Command) -> None:
+    first, second = made = make(run, 2)
+    ran = run("endpoints", "disable", "ep_0")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "dispatcher: Invalid value for 'ENDPOINT_ID': found ep_0, the beginning of 2 ids; allowed: more characters of "
+        f"one id; all are\n  {first}\n  {second}\nSee `dispatcher endpoints disable --help`.\n"
+    )
+    assert {one["status"] for one in run("endpoints", "list", "--output", "json").data} == {"active"}
+    make(run, 10)
+    ran = run("deliveries", "list", "--endpoint", "ep_0")
+    assert ran.code == 2
+    assert "'--endpoint': found ep_0, the beginning of more than 10 ids" in ran.err
+    assert "the newest are" in ran.err
+    assert ran.err.count("\n  ep_") == 10
+    assert not any(id_ in ran.err for id_ in made)
+
+
+def test_one_ambiguous_id_among_others_stops_the_command_before_it_changes_anything(run: Command) -> None:
+    make(run, 1)
+    run("events", "send", stdin=f"{LINE}\n{LINE}")
+    first, _ = (one["id"] for one in run("deliveries", "list", "--output", "json").data)
+    assert run("deliveries", "cancel", first, "dlv_0").code == 2
+    assert {one["status"] for one in run("deliveries", "list", "--output", "json").data} == {"waiting"}
+
+
+def test_an_unknown_beginning_is_not_found(run: Command) -> None:
+    (made,) = make(run, 1)
+    ran = run("endpoints", "show", "ep_f")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("dispatcher: there is no id that begins with ep_f (404 NOT_FOUND")
+    assert run("events", "show", f"evt_{made[3:20]}").code == 1, "an endpoint's beginning is none of an event"
+
+
+@pytest.mark.parametrize(
+    "typed", ["ep_", "ep_X", "dlv_0189", "ep_0189-", "shop", "ep_01890a5dac96774bbcceb302099a8057"]
+)
+def test_what_is_no_beginning_of_such_an_id_is_refused(run: Command, typed: str) -> None:
+    ran = run("endpoints", "show", typed)
+    assert ran.code == 2
+    assert f"found {typed!r}; allowed: ep_ and a UUID, or its first characters" in ran.err
+
+
+def test_past_the_api_an_id_is_shortened_too(run: Command) -> None:
+    first, second = make(run, 2)
+    ran = run("endpoints", "show", unique(first, [second]), "--direct", "--output", "json")
+    assert (ran.code, ran.json["id"]) == (0, first)
+    assert ran.err.count("--direct: on the database") == 1, "one API runs in this process, for both requests"
+    assert run("endpoints", "show", "ep_0", "--direct").code == 2
+
+
+def test_a_command_of_this_machine_takes_a_shortened_id(run: Command, engine: Engine) -> None:
+    def kept() -> int:
+        with engine.connect() as connection:
+            return connection.execute(text("SELECT payloads_days FROM dispatcher.tenants")).scalar_one()
+
+    ran = run("tenants", "retention", format_id("ten", DEFAULT_TENANT)[:12], "--payloads", "9")
+    assert (ran.code, ran.err) == (0, "")
+    assert kept() == 9
+    assert run("tenants", "retention", "ten_f").code == 1
