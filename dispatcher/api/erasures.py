@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Response
 
 from dispatcher.api import forms
-from dispatcher.api.caller import Admin
+from dispatcher.api.caller import Admin, TenantId
 from dispatcher.api.context import ContextOf, reply
 from dispatcher.api.once import OnceOf
+from dispatcher.api.paging import Cursor, Limit, page, read_cursor
 from dispatcher.errors import Forbidden, InvalidInput
 from dispatcher.flow import erase
 from dispatcher.ids import parse_id
-from dispatcher.shapes import Erasure, NewErasure
+from dispatcher.shapes import Erasure, ErasurePage, NewErasure
+from dispatcher.store import erasures as store
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -50,6 +52,18 @@ async def create(asked: NewErasure, context: ContextOf, caller: Admin, once: Onc
         return forms.erasure(erase.step(connection, only=started.id, clock=context.clock) or started)
 
     return await once.run(work, status=202)
+
+
+@router.get("", response_model=ErasurePage)
+async def list_(
+    context: ContextOf, caller: Admin, tenant_id: TenantId = None, cursor: Cursor = None, limit: Limit = 50
+) -> Response:
+    """List erasures, the newest first. A tenant's key sees those of its own events."""
+    scope, before = caller.scope(tenant_id), read_cursor(cursor)
+    found = await context.search(
+        lambda connection: store.list_(connection, tenant_id=scope, before=before, limit=limit + 1)
+    )
+    return reply(page(found, limit, forms.erasure))
 
 
 @router.get("/{erasure_id}", response_model=Erasure)

@@ -36,6 +36,16 @@ Name = Annotated[
     ),
 ]
 
+NameOrFamily = Annotated[
+    str,
+    Path(
+        description="A type of event, or a family that profiles name, such as `order.*`.",
+        pattern=event_type.TYPE_OR_FAMILY,
+        max_length=event_type.MAX_LENGTH,
+        examples=["payment.completed"],
+    ),
+]
+
 
 @router.get("", response_model=EventTypePage)
 async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG001 - any key
@@ -48,6 +58,16 @@ async def list_(context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG0
     )
 
 
+@router.get("/{name}", response_model=EventType)
+async def show(name: NameOrFamily, context: ContextOf, caller: CallerOf) -> Response:  # noqa: ARG001 - any key
+    """Get an event type."""
+    found = await context.transaction(lambda connection: store.find(connection, name))
+    profiles = list(context.profiles.values())
+    if found is None and not any(name in profile.catalogue for profile in profiles):
+        raise NotFound(_missing(name))
+    return reply(await asyncio.to_thread(_form, found, name, profiles))
+
+
 @router.put("/{name}", response_model=EventType)
 async def put(name: Name, asked: NewEventType, context: ContextOf, caller: Operator) -> Response:
     """Describe an event type.
@@ -58,7 +78,7 @@ async def put(name: Name, asked: NewEventType, context: ContextOf, caller: Opera
     schema = None if described is None else await asyncio.to_thread(event_schemas.write_schema, described)
 
     def work(connection: Connection) -> store.EventType:
-        before = store.find(connection, name)
+        before = store.lock(connection, name)
         after = store.put(connection, name, description=asked.get("description"), schema=schema)
         _note(connection, caller.actor, "event_type.described", name, before, after)
         return after
@@ -71,13 +91,17 @@ async def delete(name: Name, context: ContextOf, caller: Operator) -> Response:
     """Delete an event type from the catalogue. Its payloads are not checked any more."""
 
     def work(connection: Connection) -> None:
-        before = store.find(connection, name)
+        before = store.lock(connection, name)
         if not store.delete(connection, name):
-            raise NotFound(f"there is no event type {name}")
+            raise NotFound(_missing(name))
         _note(connection, caller.actor, "event_type.deleted", name, before, None)
 
     await context.transaction(work)
     return Response(status_code=204)
+
+
+def _missing(name: str) -> str:
+    return f"there is no event type {name}"
 
 
 def _form(one: store.EventType | None, name: str, profiles: list[Profile]) -> EventType:

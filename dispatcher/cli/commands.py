@@ -53,6 +53,9 @@ COMMANDS: Final[Mapping[str, Row]] = MappingProxyType(
         "deliveries": Row("deliveries", "inspect", "Show, retry, cancel or export deliveries."),
         "stats": Row("statistics", "inspect", "Show success rates and latencies."),
         "audit": Row("audit", "inspect", "Check the log's integrity."),
+        "audit-log": Row("audit_log", "inspect", "Show who changed what."),
+        "erasures": Row("erasures", "inspect", "Show erasures and their progress."),
+        "sender-addresses": Row("sender_addresses", "inspect", "Show the addresses that deliveries come from."),
         "doctor": Row("doctor", "inspect", "Diagnose the system of this machine."),
         "replay": Row("replay", "act", "Preview, start or steer a replay."),
         "pause": Row("pauses", "act", "Pause deliveries."),
@@ -63,6 +66,7 @@ COMMANDS: Final[Mapping[str, Row]] = MappingProxyType(
         "listen": Row("listen", "act", "Show new events, and forward them."),
         "endpoints": Row("endpoints", "register", "Register, change or test endpoints."),
         "tenants": Row("tenants", "register", "Create or change tenants."),
+        "event-types": Row("event_types", "register", "Describe event types, or set their schemas."),
         "config": Row("settings", "files", "Show or check the settings."),
         "schedules": Row("schedules", "files", "Show, check or simulate retry schedules."),
         "profiles": Row("profiles", "files", "Show or check provider profiles."),
@@ -119,7 +123,7 @@ VERBS: Final = _table(
             "endpoints create, endpoints import, endpoints update, endpoints delete, endpoints ping, "
             "endpoints rotate-secret, endpoints recover, "
             "replay start, replay pause, replay resume, replay cancel, "
-            "tenants create, tenants rotate-secret"
+            "tenants create, tenants rotate-secret, event-types put, event-types delete"
         ),
         # What an operator needs whose API is down: to see, and to stop or repeat what is under way.
         Reach.DIRECT: (
@@ -129,6 +133,7 @@ VERBS: Final = _table(
             "endpoints list, endpoints show, endpoints stats, endpoints enable, endpoints disable, "
             "replay preview, replay list, replay status, tenants list, tenants show, "
             "keys list, keys create, keys revoke, "
+            "audit-log list, erasures list, erasures show, event-types list, event-types show, sender-addresses list, "
             "schedules list, schedules show, schedules preview, schedules simulate, profiles list, profiles show, "
             "signing-keys list, signing-keys export-jwks"
         ),
@@ -138,6 +143,7 @@ VERBS: Final = _table(
 
 _DELIVERY: Final = "dlv_01890a5d-ac96-774b-bcce-b302099a8057"
 _ENDPOINT: Final = "ep_01890a5d-ac96-774b-bcce-b302099a8057"
+_ERASURE: Final = "ers_01890a5d-ac96-774b-bcce-b302099a8057"
 _EVENT: Final = "evt_01890a5d-ac96-774b-bcce-b302099a8057"
 _KEY: Final = "key_01890a5d-ac96-774b-bcce-b302099a8057"
 _REPLAY: Final = "rpl_01890a5d-ac96-774b-bcce-b302099a8057"
@@ -153,6 +159,14 @@ EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
         "doctor": "",
         "prune": "--dry-run",
         "audit verify": "--since 7d",
+        "erasures list": "",
+        "erasures show": _ERASURE,
+        "audit-log list": f"--object {_ENDPOINT}",
+        "event-types list": "",
+        "event-types show": "payment.completed",
+        "event-types put": 'payment.completed --description "A payment was completed." --schema payment.json',
+        "event-types delete": "payment.completed",
+        "sender-addresses list": "",
         "tenants create": "shop",
         "tenants list": "",
         "tenants show": _TENANT,

@@ -46,6 +46,11 @@ class EventTypes(Resource[X]):
         return Call("GET", path("event_types"), read_page)
 
     @operation
+    def get(self, name: str) -> Call[EventType]:
+        """One event type."""
+        return Call("GET", path("event_types", name))
+
+    @operation
     def put(self, name: str, *, description: str | None = None, schema: Any = None) -> Call[EventType]:
         """Adds a type, or changes it; `schema` is a JSON Schema that payloads must meet."""
         return Call("PUT", path("event_types", name), body=write(given({"description": description, "schema": schema})))

@@ -29,6 +29,12 @@ RETURNING {_COLUMNS}
 
 _FIND = text(f"SELECT {_COLUMNS} FROM dispatcher.erasures WHERE id = :id")
 
+_LIST = text(f"""
+SELECT {_COLUMNS} FROM dispatcher.erasures
+WHERE (CAST(:tenant_id AS uuid) IS NULL OR tenant_id = :tenant_id) AND (CAST(:before AS uuid) IS NULL OR id < :before)
+ORDER BY id DESC LIMIT :limit
+""")
+
 _TAKE = text(f"""
 SELECT {_COLUMNS} FROM dispatcher.erasures
 WHERE next_pass_at <= :now AND (CAST(:only AS uuid) IS NULL OR id = :only)
@@ -169,6 +175,14 @@ def find(connection: Connection, erasure_id: UUID) -> Erasure | None:
     """The erasure with this id."""
     row = connection.execute(_FIND, {"id": erasure_id}).mappings().first()
     return None if row is None else Erasure(**row)
+
+
+def list_(
+    connection: Connection, *, tenant_id: UUID | None = None, before: UUID | None = None, limit: int = 50
+) -> list[Erasure]:
+    """Erasures, the newest first, older than `before`; only those of one tenant's events, if given."""
+    rows = connection.execute(_LIST, {"tenant_id": tenant_id, "before": before, "limit": limit}).mappings()
+    return [Erasure(**row) for row in rows]
 
 
 def take(connection: Connection, *, now: datetime, only: UUID | None = None) -> Erasure | None:

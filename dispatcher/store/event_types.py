@@ -16,7 +16,9 @@ _COLUMNS = "name, description, schema, created_at, updated_at"
 
 _LIST = text(f"SELECT {_COLUMNS} FROM dispatcher.event_types ORDER BY name")
 
-_FIND = text(f"SELECT {_COLUMNS} FROM dispatcher.event_types WHERE name = :name FOR UPDATE")
+_FIND = text(f"SELECT {_COLUMNS} FROM dispatcher.event_types WHERE name = :name")
+
+_LOCK = text(f"{_FIND.text} FOR UPDATE")
 
 _PUT = text(f"""
 INSERT INTO dispatcher.event_types (name, description, schema) VALUES (:name, :description, :schema)
@@ -45,8 +47,14 @@ def list_(connection: Connection) -> list[EventType]:
 
 
 def find(connection: Connection, name: str) -> EventType | None:
-    """The type with this name, locked until the transaction ends."""
+    """The type with this name."""
     row = connection.execute(_FIND, {"name": name}).first()
+    return None if row is None else EventType(*row)
+
+
+def lock(connection: Connection, name: str) -> EventType | None:
+    """The type with this name, locked until the transaction ends."""
+    row = connection.execute(_LOCK, {"name": name}).first()
     return None if row is None else EventType(*row)
 
 

@@ -161,6 +161,15 @@ async def test_the_catalogue_has_what_profiles_bring(api: httpx.AsyncClient) -> 
     assert found["order.*"] == ["musepay"]
 
 
+async def test_one_type_is_shown_as_the_catalogue_has_it(api: httpx.AsyncClient) -> None:
+    await api.put("/v1/event_types/a.b", json={"description": "Any.", "schema": {"type": "object"}})
+    listed = {one["name"]: one for one in (await api.get("/v1/event_types")).json()["data"]}
+    for name in ("a.b", "payment.timeout", "order.*"):
+        assert (await api.get(f"/v1/event_types/{name}")).json() == listed[name]
+    missing = await api.get("/v1/event_types/a.c")
+    assert (missing.status_code, missing.json()["detail"]) == (404, "there is no event type a.c")
+
+
 async def test_only_operators_describe_types(api: httpx.AsyncClient, engine: Engine) -> None:
     _, key = other_tenant(engine)
     headers = {"authorization": f"Bearer {key}"}

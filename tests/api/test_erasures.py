@@ -62,3 +62,20 @@ async def test_an_object_of_one_tenant_needs_no_tenant(api: httpx.AsyncClient, e
     answer = await api.post("/v1/erasures", json={"object_id": "pay_1"})
     assert (answer.status_code, answer.json()["events"]) == (202, events)
     assert answer.json()["tenant_id"] == (sent.json()["tenant_id"] if events else None)
+
+
+async def test_erasures_are_listed_the_newest_first_and_a_tenant_sees_its_own(
+    api: httpx.AsyncClient, engine: Engine
+) -> None:
+    tenant_id, key = other_tenant(engine)
+    made = [(await api.post("/v1/erasures", json={"object_id": f"pay_{n}"})).json() for n in range(2)]
+    theirs = (await api.post("/v1/erasures", json={"object_id": "pay_9"}, headers=bearer(key))).json()
+    first = (await api.get("/v1/erasures", params={"limit": 2})).json()
+    assert (first["data"], first["has_more"]) == ([theirs, made[1]], True)
+    second = (await api.get("/v1/erasures", params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    assert (second["data"], second["has_more"]) == ([made[0]], False)
+    for own in (
+        await api.get("/v1/erasures", headers=bearer(key)),
+        await api.get("/v1/erasures", params={"tenant_id": tenant_id}),
+    ):
+        assert [one["id"] for one in own.json()["data"]] == [theirs["id"]]

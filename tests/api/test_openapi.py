@@ -51,6 +51,7 @@ POST   /v1/endpoints/{}/recover             202
 GET    /v1/endpoints/{}/stats               200
 POST   /v1/pauses                           201
 POST   /v1/erasures                         202
+GET    /v1/erasures                         200
 GET    /v1/erasures/{}                      200
 DELETE /v1/pauses/{}                        204
 GET    /v1/deliveries                       200
@@ -77,6 +78,7 @@ GET    /v1/schedules/{}/preview             200
 POST   /v1/schedules/simulate               200
 GET    /v1/profiles                         200
 GET    /v1/event_types                      200
+GET    /v1/event_types/{}                   200
 GET    /v1/public_keys                      200
 GET    /.well-known/jwks.json               200
 GET    /v1/sender_addresses                 200

@@ -93,7 +93,13 @@ def test_help_and_completion_import_none_of_the_commands() -> None:
     assert [one["code"] for one in (version, help_, misspelt, names, options)] == [0, 0, 2, 0, 0]
     assert all(row.summary in help_["out"] for row in COMMANDS.values())
     assert "Did you mean" in misspelt["err"]
-    assert names["out"].split() == ["plain,endpoints", "plain,erase", "plain,events"]
+    assert names["out"].split() == [
+        "plain,endpoints",
+        "plain,erase",
+        "plain,erasures",
+        "plain,event-types",
+        "plain,events",
+    ]
     assert options["out"].split() == ["plain,--help"]
     modules = options["modules"]
     assert {one for one in modules if one.startswith("dispatcher.cli.")} == {

@@ -167,6 +167,13 @@ OPERATIONS = [
         "/v1/erasures",
         body={"object_id": "pay_1", "reason": "asked for"},
     ),
+    Operation(
+        lambda c: c.erasures.list(tenant_id="ten_1"),
+        "GET",
+        "/v1/erasures",
+        query={"tenant_id": "ten_1", "limit": "50"},
+        answer=PAGE,
+    ),
     Operation(lambda c: c.erasures.get("ers_1"), "GET", "/v1/erasures/{}", "/v1/erasures/ers_1"),
     Operation(lambda c: c.pauses.list(), "GET", "/v1/pauses", query={"limit": "50"}, answer=PAGE),
     Operation(lambda c: c.pauses.delete("pau_1"), "DELETE", "/v1/pauses/{}", "/v1/pauses/pau_1", answer=None),
@@ -268,6 +275,7 @@ OPERATIONS = [
     Operation(lambda c: c.profiles(), "GET", "/v1/profiles", answer=PAGE),
     Operation(lambda c: c.profile("terminal"), "GET", "/v1/profiles/{}", "/v1/profiles/terminal"),
     Operation(lambda c: c.event_types.list(), "GET", "/v1/event_types", answer=PAGE),
+    Operation(lambda c: c.event_types.get("a.b"), "GET", "/v1/event_types/{}", "/v1/event_types/a.b"),
     Operation(
         lambda c: c.event_types.put("payment.completed", schema={"type": "object"}),
         "PUT",

@@ -56,7 +56,7 @@ PINNED_ONLY: Final = (
 """Statements of workers and the scheduler alone."""
 
 ANEW_ONLY: Final = (
-    r"store\.endpoints\._(?!FETCH).*|store\.pauses\..*|store\.erasures\._(OWNERS|EXPORT_\w+|COUNT)"
+    r"store\.endpoints\._(?!FETCH).*|store\.pauses\..*|store\.erasures\._(LIST|OWNERS|EXPORT_\w+|COUNT)"
     r"|store\.event_log\..*|store\.find\..*|store\.short_ids\..*"
     r"|store\.metrics\..*|store\.search\..*|store\.stats\..*|store\.tenants\._LIST_\w+|store\.trail\._READ"
     r"|store\.replays\._LIST|store\.replay_endpoints\._(LIST|STANDING|COUNTS)"
@@ -78,6 +78,7 @@ READS_MORE: Final = {
     "store.metrics._GAUGES": "all replays, one row each that an operator has started: their state has no index",
     "store.replays._LIST": "all replays, as above, where a tenant has none",
     "store.replays._NEXT": "all replays, as above",
+    "store.erasures._LIST": "all erasures, one row each that somebody has started, where a tenant has none",
     "store.event_log._HEARERS": "all endpoints: deleted ones of a tenant have no index",
     "store.retention._SHORTER": "all tenants, once a minute: what they keep has no index",
 }

@@ -10,7 +10,8 @@ from dispatcher.retry import shipped_schedules_dir
 
 EP, DLV, RPL, TEN, KEY_ID = (format_id(kind, uuid7()) for kind in ("ep", "dlv", "rpl", "ten", "key"))
 EVT = format_id("evt", uuid7())
-IDS = (EP, DLV, RPL, TEN, KEY_ID, EVT)
+ERS = format_id("ers", uuid7())
+IDS = (EP, DLV, RPL, TEN, KEY_ID, EVT, ERS)
 LINE = json.dumps({"type": "payment.completed", "payload": {"amount": 1}})
 SCHEDULE = str(shipped_schedules_dir() / "standard.toml")
 
@@ -48,6 +49,14 @@ TYPED = {
     ),
     "schedules lint": Typed(""),
     "profiles lint": Typed(""),
+    "erasures list": Typed("", "GET /v1/erasures"),
+    "erasures show": Typed(ERS, f"GET /v1/erasures/{ERS}"),
+    "audit-log list": Typed(f"--object {EP}", "GET /v1/audit_log"),
+    "event-types list": Typed("", "GET /v1/event_types"),
+    "event-types show": Typed("payment.completed", "GET /v1/event_types/payment.completed"),
+    "event-types put": Typed("payment.completed --schema -", "PUT /v1/event_types/payment.completed", "{}"),
+    "event-types delete": Typed("payment.completed --yes", "DELETE /v1/event_types/payment.completed"),
+    "sender-addresses list": Typed("", "GET /v1/sender_addresses"),
     "erase": Typed("pay_9 --yes", "POST /v1/erasures"),
     "trigger": Typed("payment.completed", "POST /v1/events"),
     "listen": Typed("", "GET /v1/events"),
