@@ -56,6 +56,8 @@ def test_the_wheel_holds_the_package_and_the_data_files(wheel: zipfile.ZipFile) 
     assert {f"dispatcher/data/schedules/{path.name}" for path in (ROOT / "schedules").glob("*.toml")} <= names
     assert {f"dispatcher/data/profiles/{path.name}" for path in (ROOT / "profiles").iterdir()} <= names
     assert {"dispatcher/egress/addresses.toml", "dispatcher/store/migrations/script.py.mako"} <= names
+    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "dispatcher/api/pages").rglob("*") if path.is_file()}
+    assert {"dispatcher/api/pages/docs.html", "dispatcher/api/pages/swagger_ui/LICENSES.md"} <= pages <= names
 
 
 def test_the_wheel_puts_only_dispatcher_into_site_packages(wheel: zipfile.ZipFile) -> None:
@@ -75,6 +77,7 @@ from pathlib import Path
 import workers  # the one of the project that it is installed for
 
 import dispatcher
+from dispatcher.api import reference
 from dispatcher.profiles import shipped_profiles_dir
 from dispatcher.retry import load_catalog, shipped_schedules_dir
 from dispatcher.store import migrate
@@ -90,6 +93,7 @@ print(json.dumps({
     "host": workers.NAME,
     "schedules": list(load_catalog(shipped_schedules_dir())),
     "head": migrate.head(),
+    "page": [str(reference.stored(path, kind).content[:2]) for path, kind in reference.FILES.items()],
     "beside": [name for name in ("bench", "examples", "scripts", "tests") if importlib.util.find_spec(name)],
 }))
 """
@@ -128,6 +132,7 @@ def test_an_installation_runs_beside_a_projects_own_package_named_workers(
     assert found["host"] == "the host project"
     assert found["schedules"][:2] == ["exponential", "standard"]
     assert re.fullmatch(r"\d{4}", found["head"])
+    assert all(found["page"])
     assert found["beside"] == []
 
 

@@ -33,6 +33,7 @@ from dispatcher.api import (
     problems,
     profiles,
     public_keys,
+    reference,
     replays,
     schedules,
     sender_addresses,
@@ -155,6 +156,7 @@ def make_app(settings: Settings, *, command_line_key: str | None = None, prepare
         title="Dispatcher",
         version=__version__,
         lifespan=life,
+        docs_url=None,  # `reference` has the page
         redoc_url=None,
         redirect_slashes=False,  # a redirected POST loses its body with some clients
         strict_content_type=False,  # the gate has looked
@@ -166,6 +168,7 @@ def make_app(settings: Settings, *, command_line_key: str | None = None, prepare
     problems.install(app)
     for resource in RESOURCES:
         app.include_router(resource.router)
+    app.include_router(reference.router)
     openapi.install(app, TAGS)
     return app
 
