@@ -64,6 +64,10 @@ RESERVED_FILES: Final = 128
 
 SWEEP_S: Final = 1.0
 
+EVERY_ANSWER: Final = {"x-content-type-options": "nosniff"}
+"""Headers of every answer: a browser must not take JSON that a caller wrote for a page. uvicorn writes them in its own
+answers too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -573,7 +577,7 @@ def _problem(status: int, detail: str) -> bytes:
         "content-length": str(len(body)),
         "x-request-id": number,
         "connection": "close",
-    }
+    } | EVERY_ANSWER
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["retry-after"] = "1"
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -13,7 +13,7 @@ import uvicorn
 
 from dispatcher import config, telemetry, wiring
 from dispatcher.api.app import make_app
-from dispatcher.api.connections import Connection, Lobby, Server
+from dispatcher.api.connections import EVERY_ANSWER, Connection, Lobby, Server
 from dispatcher.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def server(app: FastAPI, lobby: Lobby, pulse_pipe: str | None = None) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=list(EVERY_ANSWER.items()),
         timeout_graceful_shutdown=10,
     )
     return Server(uvicorns, lobby, pulse_pipe)
