@@ -59,7 +59,8 @@ def _read(asked: object, caller: Caller, tenant_id: str | None) -> register.NewE
         return InvalidInput("/", type(asked).__name__, "an object with a url and a secret")
     try:
         endpoint = _imported.validate_python(asked)
-        return wanted(endpoint, caller.tenant(endpoint.get("tenant_id") or tenant_id), secrets=_secrets(endpoint))
+        named = endpoint.get("tenant_id")
+        return wanted(endpoint, caller.tenant(tenant_id if named is None else named), secrets=_secrets(endpoint))
     except (ValidationError, DispatcherError) as error:
         return error
 

@@ -93,6 +93,13 @@ async def test_bad_ones_say_why_and_do_not_stop_the_good_ones(api: httpx.AsyncCl
     assert len((await api.get("/v1/endpoints")).json()["data"]) == 2
 
 
+async def test_an_invalid_tenant_is_not_taken_for_the_one_of_the_query(api: httpx.AsyncClient) -> None:
+    for invalid in ("", " ", "null", "ten_"):
+        answer = await import_(api, [item(tenant_id=invalid)])
+        assert answer["failed"] == 1, invalid
+        assert answer["data"][0]["error"]["errors"][0]["pointer"] == "/tenant_id"
+
+
 async def test_no_secret_is_in_an_answer_a_log_or_the_database(
     api: httpx.AsyncClient, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
