@@ -176,7 +176,7 @@ def _complete_operation(operation: dict[str, Any], method: str, path: str) -> No
     parameters = operation.get("parameters", [])
     for parameter in parameters:
         _say_prefix(parameter["name"], parameter["schema"])
-    statuses: list[int] = []
+    statuses = [408, 431]  # from the connection, which knows no path
     if path.startswith("/v1/") and path not in PUBLIC_PATHS:
         operation["security"] = [{"bearer": []}, {"hmac": []}]
         statuses += [401, 403, 404, 422, 429]

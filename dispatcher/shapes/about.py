@@ -64,11 +64,18 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class FirstThatFits:
-    """Has the members of a union tried in their order, so that `Shape | Any` passes what does not have the shape."""
+    """Has the members of a union tried in their order, so that `Shape | Any` passes what does not have the shape.
+
+    The document shows the first one only: the shape of a value that will do.
+    """
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         """The union's schema, in that mode."""
         return handler(source) | {"mode": "left_to_right"}
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Callable[[Any], Any]) -> Any:
+        """The first member's part of the document."""
+        return handler(core_schema)["anyOf"][0]
 
 
 def request(shape: type[T]) -> type[T]:
