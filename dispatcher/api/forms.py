@@ -149,6 +149,8 @@ def delivery(one: LoggedDelivery) -> Delivery:
         "status": cast("DeliveryStatus", one.state),
         "status_reason": one.held or one.reason,
         "attempt_count": one.attempts,
+        "last_outcome": one.last_outcome,
+        "last_status_code": one.last_status_code,
         "next_attempt_at": instant_or_none(
             one.due_at if one.state is DeliveryState.WAITING and one.held is None else None
         ),

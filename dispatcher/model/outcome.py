@@ -22,6 +22,15 @@ on until it failed.
 """
 
 
+def reason(kind: str, status_code: int | None) -> str:
+    """What a delivery's `status_reason` says of its last attempt.
+
+    >>> reason("http_4xx", 404), reason("dns", None)
+    ('http_4xx 404', 'dns')
+    """
+    return str(kind) if status_code is None else f"{kind} {status_code}"
+
+
 class Phase(StrEnum):
     """How far an attempt got."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 from dispatcher.model.delivery import RetryAt, Stop
-from dispatcher.model.outcome import OutcomeClass
+from dispatcher.model.outcome import OutcomeClass, reason
 from dispatcher.model.outcome_class import Verdict
 
 if TYPE_CHECKING:
@@ -119,7 +119,4 @@ def _granted_retry_after_s(
 
 
 def _reason(outcome: Outcome) -> str:
-    """The outcome's class, followed by the status where there was one: "http_4xx 404"."""
-    if outcome.status_code is None:
-        return outcome.kind.value
-    return f"{outcome.kind.value} {outcome.status_code}"
+    return reason(outcome.kind, outcome.status_code)

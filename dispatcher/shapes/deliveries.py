@@ -70,6 +70,12 @@ class Delivery(TypedDict):
         ),
     ]
     attempt_count: Annotated[int, About("The number of attempts that were charged.", 1)]
+    last_outcome: Annotated[
+        OutcomeClass | None, About("The outcome of the last attempt; null before the first one.", "http_retryable")
+    ]
+    last_status_code: Annotated[
+        int | None, About("The HTTP status of the last attempt; null if there was no answer.", 503)
+    ]
     next_attempt_at: Annotated[
         Instant | None,
         About("When the next attempt is due; null if none is planned or the delivery is held.", "2026-03-02T09:00:05Z"),

@@ -72,6 +72,8 @@ async def test_a_delivery_is_shown_with_all_that_the_contract_names(api: httpx.A
         "status": "waiting",
         "status_reason": None,
         "attempt_count": 0,
+        "last_outcome": None,
+        "last_status_code": None,
         "replay_of": None,
         "ended_at": None,
     }
@@ -111,6 +113,7 @@ async def test_an_attempt_is_shown_with_what_was_sent_and_what_came_back(
     assert attempt["wait_relative_to"] == "previous_failure"
     after = (await api.get(f"/v1/deliveries/{one['id']}")).json()
     assert (after["status"], after["attempt_count"], after["status_reason"]) == ("waiting", 1, "http_retryable 503")
+    assert (after["last_outcome"], after["last_status_code"]) == ("http_retryable", 503)
     assert after["next_attempt_at"] is not None
 
 
