@@ -19,10 +19,16 @@ _DELIVERY = {
     "id": "dlv_01890a5d-ac96-774b-bcce-b302099a8057",
     "created_at": "2026-01-31T12:00:00Z",
     "status": "delivered",
-    "status_reason": None,
+    "status_reason": "ok",
     "attempt_count": 1,
+    "last_outcome": "ok",
+    "last_status_code": 200,
+    "event_id": "evt_01890a5d-ac96-774b-bcce-b302099a8057",
     "event_type": "payment.completed",
     "object_id": "pay_9",
+    "mode": "live",
+    "endpoint_id": "ep_01890a5d-ac96-774b-bcce-b302099a8057",
+    "url": "https://shop.example.com/webhooks",
     "next_attempt_at": None,
 }
 

@@ -30,13 +30,23 @@ SECRET_VARIABLE: Final = "WEBHOOK_SECRET"  # noqa: S105 - the variable's name
 class ShortId:
     """The first characters of an id, as they were typed. `dispatcher.cli.short_ids` finds the whole id.
 
-    `read` makes the parameter's value of the whole id. `param` and `ctx` are for messages.
+    `end` are its last ones, where a list showed it without its middle. `read` makes the parameter's value of the whole
+    id. `param` and `ctx` are for messages.
     """
 
     text: str
     read: Callable[[str], Any]
     param: click.Parameter | None
     ctx: click.Context | None
+    end: str = ""
+
+
+def short_id(
+    value: str, read: Callable[[str], Any], param: click.Parameter | None, ctx: click.Context | None
+) -> ShortId | None:
+    """The shortened id, if the text is one: `dlv_01890a5d`, or `dlv_01890a5d-ac96…57` as narrow lists have it."""
+    start, _, end = value.replace("...", "…").partition("…")
+    return ShortId(start, read, param, ctx, end) if is_short(start) else None
 
 
 class Id(click.ParamType[UUID]):
@@ -50,8 +60,9 @@ class Id(click.ParamType[UUID]):
         """Raises BadParameter for anything but the beginning of such an id."""
         if not isinstance(value, str):
             return value
-        if is_short(value) and value.startswith(f"{self.prefix}_"):
-            return ShortId(value, partial(parse_id, self.prefix), param, ctx)
+        short = short_id(value, partial(parse_id, self.prefix), param, ctx)
+        if short is not None and value.startswith(f"{self.prefix}_"):
+            return short
         try:
             return parse_id(self.prefix, value)
         except InvalidInput as error:
@@ -65,7 +76,7 @@ class AnyId(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Leaves everything but shortened ids as it is."""
-        return ShortId(value, str, param, ctx) if isinstance(value, str) and is_short(value) else value
+        return (short_id(value, str, param, ctx) or value) if isinstance(value, str) else value
 
 
 class Choice(click.Choice[Any]):

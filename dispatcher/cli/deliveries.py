@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
@@ -14,6 +13,7 @@ import click
 from dispatcher.cli import sheet, story, target
 from dispatcher.cli.arguments import Id, Since
 from dispatcher.cli.commands import Group
+from dispatcher.cli.listing import Column, Table, limit_options, print_more, print_page, take, whole
 from dispatcher.cli.output import (
     counted,
     instant,
@@ -21,9 +21,9 @@ from dispatcher.cli.output import (
     output_option,
     print_json,
     print_line,
-    print_table,
     styled,
 )
+from dispatcher.cli.reasons import reason_of
 from dispatcher.cli.story import COLOURS
 from dispatcher.clock import SYSTEM
 from dispatcher.ids import format_id
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dispatcher.cli.output import Command, Output
     from dispatcher.cli.sheet import Format
     from dispatcher.client import Client
-    from dispatcher.shapes import Delivery, DeliveryFilter
+    from dispatcher.shapes import Delivery, DeliveryFilter, Page
 
 _STATUSES: Final = [*map(str, DeliveryState), "failed"]
 
@@ -144,24 +144,21 @@ def query_of(chosen: Filter) -> DeliveryFilter:
     return found
 
 
-def _first(client: Client, chosen: Filter, limit: int, sort: Literal["newest", "oldest"]) -> Iterator[Delivery]:
+def _chosen(
+    client: Client, chosen: Filter, limit: int, cursor: str | None, sort: Literal["newest", "oldest"]
+) -> Page[Delivery]:
     if chosen.undelivered and chosen.states == (DeliveryState.DELIVERED,):
-        return iter(())  # which the API would take for any
-    return islice(client.deliveries.iterate(**query_of(chosen), sort=sort, limit=min(limit, 1000)), limit)
+        return whole([])  # which the API would take for any
+    return take(client.deliveries.list, limit, cursor, **query_of(chosen), sort=sort)
 
 
 def _status(one: Delivery) -> Text:
     return styled(one["status"], COLOURS[DeliveryState(one["status"])])
 
 
-def _why(one: Delivery) -> str:
-    if one["status"] == "delivered":
-        return ""
-    return one["status_reason"] or ("" if one["attempt_count"] else "not attempted yet")
-
-
 def _next(one: Delivery) -> str:
-    if one["next_attempt_at"] is None:
+    """When the next attempt is due; empty before the first one, which is due at once."""
+    if one["next_attempt_at"] is None or not one["attempt_count"]:
         return ""
     wait_s = (datetime.fromisoformat(one["next_attempt_at"]) - SYSTEM.now()).total_seconds()
     return "now" if wait_s <= 0 else f"in {ago(wait_s)}"
@@ -182,46 +179,46 @@ def ago(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
+DELIVERIES: Final[Table[Delivery]] = Table(
+    "Delivery",
+    (
+        Column("delivery", "id", kind="id"),
+        Column("time", "created_at", kind="time"),
+        Column("status", "status", _status),
+        Column("mode", "mode", short=lambda one: None if one["mode"] == "live" else one["mode"]),
+        Column("#", "attempt_count"),
+        Column("type", "event_type", least=9, keep="end"),
+        Column("object", "object_id", least=7, share=3),
+        Column("url", "url", kind="url", least=9, after="object_id", share=3),
+        Column("next", "next_attempt_at", short=_next, where="room"),
+        Column("event", "event_id", kind="id", where="pipe"),
+        Column("endpoint", "endpoint_id", kind="id", where="pipe"),
+        Column("reason", "status_reason", reason_of, least=9, share=3),
+    ),
+    empty="No delivery matches. `dispatcher events show` tells whether an event matched nobody.",
+)
+"""The columns of every list of deliveries."""
+
+
 @deliveries.command("list")
 @filter_options
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@limit_options(50, most=10_000)
 @click.option("--sort", type=click.Choice(["newest", "oldest"]), default="newest", help="Which come first.")
 @output_choice("table", "json", *sheet.FORMATS)
-def list_(chosen: Filter, limit: int, sort: Literal["newest", "oldest"], output: Output | Format) -> None:
+def list_(
+    chosen: Filter, limit: int, cursor: str | None, sort: Literal["newest", "oldest"], output: Output | Format
+) -> None:
     """List deliveries, the newest first.
 
     Listed are those that all the given options choose.
     """
     with target.client() as client:
-        found = list(_first(client, chosen, limit, sort))
-    match output:
-        case "table":
-            _print_list(found)
-        case "json":
-            print_json({"data": found})
-        case "csv" | "jsonl":
-            sheet.write(found, output, sys.stdout)
-
-
-def _print_list(found: list[Delivery]) -> None:
-    now = SYSTEM.now()
-    print_table(
-        ["delivery", "age", "status", "tries", "event type", "object", "why", "next try"],
-        [
-            (
-                one["id"],
-                ago((now - datetime.fromisoformat(one["created_at"])).total_seconds()),
-                _status(one),
-                one["attempt_count"],
-                one["event_type"],
-                one["object_id"],
-                _why(one),
-                _next(one),
-            )
-            for one in found
-        ],
-        caption="" if found else "No delivery matches. `dispatcher events show` tells whether an event matched nobody.",
-    )
+        page = _chosen(client, chosen, limit, cursor, sort)
+    if output == "table" or output == "json":  # noqa: PLR1714 - mypy narrows only this
+        print_page(DELIVERIES, page, output)
+        return
+    sheet.write(page["data"], output, sys.stdout)
+    print_more(page)
 
 
 @deliveries.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, cast
 from uuid import UUID
 
@@ -13,6 +12,7 @@ import orjson
 
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id, Since
+from dispatcher.cli.listing import PAGE, Column, Table, limit_options, print_page, take
 from dispatcher.cli.output import (
     counted,
     output_option,
@@ -21,7 +21,10 @@ from dispatcher.cli.output import (
     print_line,
     print_table,
     progress_bar,
+    styled,
 )
+from dispatcher.cli.statistics import rate
+from dispatcher.client import Forbidden, TooMany, Unavailable
 from dispatcher.ids import format_id
 from dispatcher.model import json_text
 from dispatcher.model.duration import parse_duration
@@ -30,7 +33,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from dispatcher.cli.output import Command, Output
-    from dispatcher.shapes import EndpointChanges, ImportedEndpoint, ImportItem, NewEndpoint
+    from dispatcher.client import Client
+    from dispatcher.shapes import (
+        Endpoint,
+        EndpointChanges,
+        ImportedEndpoint,
+        ImportItem,
+        NewEndpoint,
+        StatisticsGroup,
+    )
 
 CHUNK: Final = 25
 """Endpoints in one request of an import: a URL that has to answer a ping may take 15 s."""
@@ -212,35 +223,92 @@ def _report(results: Sequence[ImportItem], output: Output) -> None:
     print_line(f"{counted(len(results) - failed, 'endpoint')} registered, {failed} failed")
 
 
+_HEALTHS: Final = 100
+"""Endpoints of which the API tells statistics at once, those that fail most."""
+
+
+def _health(one: Mapping[str, Any]) -> object:
+    """How many of the last hour's attempts succeeded, or why there can be none."""
+    if one["status"] == "disabled":
+        return styled("disabled", "yellow")
+    health = one["health"]
+    return None if health is None else rate(health["attempts"]["success_rate"])
+
+
+def _waiting(one: Mapping[str, Any]) -> object:
+    """How many deliveries wait for it now."""
+    if one["health"] is None:
+        return None
+    backlog = one["health"]["backlog"]
+    return f"{backlog['waiting']}+" if backlog["waiting_is_minimum"] else backlog["waiting"]
+
+
+ENDPOINTS: Final[Table[Mapping[str, Any]]] = Table(
+    "Endpoint",
+    (
+        Column("endpoint", "id", kind="id"),
+        Column("name", "name", least=8),
+        Column("tenant", "tenant_id", kind="id", least=8, short=lambda one: one["tenant_name"] or one["tenant_id"]),
+        Column("status", "status", where="pipe"),
+        Column("health", "health", _health),
+        Column("waiting", "health", _waiting),
+        Column("types", "event_types", lambda one: ", ".join(one["event_types"] or ["all"]), where="room"),
+        Column("profile", "profile", where="room"),
+        Column("schedule", "schedule", where="room"),
+        Column("url", "url", kind="url", least=12, share=3),
+        Column("reason", "status_reason", least=8),
+    ),
+    empty="No endpoint matches.",
+    joined=("tenant_name", "health"),
+)
+
+
 @endpoints.command("list")
 @click.option("--tenant", "tenant_id", type=Id("ten"))
 @click.option("--status", type=click.Choice(["active", "disabled"]))
 @click.option("--profile")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@limit_options(100, most=10_000)
 @output_option
-def list_(tenant_id: UUID | None, status: Any, profile: str | None, limit: int, output: Output) -> None:
-    """List endpoints, the newest first."""
+def list_(
+    tenant_id: UUID | None, status: Any, profile: str | None, limit: int, cursor: str | None, output: Output
+) -> None:
+    """List endpoints, the newest first.
+
+    Their health is how many of the last hour's attempts succeeded.
+    """
     tenant = None if tenant_id is None else format_id("ten", tenant_id)
     with target.client() as client:
-        pages = client.endpoints.iterate(tenant_id=tenant, status=status, profile=profile, limit=min(limit, 1000))
-        found = list(islice(pages, limit))
-    if output == "json":
-        print_json({"data": found})
-        return
-    print_table(
-        ["id", "status", "event types", "profile", "schedule", "url"],
-        [
-            (
-                one["id"],
-                one["status"] if one["status_reason"] is None else f"{one['status']}: {one['status_reason']}",
-                ", ".join(one["event_types"] or ["all"]),
-                one["profile"],
-                one["schedule"],
-                one["url"],
-            )
-            for one in found
-        ],
-    )
+        page = take(client.endpoints.list, limit, cursor, tenant_id=tenant, status=status, profile=profile)
+        if output == "json":
+            print_json(page)
+            return
+        rows, note = _with_health(client, page["data"], tenant) if page["data"] else ([], "")
+    print_page(ENDPOINTS, {**page, "data": rows}, output, note=note)
+
+
+def _with_health(
+    client: Client, endpoints: Sequence[Endpoint], tenant_id: str | None
+) -> tuple[list[Mapping[str, Any]], str]:
+    """The endpoints with what people want to see of them, and what is to be said of it.
+
+    A key that may list endpoints may not read statistics or tenants; an answer may take too long. The list is shown
+    all the same.
+    """
+    note = ""
+    groups: dict[str, StatisticsGroup] = {}
+    names: dict[str, str] = {}
+    try:
+        found = client.statistics(by="endpoint", window="1h", tenant_id=tenant_id, limit=_HEALTHS)
+        groups = {group["key"]: group for group in found["groups"]}
+        if found["has_more"]:
+            note = f"Health and waiting are of the {_HEALTHS} endpoints that failed most."
+        names = {one["id"]: one["name"] for one in client.tenants.list(limit=PAGE)["data"]}
+    except (Forbidden, Unavailable, TooMany) as error:
+        note = f"The health of endpoints and the names of tenants are not shown: {error}."
+    rows: list[Mapping[str, Any]] = [
+        {**one, "tenant_name": names.get(one["tenant_id"]), "health": groups.get(one["id"])} for one in endpoints
+    ]
+    return rows, note
 
 
 @endpoints.command()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import click
 
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
-from dispatcher.cli.output import output_option, print_fields, print_json, print_table
+from dispatcher.cli.listing import Column, Table, limit_options, print_page, take
+from dispatcher.cli.output import output_option, print_fields, print_json
 from dispatcher.ids import format_id
 
 if TYPE_CHECKING:
     from dispatcher.cli.output import Output
+    from dispatcher.shapes import Erasure
 
 
 @click.group()
@@ -25,35 +26,32 @@ def erasures() -> None:
     """
 
 
+ERASURES: Final[Table[Erasure]] = Table(
+    "Erasure",
+    (
+        Column("erasure", "id", kind="id"),
+        Column("created", "created_at", kind="time"),
+        Column("status", "status"),
+        Column("object", "object_id", least=9),
+        Column("tenant", "tenant_id", lambda one: one["tenant_id"] or "all", kind="id"),
+        Column("events", "events"),
+        Column("by", "created_by", kind="id", where="room"),
+        Column("reason", "reason", least=8),
+    ),
+    empty="Nothing was erased.",
+)
+
+
 @erasures.command("list")
 @click.option("--tenant", "tenant_id", type=Id("ten"), help="Only those of this tenant's events.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="The newest so many.")
+@limit_options(50, most=10_000)
 @output_option
-def list_(tenant_id: UUID | None, limit: int, output: Output) -> None:
+def list_(tenant_id: UUID | None, limit: int, cursor: str | None, output: Output) -> None:
     """List erasures, the newest first."""
     tenant = None if tenant_id is None else format_id("ten", tenant_id)
     with target.client() as client:
-        found = list(islice(client.erasures.iterate(tenant_id=tenant, limit=min(limit, 1000)), limit))
-    if output == "json":
-        print_json({"data": found})
-        return
-    print_table(
-        ["id", "created", "status", "object", "tenant", "events", "by", "reason"],
-        [
-            (
-                one["id"],
-                one["created_at"],
-                one["status"],
-                one["object_id"],
-                one["tenant_id"] or "all",
-                one["events"],
-                one["created_by"],
-                one["reason"],
-            )
-            for one in found
-        ],
-        caption="" if found else "Nothing was erased.",
-    )
+        page = take(client.erasures.list, limit, cursor, tenant_id=tenant)
+    print_page(ERASURES, page, output)
 
 
 @erasures.command()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 import orjson
 
 from dispatcher.cli import target
-from dispatcher.cli.output import output_option, print_fields, print_json, print_line, print_table
+from dispatcher.cli.listing import Column, Table, print_page
+from dispatcher.cli.output import output_option, print_fields, print_json, print_line
 from dispatcher.model import json_text
 
 if TYPE_CHECKING:
@@ -34,6 +35,23 @@ def _print(event_type: EventType, output: Output) -> None:
     print_fields([(name.replace("_", " "), value) for name, value in values.items() if value not in (None, "")])
 
 
+def _schema(one: EventType) -> str:
+    return "no" if one["schema"] is None else "refused" if one["schema_refusal"] is not None else "yes"
+
+
+EVENT_TYPES: Final[Table[EventType]] = Table(
+    "EventType",
+    (
+        Column("type", "name", least=16),
+        Column("description", "description", least=11, share=3),
+        Column("schema", "schema", _schema),
+        Column("profiles", "profiles", lambda one: ", ".join(one["profiles"]), least=8),
+        Column("updated", "updated_at", kind="time"),
+    ),
+    empty="No event type is described, and no profile names one.",
+)
+
+
 @event_types.command("list")
 @output_option
 def list_(output: Output) -> None:
@@ -42,24 +60,8 @@ def list_(output: Output) -> None:
     Listed are those that were described here, and those that profiles name.
     """
     with target.client() as client:
-        found = client.event_types.list()["data"]
-    if output == "json":
-        print_json({"data": found})
-        return
-    print_table(
-        ["type", "description", "schema", "profiles", "updated"],
-        [
-            (
-                one["name"],
-                one["description"],
-                "no" if one["schema"] is None else "refused" if one["schema_refusal"] is not None else "yes",
-                ", ".join(one["profiles"]),
-                one["updated_at"],
-            )
-            for one in found
-        ],
-        caption="" if found else "No event type is described, and no profile names one.",
-    )
+        page = client.event_types.list()
+    print_page(EVENT_TYPES, page, output)
 
 
 @event_types.command()

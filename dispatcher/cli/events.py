@@ -13,6 +13,8 @@ import orjson
 
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id, Since
+from dispatcher.cli.deliveries import DELIVERIES
+from dispatcher.cli.listing import Column, Table, limit_options, print_page, print_rows, take
 from dispatcher.cli.output import (
     counted,
     output_option,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from dispatcher.cli.output import Output
     from dispatcher.client import Client
-    from dispatcher.shapes import BatchItem, NewEvent
+    from dispatcher.shapes import BatchItem, Event, NewEvent
 
 _UNKNOWN: Final = (Unreachable, Unavailable, TooMany, ForeignAnswer, KeyboardInterrupt)
 """After these nobody knows whether what was sent last was accepted."""
@@ -211,6 +213,21 @@ def _shown(line: int, item: BatchItem) -> dict[str, Any]:
     return shown if item["error"] is None else {**shown, "line": line, "error": item["error"]}
 
 
+EVENTS: Final[Table[Event]] = Table(
+    "Event",
+    (
+        Column("event", "id", kind="id"),
+        Column("accepted", "created_at", kind="time"),
+        Column("mode", "mode", short=lambda one: None if one["mode"] == "live" else one["mode"]),
+        Column("type", "type", least=10, keep="end"),
+        Column("object", "object_id", least=9),
+        Column("deliveries", "deliveries"),
+        Column("tenant", "tenant_id", kind="id", where="room"),
+    ),
+    empty="No event matches.",
+)
+
+
 @events.command("list")
 @click.option("--event-type", help="Of this type.")
 @click.option("--object", "object_id", help="The payment, order or refund that the event is about.")
@@ -218,7 +235,7 @@ def _shown(line: int, item: BatchItem) -> dict[str, Any]:
 @click.option("--tenant", "tenant_id", type=Id("ten"))
 @click.option("--since", type=Since(), help="Accepted after: 24h, or an instant.")
 @click.option("--until", type=Since(), help="Accepted before.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@limit_options(50, most=10_000)
 @output_option
 def list_(
     event_type: str | None,
@@ -228,6 +245,7 @@ def list_(
     since: datetime | None,
     until: datetime | None,
     limit: int,
+    cursor: str | None,
     output: Output,
 ) -> None:
     """List events, the newest first.
@@ -235,26 +253,18 @@ def list_(
     Listed are those that all the given options choose.
     """
     with target.client() as client:
-        found = client.events.list(
-            limit=limit,
+        page = take(
+            client.events.list,
+            limit,
+            cursor,
             event_type=event_type,
             object_id=object_id,
             mode=mode,
             tenant_id=None if tenant_id is None else format_id("ten", tenant_id),
             created_after=since,
             created_before=until,
-        )["data"]
-    if output == "json":
-        print_json({"data": found})
-        return
-    print_table(
-        ["event", "accepted", "type", "object", "mode", "deliveries"],
-        [
-            (one["id"], one["created_at"], one["type"], one["object_id"], one["mode"], one.get("deliveries"))
-            for one in found
-        ],
-        caption="" if found else "No event matches.",
-    )
+        )
+    print_page(EVENTS, page, output)
 
 
 @events.command()
@@ -317,10 +327,4 @@ def show(event_id: UUID, output: Output) -> None:
     )
     if deliveries:
         print_line("")
-        print_table(
-            ["delivery", "status", "attempts", "next attempt", "url"],
-            [
-                (one["id"], one["status"], one["attempt_count"], one["next_attempt_at"], one["url"])
-                for one in deliveries
-            ],
-        )
+        print_rows(DELIVERIES, deliveries)

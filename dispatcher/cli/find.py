@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
 import click
 
 from dispatcher.cli import target
-from dispatcher.cli.output import output_option, print_json, print_table
+from dispatcher.cli.listing import Column, Table, place, print_page
+from dispatcher.cli.output import output_option
+from dispatcher.cli.reasons import reason_of
 
 if TYPE_CHECKING:
     from dispatcher.cli.output import Output
+    from dispatcher.shapes import Delivery, Found
+
+
+def _summary(one: Found) -> str:
+    """One line of it. A delivery's has the reason in people's words, which the API's summary has not."""
+    if one["kind"] != "delivery":
+        return one["summary"]
+    delivery = cast("Delivery", one["object"])
+    reason = reason_of(delivery)
+    went = f"{delivery['event_type']} to {place(delivery['url'])}: {delivery['status']}"
+    return f"{went} ({reason})" if reason else went
+
+
+FOUND: Final[Table[Found]] = Table(
+    "Found",
+    (
+        Column("kind", "kind"),
+        Column("id", "id", kind="id"),
+        Column("what", "summary", _summary, least=20),
+    ),
+    empty="Nothing is called so.",
+)
 
 
 @click.command()
@@ -22,12 +46,5 @@ def find(anything: str, output: Output) -> None:
     The object is the payment, order or refund that events are about. Shown are the newest 50 of each kind.
     """
     with target.client() as client:
-        found = client.find(anything)["data"]
-    if output == "json":
-        print_json({"data": found})
-        return
-    print_table(
-        ["kind", "id", "what"],
-        [(one["kind"], one["id"], one["summary"]) for one in found],
-        caption="" if found else "Nothing is called so.",
-    )
+        page = client.find(anything)
+    print_page(FOUND, page, output)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import click
 
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
-from dispatcher.cli.output import output_option, print_fields, print_json, print_line, print_table
+from dispatcher.cli.listing import Column, Table, limit_options, print_page, take
+from dispatcher.cli.output import output_option, print_fields, print_json, print_line
 from dispatcher.ids import format_id
 from dispatcher.model.access import Scope
 
 if TYPE_CHECKING:
     from dispatcher.cli.output import Output
+    from dispatcher.shapes import Key
 
 
 @click.group()
@@ -53,36 +55,35 @@ def create(
     print_fields([(field, value) for field, value in shown.items() if value is not None])
 
 
+KEYS: Final[Table[Key]] = Table(
+    "Key",
+    (
+        Column("key", "id", kind="id"),
+        Column("name", "name", least=8),
+        Column("tenant", "tenant_id", lambda one: one["tenant_id"] or "operator", kind="id"),
+        Column("scopes", "scopes", lambda one: ", ".join(one["scopes"]), least=10),
+        Column("limit/s", "rate_limit"),
+        Column("used", "last_used_at", kind="time"),
+        Column("revoked", "revoked_at", kind="time"),
+        Column("created", "created_at", kind="time", where="room"),
+    ),
+    empty="There are no keys.",
+)
+
+
 @keys.command("list")
 @click.option("--tenant", "tenant_id", type=Id("ten"), help="Only those of one tenant.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
+@limit_options(100, most=10_000)
 @output_option
-def list_(tenant_id: UUID | None, limit: int, output: Output) -> None:
+def list_(tenant_id: UUID | None, limit: int, cursor: str | None, output: Output) -> None:
     """List API keys, the newest first.
 
     Revoked ones are listed too.
     """
     tenant = None if tenant_id is None else format_id("ten", tenant_id)
     with target.client() as client:
-        found = client.keys.list(tenant_id=tenant, limit=limit)["data"]
-    if output == "json":
-        print_json({"data": found})
-        return
-    print_table(
-        ["id", "name", "tenant", "scopes", "rate limit", "last used", "revoked"],
-        [
-            (
-                one["id"],
-                one["name"],
-                one["tenant_id"] or "operator",
-                ", ".join(one["scopes"]),
-                one["rate_limit"],
-                one["last_used_at"] or "never",
-                one["revoked_at"],
-            )
-            for one in found
-        ],
-    )
+        page = take(client.keys.list, limit, cursor, tenant_id=tenant)
+    print_page(KEYS, page, output)
 
 
 @keys.command()

@@ -29,8 +29,10 @@ Output = Literal["table", "json"]
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
-# C0 but tab and newline, DEL, C1, and what turns the direction of text: a receiver's answer must not steer a terminal.
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# C0 but tab and newline, DEL, C1, the other line breaks, and what turns the direction of text: a receiver's answer must
+# not steer a terminal.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_BREAKING: Final = re.compile(r"[\t\n]")
 _WHOLE: Final = re.compile(r"[a-z]{2,3}_[0-9a-f-]{36}|\d{4}-\d\d-\d\dT[\d:.]+Z")  # an id, an instant
 _PIPE_WIDTH: Final = 1_000_000
 _SHORT: Final = 12
@@ -105,7 +107,8 @@ def progress_bar(stream: TextIO) -> Progress | NoProgress:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str = "") -> None:
     """Print `rows` under `columns`; a column of which every cell is a number is right-aligned.
 
-    Cells are shown as text whatever they hold: no markup is interpreted, control characters are shown escaped.
+    Cells are shown as text whatever they hold: no markup is interpreted, control characters and line breaks are shown
+    escaped.
     A `rich.text.Text` keeps its style. `caption` is a sentence under the table.
     """
     values = [list(row) for row in rows]
@@ -114,7 +117,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, cap
         return
     from rich.table import Table
 
-    cells = [[_cell(value) for value in row] for row in values]
+    cells = [[_cell(value, text=one_line) for value in row] for row in values]
     out = console()
     widths = [_least_width(column, [row[index] for row in cells]) for index, column in enumerate(columns)]
     if out.is_terminal and cells and sum(widths) + _GAP * (len(widths) - 1) > out.width:
@@ -191,7 +194,20 @@ def visible(text: str) -> str:
     >>> visible("\x1b[2J")
     '\\x1b[2J'
     """
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROL.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    r"""`text` as one line, with tabs and line breaks escaped too.
+
+    >>> one_line("a\nb")
+    'a\\nb'
+    """
+    return _BREAKING.sub(_escape, visible(text))
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
 def _least_width(column: str, cells: Sequence[Text]) -> int:
@@ -216,20 +232,23 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _cell(value: object) -> Text:
+def value_text(value: object) -> str:
+    """A value as people read it, without control characters."""
+    match value:
+        case None:
+            return ""
+        case datetime():
+            return instant(value)
+        case bool():
+            return "yes" if value else "no"
+        case _:
+            return visible(str(value))
+
+
+def _cell(value: object, *, text: Callable[[str], str] = visible) -> Text:
     from rich.text import Text
 
-    match value:
-        case Text():
-            return value
-        case None:
-            return Text("")
-        case datetime():
-            return Text(instant(value))
-        case bool():
-            return Text("yes" if value else "no")
-        case _:
-            return Text(visible(str(value)))
+    return value if isinstance(value, Text) else Text(text(value_text(value)))
 
 
 def _plain(value: object) -> object:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import click
 
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
-from dispatcher.cli.output import output_option, print_fields, print_json, print_line, print_table
+from dispatcher.cli.listing import PAGE, Column, Table, print_page, whole
+from dispatcher.cli.output import output_option, print_fields, print_json, print_line
 from dispatcher.ids import format_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dispatcher.cli.output import Command, Output
-    from dispatcher.shapes import PauseScope
+    from dispatcher.shapes import Pause, PauseScope
 
 
 def _scope_options(command: Command) -> Command:
@@ -98,25 +99,28 @@ def unpause(everything: str | None, tenant_id: UUID | None, endpoint_id: UUID | 
     print_line("unpaused")
 
 
+def _what(one: Pause) -> str | None:
+    """Says "everything" of a pause without a condition, whose other columns are empty."""
+    return None if one["tenant_id"] or one["endpoint_id"] or one["event_type"] else "everything"
+
+
+PAUSES: Final[Table[Pause]] = Table(
+    "Pause",
+    (
+        Column("pause", "id", kind="id"),
+        Column("since", "created_at", kind="time"),
+        Column("what", "id", _what),
+        Column("tenant", "tenant_id", kind="id"),
+        Column("endpoint", "endpoint_id", kind="id"),
+        Column("type", "event_type", least=10),
+        Column("by", "created_by", kind="id", where="room"),
+        Column("reason", "reason", least=8),
+    ),
+    empty="Nothing is paused.",
+)
+
+
 def _list(output: Output) -> None:
     with target.client() as client:
-        found = list(client.pauses.iterate(limit=1000))
-    if output == "json":
-        print_json({"data": found})
-        return
-    print_table(
-        ["id", "tenant", "endpoint", "type", "reason", "by", "since"],
-        [
-            (
-                one["id"],
-                one["tenant_id"] or "all",
-                one["endpoint_id"] or "all",
-                one["event_type"] or "all",
-                one["reason"],
-                one["created_by"],
-                one["created_at"],
-            )
-            for one in found
-        ],
-        caption="" if found else "Nothing is paused.",
-    )
+        page = whole(list(client.pauses.iterate(limit=PAGE)))
+    print_page(PAUSES, page, output)

@@ -44,7 +44,6 @@ _DEFAULTS: Final = frozenset({"strict", "backslashreplace", "surrogateescape"})
 
 def set_up() -> None:
     """Have standard output and error take every text, whatever their encoding. An error handler of the user's stays."""
-    codecs.register_error(_HANDLER, _replace)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in _DEFAULTS:
             # click takes a stream named ascii for misconfigured and writes UTF-8 to it, past this handler.
@@ -55,6 +54,17 @@ def set_up() -> None:
 def has_every_character(stream: TextIO) -> bool:
     """Whether the stream's encoding is one of Unicode's. A stream without an encoding keeps text as it is."""
     return not stream.encoding or codecs.lookup(stream.encoding).name.startswith("utf")
+
+
+def shown(text: str, stream: TextIO) -> str:
+    """Text as the stream shows it: what its encoding lacks is a mark or an escape already, so that it can be measured.
+
+    >>> shown("a → b", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    'a -> b'
+    """
+    if has_every_character(stream):
+        return text
+    return text.encode(stream.encoding, _HANDLER).decode(stream.encoding)
 
 
 def escaped(text: str, stream: TextIO) -> str:
@@ -87,3 +97,4 @@ def _find(name: str) -> codecs.CodecInfo | None:
 
 
 codecs.register(_find)
+codecs.register_error(_HANDLER, _replace)

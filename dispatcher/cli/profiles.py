@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from dispatcher.cli import target
 from dispatcher.cli.datafiles import directories, directory_option, is_path, print_report
-from dispatcher.cli.output import Output, output_option, print_fields, print_json, print_table
+from dispatcher.cli.listing import Column, Table, print_page
+from dispatcher.cli.output import Output, output_option, print_fields, print_json
 from dispatcher.client import NotFound
 from dispatcher.datafile import unknown
 from dispatcher.profiles import Known, as_document, lint, load_profile, shipped_profiles_dir
@@ -28,6 +29,41 @@ def profiles() -> None:
     """Show or check provider profiles."""
 
 
+def _urls(one: dict[str, Any]) -> str:
+    url = one["document"]["url"]
+    return "/".join(url["schemes"]) + (" with a port" if url["ports"] else "")
+
+
+def _success(one: dict[str, Any]) -> str:
+    success = one["document"]["answers"]["success"]
+    return "any 2xx" if success == "any_2xx" else ", ".join(map(str, success))
+
+
+def _events(one: dict[str, Any]) -> str:
+    events = one["document"]["events"]
+    return " ".join(events["catalogue"]) or str(events["choice"])
+
+
+PROFILES: Final[Table[dict[str, Any]]] = Table(
+    "Profile",
+    (
+        Column("name", "name"),
+        Column("default", "default", lambda one: "yes" if one["default"] else None),
+        Column("urls", "document", _urls, least=6),
+        Column("methods", "document", lambda one: " ".join(one["document"]["methods"]), least=6),
+        Column(
+            "signature", "document", lambda one: " ".join(one["document"]["signature"]["schemes"]) or "none", least=8
+        ),
+        Column("success", "document", _success, least=7),
+        Column("schedule", "document", lambda one: one["document"]["schedule"], least=8),
+        Column("events", "document", _events, least=6),
+        Column("limit", "document", lambda one: str(one["document"]["registration"]["limit"])),
+    ),
+    empty="There are no profiles.",
+)
+"""What tells profiles apart."""
+
+
 @profiles.command("list")
 @output_option
 def list_(output: Output) -> None:
@@ -36,14 +72,11 @@ def list_(output: Output) -> None:
     Listed are those that endpoints may name.
     """
     with target.client() as client:
-        found = client.profiles()["data"]
+        page = client.profiles()
     if output == "json":
-        print_json({"data": [_as_json(one) for one in found]})
+        print_json({**page, "data": [_as_json(one) for one in page["data"]]})
         return
-    print_table(
-        ["name", "default", "urls", "methods", "signature", "success", "schedule", "events", "limit"],
-        [(one["name"], "yes" if one["default"] else "", *_summary(one["document"])) for one in found],
-    )
+    print_page(PROFILES, page, output)
 
 
 @profiles.command()
@@ -97,21 +130,6 @@ def _known(schedules_dir: Path | None) -> Known:
     from dispatcher.signing import SCHEMES  # only a file is compared with the schemes of this installation
 
     return Known(schedules=load_schedules(*directories(shipped_schedules_dir(), schedules_dir)), schemes=SCHEMES)
-
-
-def _summary(document: dict[str, Any]) -> tuple[str, ...]:
-    """The cells of the table behind the name: what tells profiles apart."""
-    url, success, limit = document["url"], document["answers"]["success"], document["registration"]["limit"]
-    events = document["events"]
-    return (
-        "/".join(url["schemes"]) + (" with a port" if url["ports"] else ""),
-        " ".join(document["methods"]),
-        " ".join(document["signature"]["schemes"]) or "none",
-        "any 2xx" if success == "any_2xx" else ", ".join(map(str, success)),
-        document["schedule"],
-        " ".join(events["catalogue"]) or events["choice"],
-        str(limit),
-    )
 
 
 def _fields(document: dict[str, Any], table: str = "") -> Iterator[tuple[str, str]]:

@@ -14,7 +14,8 @@ import click
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
 from dispatcher.cli.deliveries import ago, filter_options, query_of
-from dispatcher.cli.output import console, counted, output_option, print_fields, print_json, print_line, print_table
+from dispatcher.cli.listing import Column, Table, limit_options, print_page, print_rows, take, whole
+from dispatcher.cli.output import console, counted, output_option, print_fields, print_json, print_line
 from dispatcher.ids import format_id
 from dispatcher.model.filter import Filter, of_failed
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from dispatcher.cli.output import Command, Output
     from dispatcher.client import Client
-    from dispatcher.shapes import Preview, Replay, ReplayPreview, ReplayProgress
+    from dispatcher.shapes import Preview, PreviewedEndpoint, Replay, ReplayEndpoint, ReplayPreview, ReplayProgress
 
 PATIENCE_S: Final = 10
 """A scheduler looks every second, and replays a batch of 1,000 in well under one."""
@@ -118,18 +119,21 @@ def _print_preview(found: Preview) -> None:
     )
     if len(found["endpoints"]) > 1:
         print_line("")
-        print_table(
-            ["deliveries", "delivered", "endpoint", "url"],
-            [
-                (one["count"], one["already_delivered"], one["endpoint_id"], _url(one["url"], disabled=one["disabled"]))
-                for one in found["endpoints"]
-            ],
-        )
+        print_rows(PREVIEWED_ENDPOINTS, found["endpoints"])
         print_line("")
 
 
-def _url(url: str, *, disabled: bool) -> str:
-    return f"{url} (disabled)" if disabled else url
+PREVIEWED_ENDPOINTS: Final[Table[PreviewedEndpoint]] = Table(
+    "PreviewedEndpoint",
+    (
+        Column("endpoint", "endpoint_id", kind="id"),
+        Column("deliveries", "count"),
+        Column("delivered", "already_delivered"),
+        Column("status", "disabled", lambda one: "disabled" if one["disabled"] else None),
+        Column("url", "url", kind="url", least=12),
+    ),
+    empty="It has no endpoint.",
+)
 
 
 @replay.command()
@@ -187,6 +191,22 @@ def start(
 _replay_id = click.argument("replay_id", type=Id("rpl"))
 
 
+REPLAY_ENDPOINTS: Final[Table[ReplayEndpoint]] = Table(
+    "ReplayEndpoint",
+    (
+        Column("endpoint", "endpoint_id", kind="id"),
+        Column("status", "status"),
+        Column("made", "processed", lambda one: _of(one["processed"], one["total"])),
+        Column("delivered", "delivered"),
+        Column("failed", "failed"),
+        Column("waiting", "waiting"),
+        Column("url", "url", kind="url", least=8),
+        Column("reason", "status_reason", least=6),
+    ),
+    empty="It has no endpoint yet.",
+)
+
+
 @replay.command()
 @_replay_id
 @output_option
@@ -204,46 +224,36 @@ def status(replay_id: UUID, output: Output, by_endpoint: bool, follow: bool) -> 
         if not by_endpoint:
             _print(client.replays.get(id_), output)
             return
-        found = client.replays.iterate_endpoints(id_)
-        if output == "json":
-            print_json({"data": list(found)})
-            return
-        print_table(
-            ["status", "made", "delivered", "failed", "waiting", "endpoint", "url", "why"],
-            [
-                (
-                    one["status"],
-                    _of(one["processed"], one["total"]),
-                    *(one["delivered"], one["failed"], one["waiting"], one["endpoint_id"], one["url"]),
-                    one["status_reason"] or "",
-                )
-                for one in found
-            ],
-            caption="",
-        )
+        print_page(REPLAY_ENDPOINTS, whole(list(client.replays.iterate_endpoints(id_))), output)
+
+
+REPLAYS: Final[Table[Replay]] = Table(
+    "Replay",
+    (
+        Column("replay", "id", kind="id"),
+        Column("created", "created_at", kind="time"),
+        Column("kind", "kind"),
+        Column("status", "status"),
+        Column("done", "processed", lambda one: _of(one["processed"], one["total"])),
+        Column("to", "to", kind="id", where="room", short=lambda one: None if one["to"] == "same" else one["to"]),
+        Column("by", "created_by", kind="id", where="room"),
+        Column("reason", "status_reason", least=8),
+    ),
+    empty="There are no replays or cancellations.",
+)
 
 
 @replay.command("list")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="The newest so many.")
+@limit_options(20, most=10_000)
 @output_option
-def list_(limit: int, output: Output) -> None:
-    """List replays and cancellations."""
+def list_(limit: int, cursor: str | None, output: Output) -> None:
+    """List replays and cancellations.
+
+    The newest come first.
+    """
     with target.client() as client:
-        found = client.replays.list(limit=limit)["data"]
-    if output == "json":
-        print_json({"data": found})
-        return
-    print_table(
-        ["id", "kind", "status", "done", "created_at", "by"],
-        [
-            (
-                *(one["id"], one["kind"], one["status"], _of(one["processed"], one["total"])),
-                *(one["created_at"], one["created_by"]),
-            )
-            for one in found
-        ],
-        caption="" if found else "no replays",
-    )
+        page = take(client.replays.list, limit, cursor)
+    print_page(REPLAYS, page, output)
 
 
 @replay.command()

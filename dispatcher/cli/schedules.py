@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from dispatcher.cli import target
 from dispatcher.cli.datafiles import directories, directory_option, is_path, print_report
+from dispatcher.cli.listing import Column, Table, print_page
 from dispatcher.cli.output import Output, counted, instant, output_option, print_fields, print_json, print_table
 from dispatcher.client import NotFound
 from dispatcher.clock import SYSTEM
@@ -40,6 +41,18 @@ def schedules() -> None:
     """Show, check or simulate retry schedules."""
 
 
+SCHEDULES: Final[Table[Schedule]] = Table(
+    "Schedule",
+    (
+        Column("name", "name"),
+        Column("attempts", "attempts"),
+        Column("over", "total_s", lambda one: clock_time(_schedule(one).total)),
+        Column("waits", "waits", lambda one: _waits(_schedule(one)), least=10),
+    ),
+    empty="There are no schedules.",
+)
+
+
 @schedules.command("list")
 @output_option
 def list_(output: Output) -> None:
@@ -48,17 +61,8 @@ def list_(output: Output) -> None:
     Listed are those that endpoints may name.
     """
     with target.client() as client:
-        found = client.schedules.list()["data"]
-    if output == "json":
-        print_json({"data": found})
-        return
-    print_table(
-        ["name", "attempts", "over", "waits"],
-        [
-            (schedule.name, schedule.attempts, clock_time(schedule.total), _waits(schedule))
-            for schedule in map(_schedule, found)
-        ],
-    )
+        page = client.schedules.list()
+    print_page(SCHEDULES, page, output)
 
 
 @schedules.command()
@@ -71,7 +75,7 @@ def show(name: str, output: Output) -> None:
     """
     schedule = _find(name)
     if output == "json":
-        print_json(_as_json(schedule))
+        print_json(as_json(schedule))
         return
     print_fields(
         [
@@ -277,7 +281,8 @@ def _waits(schedule: RetrySchedule) -> str:
     return ("at " if schedule.from_first_attempt else "") + " ".join(map(format_duration, schedule.waits))
 
 
-def _as_json(schedule: RetrySchedule) -> Schedule:
+def as_json(schedule: RetrySchedule) -> Schedule:
+    """A schedule as the API describes it."""
     return {
         "name": schedule.name,
         "description": schedule.description or None,

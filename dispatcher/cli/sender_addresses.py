@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from dispatcher.cli import target
-from dispatcher.cli.output import output_option, print_json, print_table
+from dispatcher.cli.listing import Column, Table, print_page
+from dispatcher.cli.output import output_option
 
 if TYPE_CHECKING:
     from dispatcher.cli.output import Output
+    from dispatcher.shapes import SenderAddress
 
 
 @click.group()
 def sender_addresses() -> None:
     """Show the addresses that deliveries come from."""
+
+
+ADDRESSES: Final[Table[SenderAddress]] = Table(
+    "SenderAddress",
+    (Column("address", "address"),),
+    empty="No address is stated: see DISPATCHER_EGRESS_ADDRESSES.",
+)
 
 
 @sender_addresses.command("list")
@@ -26,9 +35,5 @@ def list_(output: Output) -> None:
     They are what DISPATCHER_EGRESS_ADDRESSES states, for the allow lists of receivers.
     """
     with target.client() as client:
-        found = client.sender_addresses()["data"]
-    if output == "json":
-        print_json({"data": found})
-        return
-    caption = "" if found else "No address is stated: see DISPATCHER_EGRESS_ADDRESSES."
-    print_table(["address"], [(one["address"],) for one in found], caption=caption)
+        page = client.sender_addresses()
+    print_page(ADDRESSES, page, output)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dispatcher.cli.arguments import ShortId
+from dispatcher.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,10 @@ def _whole(client: Client, value: Any) -> Any:
     if not isinstance(value, ShortId):
         return value
     found = client.resolve_id(value.text)
-    ids = found["ids"]
+    # Where more ids begin so than are listed, others may end so too.
+    ids = found["ids"] if found["has_more"] else [id_ for id_ in found["ids"] if id_.endswith(value.end)]
+    if not ids:
+        raise NotFound(f"there is no id that begins with {value.text} and ends with {value.end}")
     if len(ids) == 1 and not found["has_more"]:
         return value.read(ids[0])
     number, which = (f"more than {len(ids)}", "the newest") if found["has_more"] else (str(len(ids)), "all")

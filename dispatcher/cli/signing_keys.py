@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from dispatcher.cli import target
 from dispatcher.cli.commands import Group
-from dispatcher.cli.output import instant, output_option, print_json, print_table
+from dispatcher.cli.listing import Column, Table, print_page
+from dispatcher.cli.output import instant, output_option, print_json
 from dispatcher.clock import SYSTEM
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dispatcher.cli.output import Output
     from dispatcher.shapes import PublicKey
     from dispatcher.store.signing_keys import SigningKey
@@ -56,6 +60,23 @@ def state(key: SigningKey | Windows, now: datetime) -> str:
     return f"is published, signs from {instant(key.signs_from)}{ends}"
 
 
+_SECONDS: Final = re.compile(r"(?<=\d)T(\d\d:\d\d):[\d.]+Z")
+_PUBLISHED: Final = "is published, "
+
+SIGNING_KEYS: Final[Table[Mapping[str, Any]]] = Table(
+    "PublicKey",
+    (
+        Column("kind", "kind"),
+        Column("id", "id"),
+        Column(
+            "state", "state", least=10, short=lambda one: _SECONDS.sub(r" \1", one["state"]).removeprefix(_PUBLISHED)
+        ),
+    ),
+    empty="No signing key is published; `dispatcher signing-keys generate` makes one.",
+    joined=("state",),
+)
+
+
 @signing_keys.command("list")
 @output_option
 def list_(output: Output) -> None:
@@ -65,15 +86,9 @@ def list_(output: Output) -> None:
     """
     now = SYSTEM.now()
     with target.client() as client:
-        found = [(key, state(_windows(key), now)) for key in client.public_keys()["data"]]
-    if output == "json":
-        print_json({"data": [{**key, "state": said} for key, said in found]})
-        return
-    print_table(
-        ["kind", "id", "state"],
-        [(key["kind"], key["id"], said) for key, said in found],
-        caption="" if found else "No signing key is published; `dispatcher signing-keys generate` makes one.",
-    )
+        page = client.public_keys()
+    rows: list[Mapping[str, Any]] = [{**key, "state": state(_windows(key), now)} for key in page["data"]]
+    print_page(SIGNING_KEYS, {**page, "data": rows}, output)
 
 
 @signing_keys.command("export-jwks")

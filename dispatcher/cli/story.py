@@ -11,6 +11,7 @@ import click
 
 from dispatcher.cli.decisions import decision_text
 from dispatcher.cli.output import console, print_fields, print_line, print_table, styled, visible
+from dispatcher.cli.reasons import reason_of
 from dispatcher.model.delivery import DeliveryState
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ def _fields(story: Story, state: DeliveryState) -> list[tuple[str, object]]:
         ("delivery", one["id"]),
         ("status", styled(one["status"], COLOURS[state])),
     ]
-    if one["status_reason"] and state is not DeliveryState.DELIVERED:
-        found.append(("why", one["status_reason"]))
+    if reason := reason_of(one):
+        found.append(("why", reason))
     found.append(("event", f"{event['id']}  {event['type']}  {event['mode']}"))
     if event["object_id"]:
         found.append(("object", event["object_id"]))

@@ -13,7 +13,8 @@ import click
 
 from dispatcher.cli import target
 from dispatcher.cli.deliveries import ago, filter_options, query_of
-from dispatcher.cli.output import console, output_option, styled, visible
+from dispatcher.cli.output import console, one_line, output_option, styled
+from dispatcher.cli.reasons import reason_of
 from dispatcher.cli.story import COLOURS
 from dispatcher.client.errors import ForeignAnswer, TooMany
 from dispatcher.clock import SYSTEM
@@ -203,12 +204,12 @@ def line(one: Delivery) -> Text:
     found.append(f"{_happened_at(one):%H:%M:%S} ", style="dim")
     found.append(f"{one['status']:<9} ", style=COLOURS[DeliveryState(one["status"])])
     found.append(f"{one['id']} ")
-    found.append(visible(" ".join(filter(None, (one["event_type"], one["object_id"])))), style="bold")
-    found.append(visible(f" → {one['url'].partition('://')[2].partition('/')[0]}"))
+    found.append(one_line(" ".join(filter(None, (one["event_type"], one["object_id"])))), style="bold")
+    found.append(one_line(f" → {one['url'].partition('://')[2].partition('/')[0]}"))
     if one["attempt_count"]:
         found.append(f" try {one['attempt_count']}")
-    if one["status"] != "delivered" and one["status_reason"]:
-        found.append(visible(f": {one['status_reason']}"))
+    if reason := reason_of(one):
+        found.append(one_line(f": {reason}"))
     if one["next_attempt_at"] is not None:
         wait_s = (datetime.fromisoformat(one["next_attempt_at"]) - SYSTEM.now()).total_seconds()
         found.append(f", next {'now' if wait_s < 1 else 'in ' + ago(wait_s)}", style="dim")

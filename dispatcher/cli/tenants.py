@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import click
@@ -11,7 +11,8 @@ import click
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
 from dispatcher.cli.commands import Group
-from dispatcher.cli.output import output_option, print_fields, print_json, print_table
+from dispatcher.cli.listing import Column, Table, limit_options, print_page, take
+from dispatcher.cli.output import output_option, print_fields, print_json
 from dispatcher.ids import format_id
 from dispatcher.model.duration import parse_duration
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dispatcher.cli.output import Output
+    from dispatcher.shapes import Tenant
 
 
 @click.group(cls=Group)
@@ -57,20 +59,27 @@ def create(name: str, parent_id: UUID | None, profile: str | None, output: Outpu
     _print(tenant, output)
 
 
+TENANTS: Final[Table[Tenant]] = Table(
+    "Tenant",
+    (
+        Column("tenant", "id", kind="id"),
+        Column("name", "name", least=12),
+        Column("profile", "profile", least=8),
+        Column("parent", "parent_id", kind="id"),
+        Column("created", "created_at", kind="time"),
+    ),
+    empty="There are no tenants.",
+)
+
+
 @tenants.command("list")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
+@limit_options(100, most=10_000)
 @output_option
-def list_(limit: int, output: Output) -> None:
+def list_(limit: int, cursor: str | None, output: Output) -> None:
     """List tenants, the newest first."""
     with target.client() as client:
-        found = client.tenants.list(limit=limit)["data"]
-    if output == "json":
-        print_json({"data": found})
-        return
-    print_table(
-        ["id", "name", "profile", "parent", "created"],
-        [(one["id"], one["name"], one["profile"], one["parent_id"], one["created_at"]) for one in found],
-    )
+        page = take(client.tenants.list, limit, cursor)
+    print_page(TENANTS, page, output)
 
 
 @tenants.command()

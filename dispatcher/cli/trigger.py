@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from time import sleep
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
@@ -14,7 +15,10 @@ import click
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
 from dispatcher.cli.decisions import decision_text
-from dispatcher.cli.output import counted, output_option, print_fields, print_json, print_line, print_table
+from dispatcher.cli.deliveries import DELIVERIES
+from dispatcher.cli.listing import print_rows
+from dispatcher.cli.output import counted, output_option, print_fields, print_json, print_line
+from dispatcher.cli.reasons import reason_of
 from dispatcher.cli.samples import sample, sample_id
 from dispatcher.clock import SYSTEM
 from dispatcher.ids import format_id
@@ -153,7 +157,7 @@ class Followed:
 
 
 def _rest(delivery: Delivery) -> str:
-    reason = f", {delivery['status_reason']}" if delivery["status_reason"] else ""
+    reason = f", {words}" if (words := reason_of(delivery)) else ""
     when = f", next attempt at {delivery['next_attempt_at']}" if delivery["next_attempt_at"] else ""
     return f"{delivery['id']} is {delivery['status']}{reason}{when}"
 
@@ -175,10 +179,6 @@ def _print_event(accepted: AcceptedEvent, deliveries: list[Delivery]) -> None:
         ]
     )
     print_line("")
-    print_table(
-        ["delivery", "status", "why", "url"],
-        [(one["id"], one["status"], one["status_reason"], one["url"]) for one in deliveries],
-        caption="" if deliveries else "No endpoint wants it: `dispatcher events explain` tells why.",
-    )
+    print_rows(replace(DELIVERIES, empty="No endpoint wants it: `dispatcher events explain` tells why."), deliveries)
     if deliveries:
         print_line("")

@@ -84,7 +84,13 @@ def after(call: Call[Page[T]], page: Page[T]) -> Call[Page[T]] | None:
     """The call of the next page; None after the last. Raises ForeignAnswer for pages that would never end."""
     if not page["has_more"]:
         return None
-    cursor = page["next_cursor"]
-    if not isinstance(cursor, str) or cursor == call.query.get("cursor"):
-        raise foreign(f"{call.method} {call.path}", 200, "a page with more after it and no cursor to get there")
+    cursor = next_cursor(page, call.query.get("cursor"), where=f"{call.method} {call.path}")
     return replace(call, query={**call.query, "cursor": cursor})
+
+
+def next_cursor(page: Page[T], before: str | None, *, where: str) -> str:
+    """The cursor behind a page with more after it. Raises ForeignAnswer for pages that would never end."""
+    cursor = page["next_cursor"]
+    if not isinstance(cursor, str) or cursor == before:
+        raise foreign(where, 200, "a page with more after it and no cursor to get there")
+    return cursor

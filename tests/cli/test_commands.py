@@ -199,7 +199,7 @@ def test_a_table_names_the_delivery_and_its_state(run: Run) -> None:
     run("events", "send", stdin=line(object_id="pay_1"))
     table = run("deliveries", "list").out
     assert "pay_1" in table
-    assert "not attempted yet" in table
+    assert "waiting" in table
     assert "No delivery matches" in run("deliveries", "list", "--object", "pay_2").out
 
 

@@ -50,6 +50,17 @@ def test_several_ids_with_the_same_beginning_are_listed(run: Command) -> None:
     assert not any(id_ in ran.err for id_ in made)
 
 
+def test_an_id_without_its_middle_is_accepted_as_a_list_shows_it(run: Command) -> None:
+    first, second = make(run, 2)
+    start = next(first[:n] for n in range(40, 4, -1) if second.startswith(first[:n]))
+    for mark in ("…", "..."):
+        shown = run("endpoints", "show", f"{start}{mark}{first[-6:]}", "--output", "json")
+        assert (shown.code, shown.json["id"]) == (0, first)
+    unknown = run("endpoints", "show", f"{start}…zz")
+    assert unknown.code == 1
+    assert f"there is no id that begins with {start} and ends with zz" in unknown.err
+
+
 def test_one_ambiguous_id_among_others_stops_the_command_before_it_changes_anything(run: Command) -> None:
     make(run, 1)
     run("events", "send", stdin=f"{LINE}\n{LINE}")

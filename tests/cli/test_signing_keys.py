@@ -69,7 +69,7 @@ def test_a_key_is_generated_rotated_listed_and_retired(run: Run, engine: Engine)
     assert "within 30 s" in run("retire", second["id"], "--yes").out
     assert run("retire", first["id"], "--yes", "--force", "--output", "json").json["state"].startswith("ended")
     assert run("export-jwks", "--direct").json == {"keys": []}
-    assert run("list", "--direct", "--output", "json").json == {"data": []}, "what is not published is not listed"
+    assert run("list", "--direct", "--output", "json").data == [], "what is not published is not listed"
     with engine.connect() as connection:
         assert all(one.actor.startswith("cli") for one in trail.read(connection))
 
@@ -139,7 +139,7 @@ def test_bad_input_gets_one_clear_error(
     assert ran.code == code, ran
     assert said in ran.err
     assert "Traceback" not in ran.err
-    assert run("list", "--direct", "--output", "json").json == {"data": []}
+    assert run("list", "--direct", "--output", "json").data == []
 
 
 def test_retiring_asks_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

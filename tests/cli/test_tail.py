@@ -109,7 +109,7 @@ def test_a_line_for_people_says_what_when_and_what_next(follow: Tail) -> None:
     assert ran.code == 0, ran.err
     new, failed = ran.out.splitlines()
     assert "shop.example.com" in new
-    assert "try 1: http_retryable 503, next in" in failed
+    assert "try 1: 503 Service Unavailable, next in" in failed
 
 
 def test_an_api_that_is_away_is_waited_for(follow: Tail, monkeypatch: pytest.MonkeyPatch) -> None:

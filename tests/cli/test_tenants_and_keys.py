@@ -19,7 +19,7 @@ def test_a_tenant_is_made_shown_listed_and_given_a_new_secret(run: Command) -> N
     assert made["id"] in shown.out
     assert "whsec_" not in shown.out
     listed = run("tenants", "list")
-    assert listed.out.splitlines()[0].split() == ["id", "name", "profile", "parent", "created"]
+    assert listed.out.splitlines()[0].split() == ["tenant", "name", "profile", "parent", "created"]
     assert [one["name"] for one in run("tenants", "list", "--output", "json").json["data"]][:2] == ["till", "shop"]
     rotated = run("tenants", "rotate-secret", made["id"], "--overlap", "1h", "--output", "json").json
     assert rotated["secret"] not in (made["secret"], "")

@@ -145,7 +145,7 @@ def test_with_wait_it_fails_unless_all_are_delivered(run: Command, monkeypatch: 
     ran = run("trigger", "payment.completed", "--wait")
     assert ran.code == 1
     assert "1 of 2 deliveries delivered; dlv_" in ran.out
-    assert "is rejected, http_4xx 400" in ran.out
+    assert "is rejected, 400 Bad Request" in ran.out
     client = FakeClient({A: [attempt(1, "http_4xx", 400, "rejected")]})
     use(monkeypatch, client)
     ran = run("trigger", "payment.completed", "--wait", "--output", "json")
@@ -161,7 +161,7 @@ def test_it_waits_no_longer_than_the_time_out(run: Command, monkeypatch: pytest.
     ran = run("trigger", "payment.completed", "--wait", "--timeout", "10s")
     assert ran.code == 1
     assert len(re.findall(r"^attempt ", ran.out, re.MULTILINE)) == 9
-    assert "is waiting, http_retryable 503, next attempt at 2026-11-21T12:00:05Z" in ran.out
+    assert "is waiting, 503 Service Unavailable, next attempt at 2026-11-21T12:00:05Z" in ran.out
 
 
 def test_what_is_held_is_not_waited_for(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:

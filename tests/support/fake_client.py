@@ -9,6 +9,7 @@ from typing import Any
 
 from dispatcher.ids import format_id, uuid7
 from dispatcher.model.event import Event, validate
+from dispatcher.model.outcome import reason
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 TENANT = "ten_00000000-0000-7000-8000-000000000001"
@@ -82,9 +83,8 @@ class FakeClient:
                 delivery["attempt_count"] = made["number"]
                 delivery["status"] = "waiting" if made["decision"] == "retry" else made["decision"]
                 delivery["next_attempt_at"] = "2026-11-21T12:00:05Z" if delivery["status"] == "waiting" else None
-                delivery["status_reason"] = (
-                    None if made["outcome"] == "ok" else f"{made['outcome']} {made['status_code']}"
-                )
+                delivery["last_outcome"], delivery["last_status_code"] = made["outcome"], made["status_code"]
+                delivery["status_reason"] = reason(made["outcome"], made["status_code"])
 
 
 class _Events:
@@ -106,10 +106,17 @@ class _Events:
                 {
                     "id": delivery_id,
                     "event_id": event_id,
+                    "event_type": event["type"],
+                    "object_id": event["object_id"],
+                    "mode": event["mode"],
+                    "endpoint_id": format_id("ep", uuid7()),
                     "url": url,
                     "status": "waiting",
                     "status_reason": None,
                     "attempt_count": 0,
+                    "last_outcome": None,
+                    "last_status_code": None,
+                    "created_at": AT.isoformat().replace("+00:00", "Z"),
                     "next_attempt_at": "2026-11-21T12:00:00Z",
                 }
             )
