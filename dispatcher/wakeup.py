@@ -20,6 +20,7 @@ import weakref
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlencode
 
+from dispatcher import telemetry
 from dispatcher.extras import missing_extra
 
 if TYPE_CHECKING:
@@ -142,8 +143,8 @@ class Wakeup:
                 publish()
             except Exception as error:  # noqa: BLE001 - the thread's edge: whatever it is, the next wake-up may pass
                 if not self._failing:
-                    said = " ".join(str(error).split()) if _is_of_redis(error) else type(error).__name__
-                    _log.warning("wakeup.failed error=%s", said)
+                    shown = error if _is_of_redis(error) else type(error).__name__
+                    telemetry.log(_log, logging.WARNING, "wakeup.failed", error=shown)
                 self._failing = True
             else:
                 self._failing = False
@@ -176,7 +177,7 @@ def _has_redis() -> bool:
         missing = missing_extra(error, "the scheduler polls, since wake-ups need redis-py")
         if missing is None:
             raise
-        _log.warning("wakeup.failed error=%s", missing)
+        telemetry.log(_log, logging.WARNING, "wakeup.failed", error=missing)
         return False
     return True
 

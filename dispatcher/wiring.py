@@ -9,7 +9,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from dispatcher import __version__
+from dispatcher import __version__, telemetry
 from dispatcher.datafile import nearest_name
 from dispatcher.egress import AddressPolicy, PinnedTransport
 from dispatcher.egress.url import ANY_HOST
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dispatcher.profiles import Catalog as Profiles
     from dispatcher.retry import Catalog
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 USER_AGENT: Final = f"dispatcher/{__version__}".encode()
 
@@ -316,7 +316,7 @@ def check_schemas(connection: Connection) -> None:
     """
     for event_type in event_types.list_(connection):
         if event_type.schema is not None and (refusal := schema_refusal(event_type.schema)) is not None:
-            log.warning("schema.refused type=%s reason=%s", event_type.name, refusal)
+            telemetry.log(_log, logging.WARNING, "schema.refused", event_type=event_type.name, reason=refusal)
 
 
 def check_validator() -> None:

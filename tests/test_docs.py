@@ -103,41 +103,85 @@ def test_every_variable_that_is_named_exists(path: Path) -> None:
 # Logs
 
 
-LOGGING = {("telemetry", "info_many")} | {
-    (logger, level)
-    for logger in ("_log", "log", "logger")
-    for level in ("debug", "info", "warning", "error", "exception", "critical", "log")
-}
+RESERVED = {"time", "level", "logger", "event", "message", "traceback"}
+"""What every line has in JSON, so no field may be named so."""
+
+LOGGERS = {"_log", "log", "logger"}
+METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 
 
-def logged() -> Iterator[tuple[str, str]]:
-    """Every call of a logger in the sources: where, and the name that its message starts with."""
+@dataclass(frozen=True)
+class Logged:
+    """A call in the sources that logs."""
+
+    where: str
+    call: ast.Call
+
+    @property
+    def event(self) -> str:
+        constants = [argument.value for argument in self.call.args if isinstance(argument, ast.Constant)]
+        assert constants, f"{self.where}: the event's name is no literal"
+        return str(constants[0])
+
+    @property
+    def fields(self) -> set[str]:
+        names = {keyword.arg for keyword in self.call.keywords}
+        assert None not in names, f"{self.where}: names of fields that are not written out"
+        return {name for name in names if name} - {"exc_info"}
+
+
+def calls(*owners: str, methods: set[str]) -> Iterator[Logged]:
+    """Every call in the sources of one of these methods of one of these names."""
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
                 and isinstance(node.func.value, ast.Name)
-                and (node.func.value.id.lower(), node.func.attr) in LOGGING
+                and node.func.value.id.lower() in owners
+                and node.func.attr in methods
             ):
-                where = f"{path.relative_to(ROOT)}:{node.lineno}"
-                message = next((one for one in node.args if isinstance(one, ast.Constant)), None)
-                assert message is not None, f"{where}: no literal message"
-                yield where, str(message.value).partition(" ")[0]
+                yield Logged(f"{path.relative_to(ROOT)}:{node.lineno}", node)
+
+
+def test_the_sources_log_by_events_and_fields_alone() -> None:
+    allowed = "dispatcher/telemetry.py:"  # the function that all others call
+    direct = [call.where for call in calls(*LOGGERS, methods=METHODS) if not call.where.startswith(allowed)]
+    assert not direct, "use telemetry.log, so that the line has fields"
 
 
 def test_every_log_line_has_a_declared_name_and_every_name_a_line() -> None:
-    found = list(logged())
-    undeclared = [f"{where}: {name}" for where, name in found if name not in telemetry.EVENTS]
+    logged = list(calls("telemetry", methods={"log", "info_many"}))
+    undeclared = [f"{call.where}: {call.event}" for call in logged if call.event not in telemetry.EVENTS]
     assert not undeclared
-    assert {name for _, name in found} == set(telemetry.EVENTS)
-    for name in telemetry.EVENTS:
-        assert re.fullmatch(r"[a-z]+\.[a-z_]+", name)
+    assert {call.event for call in logged} == set(telemetry.EVENTS)
+    for event in telemetry.EVENTS:
+        assert re.fullmatch(r"[a-z]+\.[a-z_]+", event)
 
 
-def test_every_log_name_is_documented_as_the_code_has_it() -> None:
-    documented = [(row[0], row[1]) for row in table(ROOT / "docs/logs.md", "name")]
-    assert documented == sorted(telemetry.EVENTS.items())
+def test_every_field_of_a_log_line_is_declared_and_every_declared_field_is_logged() -> None:
+    logged: dict[str, set[str]] = {}
+    for call in calls("telemetry", methods={"log"}):
+        undeclared = call.fields - set(telemetry.EVENTS[call.event].fields)
+        assert not undeclared, f"{call.where}: {call.event} has undeclared fields {undeclared}"
+        logged.setdefault(call.event, set()).update(call.fields)
+    for event, names in logged.items():
+        assert names == set(telemetry.EVENTS[event].fields), event
+    # `info_many` takes rows, which tests/workers/test_loop.py compares.
+    assert set(telemetry.EVENTS) - set(logged) == {"delivery.attempted"}
+
+
+def test_a_field_has_one_meaning_and_no_reserved_name() -> None:
+    assert {field for declared in telemetry.EVENTS.values() for field in declared.fields} == set(telemetry.FIELDS)
+    assert not RESERVED & set(telemetry.FIELDS)
+
+
+def test_every_event_and_field_of_the_log_is_documented_as_the_code_has_it() -> None:
+    path = ROOT / "docs/logs.md"
+    assert [tuple(row) for row in table(path, "event")] == [
+        (event, ", ".join(declared.fields), declared.meaning) for event, declared in sorted(telemetry.EVENTS.items())
+    ]
+    assert [tuple(row) for row in table(path, "field")] == sorted(telemetry.FIELDS.items())
 
 
 # States and outcomes

@@ -9,12 +9,16 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
+import orjson
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from dispatcher import telemetry
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+WORKER = UUID("01a1fd73-fb0e-7fbf-bf8a-378bc13b268a")
 _log = logging.getLogger("dispatcher.test")
 
 
@@ -33,50 +37,144 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], io.Str
     root.handlers[:], root.level = before
 
 
-def test_many_lines_are_written_as_each_alone_would_be(log: Callable[[str, str], io.StringIO]) -> None:
+def test_a_line_is_a_name_and_its_fields(log: Callable[[str, str], io.StringIO]) -> None:
     stream = log("text", "info")
-    telemetry.info_many(_log, "delivery.attempted", ["attempt=1", "attempt=2"], at=AT)
-    assert stream.getvalue() == (
-        "2026-01-02T03:04:05.678Z INFO delivery.attempted attempt=1\n"
-        "2026-01-02T03:04:05.678Z INFO delivery.attempted attempt=2\n"
-    )
+    telemetry.log(_log, logging.INFO, "worker.started", worker_id=WORKER, max_in_flight=8, committed=True, error=None)
+    _, _, line = stream.getvalue().partition(" ")
+    assert line == f"INFO worker.started worker_id={WORKER} max_in_flight=8 committed=true\n"
 
 
-def test_many_lines_as_json(log: Callable[[str, str], io.StringIO]) -> None:
+def test_json_has_the_same_fields_with_numbers_as_numbers(log: Callable[[str, str], io.StringIO]) -> None:
     stream = log("json", "info")
-    _log.info("one")
-    telemetry.info_many(_log, "delivery.attempted", ["attempt=1"], at=AT)
-    alone, together = (json.loads(line) for line in stream.getvalue().splitlines())
-    assert together == {
-        "time": AT.isoformat(),
-        "level": "INFO",
+    telemetry.log(_log, logging.WARNING, "worker.started", worker_id=WORKER, ran_s=1.5, charged=False, error=None)
+    line = json.loads(stream.getvalue())
+    assert datetime.fromisoformat(line.pop("time")).tzinfo is not None
+    assert line == {
+        "level": "WARNING",
         "logger": "dispatcher.test",
-        "message": "delivery.attempted attempt=1",
+        "event": "worker.started",
+        "worker_id": str(WORKER),
+        "ran_s": 1.5,
+        "charged": False,
     }
-    assert set(alone) == set(together)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("redis://cache:6379/0", "redis://cache:6379/0"),
+        ("Zürich", "Zürich"),
+        ("retry in 5 s", '"retry in 5 s"'),
+        ('say "no"', r'"say \"no\""'),
+        ("a=b", '"a=b"'),
+        ("", '""'),
+        ("a\nb", r'"a\nb"'),
+        ("\x1b[2J", r'"\u001b[2J"'),
+        ("\x7f\x85\u2028", r'"\u007f\u0085\u2028"'),
+        ("evil\u202egpj", r'"evil\u202egpj"'),
+        ("file\udc80", r'"file\udc80"'),
+    ],
+)
+def test_a_value_that_could_be_misread_is_quoted_as_json(
+    log: Callable[[str, str], io.StringIO], value: str, text: str
+) -> None:
+    stream = log("text", "info")
+    telemetry.log(_log, logging.INFO, "claim.failed", error=value)
+    assert stream.getvalue().endswith(f" INFO claim.failed error={text}\n")
+    if text != value:
+        assert json.loads(text) == value
+
+
+def test_an_error_is_one_line_without_what_the_library_wraps_around_it(
+    log: Callable[[str, str], io.StringIO],
+) -> None:
+    stream = log("text", "info")
+    telemetry.log(_log, logging.INFO, "claim.failed", error=DBAPIError("SELECT 1", {}, OSError("gone\n away")))
+    telemetry.log(_log, logging.INFO, "claim.failed", error=TimeoutError())
+    first, second = stream.getvalue().splitlines()
+    assert first.endswith(' claim.failed error="gone away"')
+    assert second.endswith(" claim.failed error=TimeoutError")
+
+
+def test_many_lines_are_written_as_each_alone_would_be(log: Callable[[str, str], io.StringIO]) -> None:
+    rows: list[dict[str, telemetry.Value]] = [
+        {"delivery_id": "dlv_1", "attempt": 1, "outcome_known": True},
+        {"delivery_id": "dlv_2", "attempt": 2, "outcome_known": False},
+        {"delivery_id": "dlv_3", "wait_s": 1.5},
+    ]
+    for log_format in ("text", "json"):
+        stream = log(log_format, "info")
+        telemetry.info_many(_log, "delivery.attempted", rows, at=AT)
+        together = stream.getvalue()
+        stream = log(log_format, "info")
+        for row in rows:
+            telemetry.log(_log, logging.INFO, "delivery.attempted", **row)
+        alone = stream.getvalue()
+        if log_format == "text":
+            assert without_time(alone) == without_time(together)
+            assert together.startswith("2026-01-02T03:04:05.678Z INFO delivery.attempted delivery_id=dlv_1 ")
+        else:
+            assert [json.loads(line) | {"time": ""} for line in alone.splitlines()] == [
+                json.loads(line) | {"time": ""} for line in together.splitlines()
+            ]
+            assert json.loads(together.splitlines()[0])["time"] == AT.isoformat()
+
+
+def without_time(text: str) -> list[str]:
+    return [line.partition(" ")[2] for line in text.splitlines()]
 
 
 def test_a_higher_level_silences_them(log: Callable[[str, str], io.StringIO]) -> None:
     stream = log("text", "warning")
-    telemetry.info_many(_log, "delivery.attempted", ["attempt=1"], at=AT)
+    telemetry.info_many(_log, "delivery.attempted", [{"attempt": 1}], at=AT)
+    telemetry.log(_log, logging.INFO, "worker.started", worker_id=WORKER)
     assert stream.getvalue() == ""
 
 
-def test_control_characters_cannot_forge_a_line(log: Callable[[str, str], io.StringIO]) -> None:
+def test_another_librarys_line_keeps_its_message(log: Callable[[str, str], io.StringIO]) -> None:
+    stream = log("json", "info")
+    logging.getLogger("asyncio").warning("%d tasks of %s", 2, "http://a.example/x")
+    line = json.loads(stream.getvalue())
+    assert (line["logger"], line["message"]) == ("asyncio", "2 tasks of http://a.example/x")
+    assert "event" not in line
     stream = log("text", "info")
-    _log.info("claim.failed error=%s", "a\n2026 INFO forged\x1b[2J")
-    assert stream.getvalue().count("\n") == 1
-    assert "\x1b" not in stream.getvalue()
+    logging.getLogger("asyncio").warning("a\n2026 INFO forged\x1b[2J")
+    assert stream.getvalue().endswith(r" WARNING a\n2026 INFO forged\u001b[2J" + "\n")
 
 
-def test_a_traceback_is_kept(log: Callable[[str, str], io.StringIO]) -> None:
-    for log_format in ("text", "json"):
-        stream = log(log_format, "info")
+def test_a_handler_of_a_producers_own_gets_text(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        telemetry.log(_log, logging.INFO, "wakeup.failed", error="a b")
+    (record,) = caplog.records
+    assert record.getMessage() == 'wakeup.failed error="a b"'
+    assert record.funcName == "test_a_handler_of_a_producers_own_gets_text"
+
+
+def test_a_traceback_is_kept_and_cannot_forge_a_line(log: Callable[[str, str], io.StringIO]) -> None:
+    def fail() -> None:
         try:
-            raise ValueError("why")
-        except ValueError:
-            _log.exception("attempt.failed_internally")
-        assert "ValueError: why" in stream.getvalue()
+            raise ValueError("why\n2026 INFO forged\x1b[2J")
+        except ValueError as error:
+            telemetry.log(_log, logging.ERROR, "attempt.failed_internally", exc_info=error)
+
+    stream = log("text", "info")
+    fail()
+    first, *others = stream.getvalue().splitlines()
+    assert first.endswith(" ERROR attempt.failed_internally")
+    assert others[0] == "  Traceback (most recent call last):"
+    assert others[-2:] == ["  ValueError: why", r"  2026 INFO forged\u001b[2J"]
+    stream = log("json", "info")
+    fail()
+    line = json.loads(stream.getvalue())
+    assert line["traceback"].startswith("Traceback (most recent call last):\n")
+    assert "ValueError: why\n" in line["traceback"]
+
+
+def test_what_json_cannot_hold_is_logged_all_the_same(log: Callable[[str, str], io.StringIO]) -> None:
+    stream = log("json", "info")
+    telemetry.log(_log, logging.ERROR, "process.list_failed", file=Path("a\udc80"), pid=2**70)
+    line = orjson.loads(stream.getvalue())
+    assert (line["file"], line["pid"]) == (r"a\udc80", 2**70)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which only Linux has")
@@ -86,6 +184,6 @@ def test_many_lines_that_find_the_disk_full_stop_nobody(monkeypatch: pytest.Monk
     assert isinstance(handler, logging.StreamHandler)
     stream = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
     monkeypatch.setattr(handler, "stream", stream)
-    telemetry.info_many(_log, "delivery.attempted", ["attempt=1"], at=AT)
+    telemetry.info_many(_log, "delivery.attempted", [{"attempt": 1}], at=AT)
     with pytest.raises(OSError, match="No space left on device"):
         stream.close()

@@ -88,8 +88,8 @@ def test_without_redis_py_one_line_names_the_extra_and_there_is_no_thread(
     assert wakeup.flush(0)
     (said,) = [record.getMessage() for record in caplog.records if record.thread not in others]
     assert said == (
-        "wakeup.failed error=the scheduler polls, since wake-ups need redis-py: "
-        "pip install 'dispatcher-webhooks[wakeup]'"
+        'wakeup.failed error="the scheduler polls, since wake-ups need redis-py: '
+        "pip install 'dispatcher-webhooks[wakeup]'\""
     )
 
 
@@ -160,7 +160,7 @@ def test_an_outage_is_logged_once_and_survived(
             until(lambda n=n: len(tried) > n and not wakeup._publishing)  # type: ignore[misc]
             assert wakeup.flush(PATIENCE_S) == (answers[n] is None)
     said = [record.getMessage() for record in caplog.records if record.thread not in others]
-    assert said == ["wakeup.failed error=a b"] * 2
+    assert said == ['wakeup.failed error="a b"'] * 2
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "redis://host:port/0", "unix:///nowhere.sock?nonsense=1"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
+from dispatcher import telemetry
 from dispatcher.wakeup import BELL_QUEUE
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def is_of_the_broker(error: Exception, errors: tuple[type[Exception], ...]) -> b
 
 def log_dropped(why: str) -> None:
     """Logs that a message was no bell; `why` repeats nothing of its body."""
-    _log.warning("bell.dropped error=%s", why[:300])
+    telemetry.log(_log, logging.WARNING, "bell.dropped", error=why[:300])
 
 
 def _transport_options(broker_url: str) -> dict[str, object]:

@@ -96,7 +96,7 @@ class Doorbell:
         if self._unusable.is_set():
             return
         self._unusable.set()
-        _log.warning("broker.unusable broker=%s error=%s", self._broker, telemetry.one_line(error))
+        telemetry.log(_log, logging.WARNING, "broker.unusable", broker=self._broker, error=error)
 
     async def _keep_polling(self) -> None:
         while True:
@@ -128,7 +128,7 @@ class Doorbell:
             return
         if self._unusable.is_set() and attached_at_s is not None and self._attached_at_s == attached_at_s:
             self._unusable.clear()
-            _log.warning("broker.usable broker=%s", self._broker)
+            telemetry.log(_log, logging.WARNING, "broker.usable", broker=self._broker)
 
 
 async def _in_daemon_thread(call: Callable[[], None]) -> None:

@@ -21,7 +21,7 @@ from dispatcher import telemetry
 from dispatcher.errors import ConfigurationError
 from dispatcher.flow.due_clock import DueClock
 from dispatcher.flow.signing_keys import PlatformKeys
-from dispatcher.ids import format_id, uuid7
+from dispatcher.ids import format_id, uuid7, uuid_texts
 from dispatcher.model.delivery import Attempt, Released, Result, RetryAt, Stop
 from dispatcher.model.outcome import Outcome, OutcomeClass
 from dispatcher.store import deliveries, endpoints, workers
@@ -141,7 +141,7 @@ class WorkerLoop:
         try:
             self._platform_keys.self_test()
         except ConfigurationError as error:  # what it would sign waits, uncharged; everything else goes on
-            _log.error("key.unusable error=%s", telemetry.one_line(error))
+            telemetry.log(_log, logging.ERROR, "key.unusable", error=error)
         self._duties = [
             asyncio.create_task(duty, name=name)
             for name, duty in (
@@ -152,7 +152,7 @@ class WorkerLoop:
         ]
         for duty in self._duties:
             duty.add_done_callback(die_of_a_defect)
-        _log.info("worker.started worker=%s max_in_flight=%d", self.worker_id, self._max_in_flight)
+        telemetry.log(_log, logging.INFO, "worker.started", worker_id=self.worker_id, max_in_flight=self._max_in_flight)
 
     async def _open_connections(self) -> None:
         """Opens what claiming, recording and the heartbeat take, before there is anything to record.
@@ -207,9 +207,9 @@ class WorkerLoop:
             async with self._engine.begin() as connection:
                 await connection.run_sync(workers.retire, self.worker_id)
         except SQLAlchemyError as error:  # its claims die when its heartbeat's term ends, a little later
-            _log.warning("heartbeat.failed worker=%s error=%s", self.worker_id, telemetry.one_line(error))
+            telemetry.log(_log, logging.WARNING, "heartbeat.failed", worker_id=self.worker_id, error=error)
         await self._engine.dispose()
-        _log.info("worker.stopped worker=%s unfinished=%d", self.worker_id, len(unfinished))
+        telemetry.log(_log, logging.INFO, "worker.stopped", worker_id=self.worker_id, unfinished=len(unfinished))
 
     # --- claiming
 
@@ -227,7 +227,7 @@ class WorkerLoop:
                     more = await self._claim()
                     pause_s = BACK_OFF_S[0]
                 except SQLAlchemyError as error:
-                    _log.warning("claim.failed worker=%s error=%s", self.worker_id, telemetry.one_line(error))
+                    telemetry.log(_log, logging.WARNING, "claim.failed", worker_id=self.worker_id, error=error)
                     await asyncio.sleep(pause_s)
                     pause_s = min(2 * pause_s, BACK_OFF_S[1])
                     more = False
@@ -274,7 +274,7 @@ class WorkerLoop:
             async with self._engine.begin() as connection:
                 given_up = await connection.run_sync(deliveries.give_up, self.worker_id, held)
         if given_up:
-            _log.warning("claims.given_up worker=%s deliveries=%d", self.worker_id, given_up)
+            telemetry.log(_log, logging.WARNING, "claims.given_up", worker_id=self.worker_id, deliveries=given_up)
 
     def _claim_on(self, connection: Connection) -> Claimed:
         room = self.room
@@ -317,7 +317,8 @@ class WorkerLoop:
             return
         error = task.exception()
         if error is not None:
-            _log.error("attempt.failed_internally delivery=%s", claim.delivery_id, exc_info=error)
+            delivery_id = format_id("dlv", claim.delivery_id)
+            telemetry.log(_log, logging.ERROR, "attempt.failed_internally", delivery_id=delivery_id, exc_info=error)
             self._results.append(self._defect(claim, route, error))
         else:
             self._results.append(task.result())
@@ -384,11 +385,8 @@ class WorkerLoop:
             try:
                 await self._record_once(results)
             except (OperationalError, InterfaceError, InternalError) as error:  # InternalError: read-only, say
-                _log.warning(
-                    "record.failed worker=%s results=%d error=%s",
-                    self.worker_id,
-                    len(results),
-                    telemetry.one_line(error),
+                telemetry.log(
+                    _log, logging.WARNING, "record.failed", worker_id=self.worker_id, results=len(results), error=error
                 )
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, BACK_OFF_S[1])
@@ -401,9 +399,8 @@ class WorkerLoop:
                 bare = _without_evidence(results[0])
                 if bare == results[0]:
                     raise
-                _log.error(
-                    "record.stripped delivery=%s error=%s", results[0].claim.delivery_id, telemetry.one_line(error)
-                )
+                delivery_id = format_id("dlv", results[0].claim.delivery_id)
+                telemetry.log(_log, logging.ERROR, "record.stripped", delivery_id=delivery_id, error=error)
                 results = [bare]
             else:
                 telemetry.info_many(_log, "delivery.attempted", map(_attempted, results), at=self._clock.now())
@@ -439,7 +436,7 @@ class WorkerLoop:
                     if self._claims:
                         self._rung.set()
             except (SQLAlchemyError, TimeoutError) as error:
-                _log.warning("heartbeat.failed worker=%s error=%s", self.worker_id, telemetry.one_line(error))
+                telemetry.log(_log, logging.WARNING, "heartbeat.failed", worker_id=self.worker_id, error=error)
 
     async def _beat(self) -> None:
         # In a transaction of its own, since it may lock the one row of the clock.
@@ -482,7 +479,7 @@ def share(room: int, max_in_flight: int) -> tuple[int, int | None]:
 def die_of_a_defect(duty: asyncio.Task[None]) -> None:
     """A worker without one of its duties would hold its claims for ever; dead, its claims are rescued."""
     if not duty.cancelled() and (error := duty.exception()) is not None:
-        _log.critical("worker.failed duty=%s", duty.get_name(), exc_info=error)
+        telemetry.log(_log, logging.CRITICAL, "worker.failed", duty=duty.get_name(), exc_info=error)
         os._exit(70)
 
 
@@ -496,34 +493,36 @@ def _without_evidence(result: Result) -> Result:
     return replace(result, attempt=replace(result.attempt, request_headers=[], outcome=outcome))
 
 
-def _attempted(result: Result) -> str:
-    """The one line that the log has of an attempt, or of a claim that came to nothing."""
-    claim = result.claim
-    line = (
-        f"delivery={format_id('dlv', claim.delivery_id)} event={format_id('evt', claim.event.id)}"
-        f" endpoint={format_id('ep', claim.endpoint_id)} attempt={claim.number}"
-        f" {_decided(result.change)}"
-    )
-    if result.attempt is None:
-        return line
-    outcome = result.attempt.outcome
-    return (
-        f"{line} outcome={outcome.kind} status={outcome.status_code or '-'} known={outcome.known}"
-        f" duration_ms={outcome.duration_ms:.0f}"
-    )
-
-
-def _decided(change: RetryAt | Stop | Released) -> str:
+def _attempted(result: Result) -> dict[str, telemetry.Value]:
+    """The fields of the one line that the log has of an attempt, or of a claim that came to nothing."""
+    claim, change, attempt = result.claim, result.change, result.attempt
+    delivery, event, endpoint = uuid_texts(claim.delivery_id, claim.event.id, claim.endpoint_id)
+    fields: dict[str, telemetry.Value] = {
+        "delivery_id": f"dlv_{delivery}",
+        "event_id": f"evt_{event}",
+        "endpoint_id": f"ep_{endpoint}",
+        "attempt": claim.number,
+    }
     match change:
         case Stop():
-            return f"decision={change.state}"
+            fields["decision"] = change.state
         case RetryAt():
-            relative_to = "first_attempt" if change.from_first_attempt else "previous_failure"
-            return f"decision=retry charged={change.charged} wait_s={change.wait_s:g} wait_relative_to={relative_to}"
+            fields["decision"] = "retry"
+            fields["charged"] = change.charged
+            fields["wait_s"] = change.wait_s
+            fields["wait_relative_to"] = "first_attempt" if change.from_first_attempt else "previous_failure"
         case Released():
-            return "decision=released"
+            fields["decision"] = "released"
         case _:  # pragma: no cover - mypy proves that every change is above
             assert_never(change)
+    if attempt is not None:
+        outcome = attempt.outcome
+        fields["outcome"] = outcome.kind
+        if outcome.status_code is not None:
+            fields["status_code"] = outcome.status_code
+        fields["outcome_known"] = outcome.known
+        fields["duration_ms"] = round(outcome.duration_ms)
+    return fields
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -212,5 +212,5 @@ def main(settings: Settings | None = None) -> None:
     finally:
         process.stop()
     if not asked:
-        _log.critical("worker.failed duty=consumer")
+        telemetry.log(_log, logging.CRITICAL, "worker.failed", duty="consumer")
         sys.exit(70)

@@ -130,7 +130,7 @@ class Scheduler:
 
     async def run(self) -> None:
         """Ticks and does its duties until `stop`, each in a task and on a connection of its own."""
-        _log.info("scheduler.started scheduler=%s", self.id)
+        telemetry.log(_log, logging.INFO, "scheduler.started", scheduler_id=self.id)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_ticking())
             group.create_task(self._keep_rescuing())
@@ -141,7 +141,7 @@ class Scheduler:
             group.create_task(self._keep_replaying())
             group.create_task(self._keep_retaining())
         await self._engine.dispose()
-        _log.info("scheduler.stopped scheduler=%s", self.id)
+        telemetry.log(_log, logging.INFO, "scheduler.stopped", scheduler_id=self.id)
 
     async def _keep_ticking(self) -> None:
         pause_s, complain_at_s = TICK_S[0], float("-inf")
@@ -153,7 +153,7 @@ class Scheduler:
                 self._connected_since_s = self._clock.monotonic()
                 if self._clock.monotonic() >= complain_at_s:
                     complain_at_s = self._clock.monotonic() + COMPLAIN_EVERY_S
-                    _log.warning("tick.failed error=%s", telemetry.one_line(error))
+                    telemetry.log(_log, logging.WARNING, "tick.failed", error=error)
                 rang = False
             looked_at_s = self._clock.monotonic()
             pause_s = TICK_S[0] if rang else min(2 * pause_s, TICK_S[1])
@@ -193,11 +193,11 @@ class Scheduler:
             await asyncio.to_thread(self._ring, bells)
         except Exception as error:  # noqa: BLE001 - whatever the broker's libraries raise
             if not self._broker_fails:
-                _log.warning("bell.failed broker=%s error=%s", self._broker, telemetry.one_line(error))
+                telemetry.log(_log, logging.WARNING, "bell.failed", broker=self._broker, error=error)
             self._broker_fails = True
             return False
         if self._broker_fails:
-            _log.warning("broker.usable broker=%s", self._broker)
+            telemetry.log(_log, logging.WARNING, "broker.usable", broker=self._broker)
         self._broker_fails = False
         return True
 
@@ -228,7 +228,7 @@ class Scheduler:
                 # That a lock was not to be had says nothing of heartbeats.
                 if not isinstance(getattr(error, "orig", None), LockNotAvailable) or self._stood_still(began_s):
                     self._connected_since_s = self._clock.monotonic()
-                _log.warning("rescue.failed error=%s", telemetry.one_line(error))
+                telemetry.log(_log, logging.WARNING, "rescue.failed", error=error)
             await self._stops_within(RESCUE_EVERY_S)
 
     async def _repair(self) -> None:
@@ -247,7 +247,7 @@ class Scheduler:
                 try:
                     await duty()
                 except SQLAlchemyError as error:  # such as a lock that was not to be had
-                    _log.warning("duty.failed duty=%s error=%s", name, telemetry.one_line(error))
+                    telemetry.log(_log, logging.WARNING, "duty.failed", duty=name, error=error)
             await self._stops_within(RESCUE_EVERY_S)
 
     async def _keep_partitions(self) -> None:
@@ -275,14 +275,14 @@ class Scheduler:
             try:
                 await self.retain()
             except SQLAlchemyError as error:  # such as a lock that was not to be had: in a minute, then
-                _log.warning("retention.failed error=%s", telemetry.one_line(error))
+                telemetry.log(_log, logging.WARNING, "retention.failed", error=error)
 
     async def retain(self) -> None:
         """One step: a day dropped, or a partition rewritten. Two schedulers that do so wait for one another's locks."""
         async with self._transaction(RETAIN_TIMEOUT_S) as connection:
             done = await connection.run_sync(partial(retention.step, policy=self._policy, now=self._kept_from()))
         for one in done:
-            _log.info("retention.done partition=%s action=%r", one.partition.name, one.action)
+            telemetry.log(_log, logging.INFO, "retention.done", partition=one.partition.name, action=one.action)
 
     def _kept_from(self) -> datetime:
         """By what time retention deletes: the earlier of the host's and the due clock, since either may be wrong."""
@@ -333,7 +333,7 @@ class Scheduler:
                 )
             )
         if term is not None and term != self._term:
-            _log.info("leader.elected scheduler=%s term=%d", self.id, term)
+            telemetry.log(_log, logging.INFO, "leader.elected", scheduler_id=self.id, term=term)
         self._term = term
         self._leads_until_s = float("-inf") if term is None else asked_at_s + LEADER_TERM_S
         return term is not None
@@ -350,7 +350,7 @@ class Scheduler:
             if batch == 0:
                 break
         if rescued:
-            _log.warning("rescue.done deliveries=%d", rescued)
+            telemetry.log(_log, logging.WARNING, "rescue.done", deliveries=rescued)
             self.wake()
         return rescued
 
@@ -389,7 +389,7 @@ class Scheduler:
                 while await self._fold(paced=paced) and not self._stopping.is_set():
                     paced = False  # it does not keep up
             except SQLAlchemyError as error:
-                _log.warning("fold.failed error=%s", telemetry.one_line(error))
+                telemetry.log(_log, logging.WARNING, "fold.failed", error=error)
 
     async def _fold(self, *, paced: bool) -> bool:
         """Folds a batch of tallies into counts, by steps, with pauses or at once; whether more may be left."""
@@ -418,7 +418,7 @@ class Scheduler:
                 pause_s = REPLAY_EVERY_S[0] if await self.replay() else REPLAY_EVERY_S[1]
             except SQLAlchemyError as error:
                 pause_s = REPLAY_EVERY_S[1]
-                _log.warning("duty.failed duty=replay error=%s", telemetry.one_line(error))
+                telemetry.log(_log, logging.WARNING, "duty.failed", duty="replay", error=error)
 
     async def replay(self) -> bool:
         """Replays, or cancels, for a second at most, while it has the lead; whether any is left that runs.
@@ -452,7 +452,7 @@ async def _listen(url: str, wake: Callable[[], None]) -> None:
                     wake()
         except (redis.RedisError, OSError) as error:
             if not failing:
-                _log.info("wakeup.failed error=%s", telemetry.one_line(error))
+                telemetry.log(_log, logging.INFO, "wakeup.failed", error=error)
             failing = True
         await asyncio.sleep(1)
 

@@ -190,4 +190,4 @@ async def _begin(context: Context) -> None:
     except DBAPIError as error:
         if not is_read_only(error):
             raise
-        _log.warning("api.started_read_only error=%s", telemetry.one_line(error))
+        telemetry.log(_log, logging.WARNING, "api.started_read_only", error=error)

@@ -26,7 +26,7 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from dispatcher import pulse
+from dispatcher import pulse, telemetry
 from dispatcher.api import problems
 from dispatcher.ids import uuid7
 
@@ -99,7 +99,9 @@ def _room_for_files(wanted: int) -> int:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if soft < needed:
-            _log.warning("api.few_files limit=%d connections=%d wanted=%d", soft, soft - RESERVED_FILES, wanted)
+            telemetry.log(
+                _log, logging.WARNING, "api.few_files", limit=soft, connections=soft - RESERVED_FILES, wanted=wanted
+            )
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - RESERVED_FILES))
 
 

@@ -142,7 +142,8 @@ async def _transaction(engine: AsyncEngine, work: Callable[[Connection], T]) -> 
 def _ended_late(running: asyncio.Future[Any]) -> None:
     """Logs what became of a transaction whose caller has been answered."""
     error = None if running.cancelled() else running.exception()
-    _log.warning("api.ended_late error=%s", "none" if error is None else telemetry.one_line(error))
+    committed = not running.cancelled() and error is None
+    telemetry.log(_log, logging.WARNING, "api.ended_late", committed=committed, error=error)
 
 
 async def context(request: Request) -> Context:

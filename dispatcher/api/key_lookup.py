@@ -104,6 +104,6 @@ class KeyLookup:
                 lambda connection: tenants.note_uses(connection, used), engine=self._context.lookups
             )
         except (SQLAlchemyError, Unavailable) as error:
-            _log.warning("key.use_not_noted keys=%d error=%s", len(used), telemetry.one_line(error))
+            telemetry.log(_log, logging.WARNING, "key.use_not_noted", keys=len(used), error=error)
         finally:
             self._noting = asyncio.create_task(self._note()) if self._used else None

@@ -33,14 +33,14 @@ def main() -> None:
     telemetry.set_up(log_format=settings.log_format, log_level=settings.log_level)
     wiring.require(settings, "database_url", "secret_keys")
     if settings.broker_url is None:
-        _log.warning("api.without_broker setting=DISPATCHER_BROKER_URL")
+        telemetry.log(_log, logging.WARNING, "api.without_broker", setting="DISPATCHER_BROKER_URL")
     app = make_app(settings, command_line_key=os.environ.get(config.COMMAND_LINE_KEY) or None)
     gc.collect()
     gc.freeze()  # the modules are walked through no more: that took 80 ms, and one call in a hundred waited (measured)
     wiring.check_database(settings)
     with listen(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
-        _log.info("api.started address=%s:%d", host, port)
+        telemetry.log(_log, logging.INFO, "api.started", host=host, port=port)
         server(app, app.state.lobby, os.environ.pop(config.PULSE, None)).run(sockets=[listener])
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from dispatcher import telemetry
 from dispatcher.egress.answer import Answer
 from dispatcher.egress.failures import AttemptFailure, InvalidRequest
 from dispatcher.egress.outcome import classify
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dispatcher.egress.outcome import SuccessRule
     from dispatcher.model.outcome import Timings
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _OUR_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 
 
@@ -61,7 +62,7 @@ async def send(
         duration_ms = (clock.monotonic() - started) * 1_000
         kind, phase, known = _foreign(error)
         if kind is OutcomeClass.INTERNAL:
-            _LOG.exception("attempt.failed_internally")
+            telemetry.log(_log, logging.ERROR, "attempt.failed_internally", exc_info=error)
         return _failed(kind, f"{type(error).__name__}: {error}", duration_ms, phase=phase, known=known)
     return _answered(answer, success, clock, started)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from dispatcher import telemetry
 from dispatcher.store import clock as store
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ class DueClock:
                 unnoticed_s=self._clock.boottime() - self.read_at_s,
             ):
                 continue  # another process was first: what it recorded is read now
-            _log.warning("clock.stepped noticed_by=%s change_s=%.3f", self._name, -step.change_s)
+            telemetry.log(
+                _log, logging.WARNING, "clock.stepped", noticed_by=self._name, change_s=round(-step.change_s, 3)
+            )
             store.repair(connection)
             corrected = True
         return corrected

@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Final
 
+from dispatcher import telemetry
 from dispatcher.config import PULSE
 from dispatcher.errors import Unavailable
 from dispatcher.local import processes
@@ -205,6 +206,6 @@ class Child:
                     self._output(self.name, self.last_line)
                 except Exception:  # noqa: BLE001 - if nobody read what it prints, the program would block or die
                     if not failed:
-                        _log.exception("process.output_failed process=%s", self.name)
+                        telemetry.log(_log, logging.ERROR, "process.output_failed", process=self.name, exc_info=True)
                     failed = True
                 self._line_passed_on = 0

@@ -7,6 +7,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final
 
+from dispatcher import telemetry
+
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
@@ -31,4 +33,4 @@ class Notifier:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 sender.sendto(b"READY=1", address)
         except OSError as error:
-            _log.warning("process.notify_failed socket=%s error=%s", self._address, error)
+            telemetry.log(_log, logging.WARNING, "process.notify_failed", socket=self._address, error=error)

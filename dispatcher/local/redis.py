@@ -10,6 +10,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Final
 
+from dispatcher import telemetry
 from dispatcher.errors import Unavailable
 from dispatcher.local import binaries, processes
 from dispatcher.local.accounts import server_account
@@ -138,7 +139,7 @@ class EmbeddedRedis:
                 write_secret(self._pid_path, f"{found.pid} {found.started}")
             except OSError as error:
                 # Without the file one Redis, which holds nothing, may outlive a killed supervisor and its killed guard.
-                _log.error("process.list_failed path=%s error=%s", self._pid_path, error)
+                telemetry.log(_log, logging.ERROR, "process.list_failed", file=self._pid_path, error=error)
 
     def _configuration(self) -> str:
         lines = [

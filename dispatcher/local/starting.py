@@ -8,6 +8,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from dispatcher import telemetry
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -47,8 +49,9 @@ def announced(name: str, last_line: Callable[[], str] = str) -> Iterator[None]:
 
     def announce() -> None:
         while not ended.wait(SAY_EVERY_S):
-            _log.warning(
-                "process.awaited process=%s waited_s=%.0f last_line=%r", name, time.monotonic() - began_s, last_line()
+            waited_s = round(time.monotonic() - began_s)
+            telemetry.log(
+                _log, logging.WARNING, "process.awaited", process=name, waited_s=waited_s, last_line=last_line()
             )
 
     thread = threading.Thread(target=announce, name=f"{name}-awaited", daemon=True)

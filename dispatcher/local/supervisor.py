@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol, Self
 
+from dispatcher import telemetry
 from dispatcher.errors import Unavailable
 from dispatcher.local import processes
 from dispatcher.local.child import Child, Program, print_line
@@ -104,7 +105,7 @@ class _Keeper:
         """Start the service and keep it from now on."""
         with self._lock:
             self._start_service()
-            _log.info("process.started process=%s pid=%s", self.service.name, self.service.pid)
+            telemetry.log(_log, logging.INFO, "process.started", process=self.service.name, pid=self.service.pid)
             self._wanted = True
             self._retire = threading.Event()
             if not isinstance(self.service, Child):
@@ -122,7 +123,7 @@ class _Keeper:
             (act or self.service.stop)()
             self._forget()
             if pid is not None:
-                _log.info("process.stopped process=%s pid=%d", self.service.name, pid)
+                telemetry.log(_log, logging.INFO, "process.stopped", process=self.service.name, pid=pid)
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -164,9 +165,14 @@ class _Keeper:
         number = silence.due(limit_s, self.service.hung_steps)
         if number is None:
             return
-        _log.error(
-            "process.hung process=%s pid=%d silent_for_s=%.1f sent=%s",
-            *(self.service.name, silence.pid, silent_for_s, number.name),
+        telemetry.log(
+            _log,
+            logging.ERROR,
+            "process.hung",
+            process=self.service.name,
+            pid=silence.pid,
+            silent_for_s=round(silent_for_s, 1),
+            signal=number.name,
         )
         processes.send(silence.pid, number, group=isinstance(self.service, Child))
         if number != signal.SIGKILL:
@@ -179,14 +185,14 @@ class _Keeper:
                 if self.service.pid is not None and self.service.shows_life(self._hang_timeout_s()):
                     self._answered.set()
             except Exception:  # noqa: BLE001 - this thread must outlive it
-                _log.exception("keeper.failed process=%s", self.service.name)
+                telemetry.log(_log, logging.ERROR, "keeper.failed", process=self.service.name, exc_info=True)
 
     def _keep(self) -> None:
         while self._wanted:
             try:
                 self._await_exit()
             except Exception:  # noqa: BLE001 - a keeper that died of it would never start its service again
-                _log.exception("keeper.failed process=%s", self.service.name)
+                telemetry.log(_log, logging.ERROR, "keeper.failed", process=self.service.name, exc_info=True)
                 self._retire.wait(FIRST_BACK_OFF_S)
 
     def _await_exit(self) -> None:
@@ -201,9 +207,17 @@ class _Keeper:
         ran_s = time.monotonic() - self._started_at_s
         if ran_s >= STEADY_AFTER_S:
             self._back_off_s = FIRST_BACK_OFF_S
-        _log.warning(
-            "process.exited process=%s pid=%s %s after_s=%.1f restart_in_s=%.1f",
-            *(self.service.name, gone, _why(code), ran_s, self._back_off_s),
+        ended_by = _signal_name(code)
+        telemetry.log(
+            _log,
+            logging.WARNING,
+            "process.exited",
+            process=self.service.name,
+            pid=gone,
+            signal=ended_by,
+            exit_code=code if ended_by is None else None,
+            ran_s=round(ran_s, 1),
+            restart_in_s=self._back_off_s,
         )
         self._start_again()
 
@@ -222,16 +236,24 @@ class _Keeper:
                     return
                 except Exception as error:  # noqa: BLE001 - whatever it is, the next try may succeed
                     expected = isinstance(error, (Unavailable, OSError))
-                    _log.error(
-                        "process.start_failed process=%s restart_in_s=%.1f error=%s",
-                        *(self.service.name, self._back_off_s, error),
+                    telemetry.log(
+                        _log,
+                        logging.ERROR,
+                        "process.start_failed",
+                        process=self.service.name,
+                        restart_in_s=self._back_off_s,
+                        error=error,
                         exc_info=None if expected else error,
                     )
                     continue
                 self.restarts += 1
-            _log.warning(
-                "process.restarted process=%s pid=%s restarts=%d",
-                *(self.service.name, self.service.pid, self.restarts),
+            telemetry.log(
+                _log,
+                logging.WARNING,
+                "process.restarted",
+                process=self.service.name,
+                pid=self.service.pid,
+                restarts=self.restarts,
             )
             self._changed()
             return
@@ -360,7 +382,7 @@ class Supervisor:
                     server.service.end_slow_shutdown()
                 child.wait(_READY_POLL_S)
             if child.pid is not None:
-                _log.warning("process.killed process=%s pid=%d", child.name, child.pid)
+                telemetry.log(_log, logging.WARNING, "process.killed", process=child.name, pid=child.pid)
             keeper.stop(child.kill)
         for keeper in servers:
             keeper.retire()
@@ -375,7 +397,7 @@ class Supervisor:
             try:
                 self._record.unlink(missing_ok=True)
             except OSError as error:
-                _log.error("process.list_failed path=%s error=%s", self._record, error)
+                telemetry.log(_log, logging.ERROR, "process.list_failed", file=self._record, error=error)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to one process, as a crash would; it is then restarted. Returns the number it had.
@@ -446,7 +468,7 @@ class Supervisor:
 
     def _give_up(self, error: FilesMissing) -> None:
         """Have `run` stop everything and raise the error: what it tells of, no further start can mend."""
-        _log.critical("process.given_up error=%s", error)
+        telemetry.log(_log, logging.CRITICAL, "process.given_up", error=error)
         self._given_up = error
         self._signals.put(0)
 
@@ -461,7 +483,7 @@ class Supervisor:
                 if self._record_failed:
                     self._write_record()
             except Exception:  # noqa: BLE001 - this thread must outlive it
-                _log.exception("keeper.failed process=supervisor")
+                telemetry.log(_log, logging.ERROR, "keeper.failed", process="supervisor", exc_info=True)
 
     def look(self, elapsed_s: float) -> None:
         """Look at every process, `elapsed_s` seconds after the last look, and stop those that hang.
@@ -485,7 +507,7 @@ class Supervisor:
                 write_secret(self._record, json.dumps(listed))
             except (OSError, Unavailable) as error:
                 if not self._record_failed:
-                    _log.error("process.list_failed path=%s error=%s", self._record, error)
+                    telemetry.log(_log, logging.ERROR, "process.list_failed", file=self._record, error=error)
                 self._record_failed = True
             else:
                 self._record_failed = False
@@ -506,7 +528,7 @@ def stop_leftovers(record: Path, grace_s: float = 20.0) -> int:
     for one in running:
         processes.stop(one, [(signal.SIGTERM, max(0.0, until - time.monotonic()))])
         processes.send(one.pid, signal.SIGKILL, group=True)
-        _log.warning("process.leftover_stopped pid=%d command=%s", one.pid, one.command)
+        telemetry.log(_log, logging.WARNING, "process.leftover_stopped", pid=one.pid, command=one.command)
     record.unlink(missing_ok=True)
     return len(running)
 
@@ -525,8 +547,9 @@ def leftovers(record: Path) -> list[processes.Identity]:
     return running
 
 
-def _why(code: int | None) -> str:
+def _signal_name(code: int | None) -> str | None:
+    """The signal that ended a process, or None where it exited with a code."""
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
-            return f"signal={signal.Signals(-code).name}"
-    return f"code={code}"
+            return signal.Signals(-code).name
+    return None

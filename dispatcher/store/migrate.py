@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import inspect, text
 
+from dispatcher import telemetry
 from dispatcher.errors import Unavailable
 from dispatcher.store import partitions, steps
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from alembic.script import Script
     from sqlalchemy import Connection, Engine
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 SCHEMA: Final = "dispatcher"
 
@@ -156,7 +157,7 @@ def _wait_for_turn(connection: Connection) -> int:
         if taken:
             return int(server_process)
         if not waits:
-            log.warning("migration.waits for=%r", "another process that migrates this database")
+            telemetry.log(_log, logging.WARNING, "migration.waits", reason="another process migrates this database")
             waits = True
         time.sleep(_TURN_EVERY_S)
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from dispatcher import telemetry
 from dispatcher.errors import Unavailable
 from dispatcher.store import partitions
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_MS: Final = 500
 """Every other session that needs the table waits as long, behind the step."""
@@ -371,7 +372,7 @@ class InSteps:
             except DBAPIError as error:
                 if _sqlstate(error) not in (_LOCK_NOT_AVAILABLE, _DEADLOCK):
                     raise
-                log.warning("migration.lock_missed where=%r lock=%r try=%d", where, what, n)
+                telemetry.log(_log, logging.WARNING, "migration.lock_missed", step=where, lock=what, tries=n)
             else:
                 return
             if n < TRIES:

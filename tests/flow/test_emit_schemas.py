@@ -86,7 +86,9 @@ def test_a_schema_of_an_earlier_version_is_told_when_the_database_is_prepared(
     with stored.connect() as connection, caplog.at_level(logging.WARNING):
         wiring.check_schemas(connection)
     (line,) = caplog.messages
-    assert line.startswith("schema.refused type=payment.old reason=/schema/items/$ref: found a recursive reference")
+    assert line.startswith(
+        'schema.refused event_type=payment.old reason="/schema/items/$ref: found a recursive reference'
+    )
 
 
 def test_events_of_a_type_whose_schema_has_no_bound_are_refused(stored: Engine) -> None:

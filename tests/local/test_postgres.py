@@ -312,7 +312,7 @@ def test_a_server_that_hangs_is_stopped_in_immediate_mode_and_started_again(
         until(lambda: supervisor.restarts("postgres") == 1, "it is replaced")
         supervisor.hang_timeout_s = 60.0
         assert hung_log(caplog)[0].startswith(f"process.hung process=postgres pid={pid} ")
-        assert hung_log(caplog)[0].endswith("sent=SIGQUIT")
+        assert hung_log(caplog)[0].endswith("signal=SIGQUIT")
         assert "received immediate shutdown request" in server.log_path.read_text()
         assert scalar(server.url, "SELECT n FROM kept") == 42
 
@@ -326,7 +326,7 @@ def test_a_server_that_does_not_get_on_with_its_shutdown_is_replaced(data_dir: P
             supervisor.hang_timeout_s = 2.0
             until(lambda: supervisor.restarts("postgres") == 1, "it is replaced")
             supervisor.hang_timeout_s = 60.0
-        assert hung_log(caplog)[0].endswith("sent=SIGQUIT")
+        assert hung_log(caplog)[0].endswith("signal=SIGQUIT")
         assert "received immediate shutdown request" in server.log_path.read_text()
 
 

@@ -81,7 +81,7 @@ def test_the_waits_between_restarts_double(supervisor: Supervisor, caplog, monke
     until(lambda: supervisor.restarts("weak") >= 3)
     waits = [r.getMessage().rpartition("=")[2] for r in caplog.records if "process.exited" in r.getMessage()]
     assert waits[:3] == ["0.5", "0.9", "0.9"]
-    assert "code=3" in caplog.text
+    assert "exit_code=3" in caplog.text
 
 
 def test_stop_leaves_no_process_of_a_group_behind(supervisor: Supervisor, lines: Lines):
@@ -134,7 +134,7 @@ def test_a_start_is_waited_for_while_there_is_progress():
 
 def test_a_long_start_says_what_it_waits_for(supervisor: Supervisor, caplog, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(starting, "SAY_EVERY_S", 0.01)
-    supervisor.start([Program("slow", SLEEPER, ready=lambda: "last_line='up'" in caplog.text)])
+    supervisor.start([Program("slow", SLEEPER, ready=lambda: "last_line=up" in caplog.text)])
     assert "process.awaited process=slow" in caplog.text
 
 
@@ -383,7 +383,7 @@ def test_a_program_that_hangs_is_killed_and_started_again(supervisor: Supervisor
     supervisor.hang_timeout_s = 60.0
     assert gone(pid)
     assert re.match(
-        rf"process.hung process=one pid={pid} silent_for_s=\d+\.\d sent=SIGKILL", messages(caplog, "process.hung")[0]
+        rf"process.hung process=one pid={pid} silent_for_s=\d+\.\d signal=SIGKILL", messages(caplog, "process.hung")[0]
     )
     until(lambda: lines.count(("one", "up")) >= 2)
 

@@ -12,13 +12,17 @@ from sqlalchemy import Connection, Engine, QueuePool, text
 from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dispatcher import telemetry
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.flow import rescue
+from dispatcher.ids import format_id
 from dispatcher.local.postgres import EmbeddedPostgres
+from dispatcher.model.delivery import Released, Result, Stop
+from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
 from dispatcher.store import deliveries
 from dispatcher.store.deliveries import Claimed
 from dispatcher.wiring import read_schedules
-from dispatcher.workers.loop import CONNECTIONS, CONTENDED_S, WorkerLoop
+from dispatcher.workers.loop import CONNECTIONS, CONTENDED_S, WorkerLoop, _attempted
 from tests.support import walk
 from tests.workers.conftest import Receiver, until
 
@@ -388,3 +392,38 @@ async def test_evidence_that_the_database_refuses_costs_no_other_delivery_anythi
     kept = "SELECT count(*) FROM dispatcher.attempts WHERE response_body = 'poison'"
     stripped = "SELECT count(*) FROM dispatcher.attempts WHERE error = 'the answer cannot be stored'"
     assert (count(engine, kept), count(engine, stripped)) == (10, 10)
+
+
+CHANGES = [
+    *(walk.DELIVERED, walk.retry(60), walk.retry(0.5, charged=False), walk.retry(90, from_first_attempt=True)),
+    *(Stop("exhausted", "http_retryable 503"), Released()),
+]
+OUTCOMES = [
+    Outcome(OutcomeClass.OK, Phase.BODY, status_code=200, duration_ms=12.6),
+    Outcome(OutcomeClass.DEADLINE, Phase.HEADERS, known=False, error="no answer in 15 s", duration_ms=15_000.0),
+]
+
+
+def test_the_line_of_an_attempt_has_the_declared_fields_and_needs_no_quotes(engine: Engine) -> None:
+    given(engine)
+    with engine.begin() as connection:
+        (claim,) = walk.claim(connection, walk.add_worker(connection, now=None), now=None)
+    results = [walk.result(claim, change, outcome) for change in CHANGES for outcome in OUTCOMES]
+    results.append(Result(claim, None, Released(), 0.0))
+    rows = [_attempted(result) for result in results]
+    assert {name for row in rows for name in row} == set(telemetry.EVENTS["delivery.attempted"].fields)
+    for row in rows:
+        line = str(telemetry.Line("delivery.attempted", row))
+        assert '"' not in line
+        assert line.count(" ") == len(row)
+    assert rows[0] == {
+        "delivery_id": format_id("dlv", claim.delivery_id),
+        "event_id": format_id("evt", claim.event.id),
+        "endpoint_id": format_id("ep", claim.endpoint_id),
+        "attempt": 1,
+        "decision": "delivered",
+        "outcome": "ok",
+        "status_code": 200,
+        "outcome_known": True,
+        "duration_ms": 13,
+    }
