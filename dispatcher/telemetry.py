@@ -62,9 +62,17 @@ EVENTS: Final = {
     ),
     "broker.usable": Declared("the broker can be used again", ("broker",)),
     "claim.failed": Declared("the database did not answer a claim; it is tried again", ("worker_id", "error")),
-    "claims.given_up": Declared(
+    "claims.release_failed": Declared(
+        "a worker could not give back claims whose commit it never heard of; it is tried again",
+        ("worker_id", "error"),
+    ),
+    "claims.released": Declared(
         "a worker gave back claims that it never heard of: a commit's answer had been lost",
         ("worker_id", "deliveries"),
+    ),
+    "clock.repair_failed": Declared(
+        "due times accepted around a step of the database's clock could not be corrected; it is tried again",
+        ("error",),
     ),
     "clock.stepped": Declared(
         "the database's clock was set; what is due was corrected for it",
@@ -91,8 +99,12 @@ EVENTS: Final = {
         "this scheduler now rescues, prunes and makes partitions",
         ("scheduler_id", "term"),
     ),
-    "bell.dropped": Declared("a message in the broker's queue was not a bell; it was dropped", ("error",)),
-    "migration.waits": Declared(
+    "leader.election_failed": Declared(
+        "a scheduler could not become or stay the leader; it is tried again",
+        ("scheduler_id", "error"),
+    ),
+    "message.dropped": Declared("a message in the broker's queue was not a bell; it was dropped", ("error",)),
+    "migration.awaited": Declared(
         "this process waits, since another one migrates the database",
         ("reason",),
     ),
@@ -144,13 +156,13 @@ EVENTS: Final = {
         "the database refused an answer's evidence; the attempt was recorded without it",
         ("delivery_id", "error"),
     ),
-    "api.failed": Declared(
+    "request.failed": Declared(
         "the database did not answer a request, or is read-only; the caller got 503",
         ("path", "error"),
     ),
     "rescue.done": Declared("claims of dead workers went back to waiting", ("deliveries",)),
     "rescue.failed": Declared(
-        "the scheduler could not keep its lead or rescue; it tries again",
+        "the scheduler could not take back claims of dead workers; it is tried again",
         ("error",),
     ),
     "retention.done": Declared(
@@ -167,17 +179,29 @@ EVENTS: Final = {
         "a schema that an earlier version has stored has no bound; events of the type are refused",
         ("event_type", "reason"),
     ),
-    "fold.failed": Declared(
+    "statistics.update_failed": Declared(
         "statistics could not be brought up to date; it is tried again, and answers stay complete",
         ("error",),
     ),
-    "keeper.failed": Declared(
+    "supervisor.failed_internally": Declared(
         "an internal error met a thread of the supervisor, which goes on",
         ("process",),
     ),
-    "process.given_up": Declared("files of a server have vanished; everything is stopped", ("error",)),
+    "supervisor.gave_up": Declared("files of a server have vanished; everything is stopped", ("error",)),
     "tick.failed": Declared("the scheduler could not ask the database what is due; it is tried again", ("error",)),
     "wakeup.failed": Declared("the broker did not take a wake-up; the scheduler polls anyway", ("error",)),
+    "wakeup.listen_failed": Declared(
+        "the scheduler cannot hear wake-ups from Redis; it polls, and keeps trying",
+        ("error",),
+    ),
+    "wakeup.unavailable": Declared(
+        "this process cannot send wake-ups, since redis-py is not installed; the scheduler polls",
+        ("error",),
+    ),
+    "worker.deregister_failed": Declared(
+        "a stopping worker could not remove its row; its claims are rescued when its heartbeat's term ends",
+        ("worker_id", "error"),
+    ),
     "worker.failed": Declared(
         "an internal error ended a worker's duty, and with it the process; its claims are rescued",
         ("duty",),

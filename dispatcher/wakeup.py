@@ -177,7 +177,7 @@ def _has_redis() -> bool:
         missing = missing_extra(error, "the scheduler polls, since wake-ups need redis-py")
         if missing is None:
             raise
-        telemetry.log(_log, logging.WARNING, "wakeup.failed", error=missing)
+        telemetry.log(_log, logging.WARNING, "wakeup.unavailable", error=missing)
         return False
     return True
 

@@ -159,7 +159,7 @@ def test_a_producer_emits_and_is_told_what_it_could_install(
     assert run.returncode == 0, run.stderr
     assert run.stdout == ("event types with a schema need the validator: pip install 'dispatcher-webhooks[schemas]'\n")
     assert run.stderr == (
-        'wakeup.failed error="the scheduler polls, since wake-ups need redis-py: '
+        'wakeup.unavailable error="the scheduler polls, since wake-ups need redis-py: '
         "pip install 'dispatcher-webhooks[wakeup]'\"\n"
     )
     with engine.connect() as connection:

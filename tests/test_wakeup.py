@@ -88,7 +88,7 @@ def test_without_redis_py_one_line_names_the_extra_and_there_is_no_thread(
     assert wakeup.flush(0)
     (said,) = [record.getMessage() for record in caplog.records if record.thread not in others]
     assert said == (
-        'wakeup.failed error="the scheduler polls, since wake-ups need redis-py: '
+        'wakeup.unavailable error="the scheduler polls, since wake-ups need redis-py: '
         "pip install 'dispatcher-webhooks[wakeup]'\""
     )
 

@@ -118,7 +118,7 @@ def is_of_the_broker(error: Exception, errors: tuple[type[Exception], ...]) -> b
 
 def log_dropped(why: str) -> None:
     """Logs that a message was no bell; `why` repeats nothing of its body."""
-    telemetry.log(_log, logging.WARNING, "bell.dropped", error=why[:300])
+    telemetry.log(_log, logging.WARNING, "message.dropped", error=why[:300])
 
 
 def _transport_options(broker_url: str) -> dict[str, object]:

@@ -207,7 +207,7 @@ class WorkerLoop:
             async with self._engine.begin() as connection:
                 await connection.run_sync(workers.retire, self.worker_id)
         except SQLAlchemyError as error:  # its claims die when its heartbeat's term ends, a little later
-            telemetry.log(_log, logging.WARNING, "heartbeat.failed", worker_id=self.worker_id, error=error)
+            telemetry.log(_log, logging.WARNING, "worker.deregister_failed", worker_id=self.worker_id, error=error)
         await self._engine.dispose()
         telemetry.log(_log, logging.INFO, "worker.stopped", worker_id=self.worker_id, unfinished=len(unfinished))
 
@@ -274,7 +274,7 @@ class WorkerLoop:
             async with self._engine.begin() as connection:
                 given_up = await connection.run_sync(deliveries.give_up, self.worker_id, held)
         if given_up:
-            telemetry.log(_log, logging.WARNING, "claims.given_up", worker_id=self.worker_id, deliveries=given_up)
+            telemetry.log(_log, logging.WARNING, "claims.released", worker_id=self.worker_id, deliveries=given_up)
 
     def _claim_on(self, connection: Connection) -> Claimed:
         room = self.room
@@ -425,9 +425,11 @@ class WorkerLoop:
     async def _keep_beating(self) -> None:
         while True:
             await asyncio.sleep(self._term_s / 6)
+            has_beaten = False
             try:
                 async with asyncio.timeout(self._term_s / 2):
                     await self._beat()
+                    has_beaten = True
                     # What a stopping worker no longer holds it may have sent: that is the rescue's, which says so.
                     if not self._stopping:
                         await self._give_up()
@@ -436,7 +438,10 @@ class WorkerLoop:
                     if self._claims:
                         self._rung.set()
             except (SQLAlchemyError, TimeoutError) as error:
-                telemetry.log(_log, logging.WARNING, "heartbeat.failed", worker_id=self.worker_id, error=error)
+                if has_beaten:
+                    telemetry.log(_log, logging.WARNING, "claims.release_failed", worker_id=self.worker_id, error=error)
+                else:
+                    telemetry.log(_log, logging.WARNING, "heartbeat.failed", worker_id=self.worker_id, error=error)
 
     async def _beat(self) -> None:
         # In a transaction of its own, since it may lock the one row of the clock.

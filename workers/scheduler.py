@@ -219,17 +219,36 @@ class Scheduler:
     async def _keep_rescuing(self) -> None:
         """Keeps the lead, and rescues while it has it."""
         while not self._stopping.is_set():
-            began_s = self._clock.monotonic()
-            try:
-                if await self._lead():
-                    await self.rescue()
-                    await self._repair()
-            except SQLAlchemyError as error:
-                # That a lock was not to be had says nothing of heartbeats.
-                if not isinstance(getattr(error, "orig", None), LockNotAvailable) or self._stood_still(began_s):
-                    self._connected_since_s = self._clock.monotonic()
-                telemetry.log(_log, logging.WARNING, "rescue.failed", error=error)
+            await self._rescue_in_lead()
             await self._stops_within(RESCUE_EVERY_S)
+
+    async def _rescue_in_lead(self) -> None:
+        """One round; what fails is logged by its own name, and done again in the next one."""
+        began_s = self._clock.monotonic()
+        try:
+            leads = await self._lead()
+        except SQLAlchemyError as error:
+            self._note_outage(error, began_s)
+            telemetry.log(_log, logging.WARNING, "leader.election_failed", scheduler_id=self.id, error=error)
+            return
+        if not leads:
+            return
+        try:
+            await self.rescue()
+        except SQLAlchemyError as error:
+            self._note_outage(error, began_s)
+            telemetry.log(_log, logging.WARNING, "rescue.failed", error=error)
+            return
+        try:
+            await self._repair()
+        except SQLAlchemyError as error:
+            self._note_outage(error, began_s)
+            telemetry.log(_log, logging.WARNING, "clock.repair_failed", error=error)
+
+    def _note_outage(self, error: SQLAlchemyError, began_s: float) -> None:
+        """Heartbeats may be old because of the error. That a lock was not available says nothing of heartbeats."""
+        if not isinstance(getattr(error, "orig", None), LockNotAvailable) or self._stood_still(began_s):
+            self._connected_since_s = self._clock.monotonic()
 
     async def _repair(self) -> None:
         """Repairs what was accepted between a step and its notice, by transactions that committed later."""
@@ -389,7 +408,7 @@ class Scheduler:
                 while await self._fold(paced=paced) and not self._stopping.is_set():
                     paced = False  # it does not keep up
             except SQLAlchemyError as error:
-                telemetry.log(_log, logging.WARNING, "fold.failed", error=error)
+                telemetry.log(_log, logging.WARNING, "statistics.update_failed", error=error)
 
     async def _fold(self, *, paced: bool) -> bool:
         """Folds a batch of tallies into counts, by steps, with pauses or at once; whether more may be left."""
@@ -452,7 +471,7 @@ async def _listen(url: str, wake: Callable[[], None]) -> None:
                     wake()
         except (redis.RedisError, OSError) as error:
             if not failing:
-                telemetry.log(_log, logging.INFO, "wakeup.failed", error=error)
+                telemetry.log(_log, logging.INFO, "wakeup.listen_failed", error=error)
             failing = True
         await asyncio.sleep(1)
 

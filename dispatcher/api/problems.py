@@ -159,7 +159,7 @@ def answer(request: Request, error: Exception) -> Response | None:
             fault = _fault(place, "a character or a number that cannot be stored", "Unicode text without NUL")
             return _faulty(request, InvalidInput.code, [fault])
         case DBAPIError() | PoolTimeout() | psycopg.Error():
-            telemetry.log(_log, logging.ERROR, "api.failed", path=request.url.path, error=error)
+            telemetry.log(_log, logging.ERROR, "request.failed", path=request.url.path, error=error)
             why = "is read-only" if is_read_only(error) else "does not answer"
             return _ours(request, Unavailable(f"the database {why}; repeat the request with its idempotency key"))
     return None

@@ -185,14 +185,18 @@ class _Keeper:
                 if self.service.pid is not None and self.service.shows_life(self._hang_timeout_s()):
                     self._answered.set()
             except Exception:  # noqa: BLE001 - this thread must outlive it
-                telemetry.log(_log, logging.ERROR, "keeper.failed", process=self.service.name, exc_info=True)
+                telemetry.log(
+                    _log, logging.ERROR, "supervisor.failed_internally", process=self.service.name, exc_info=True
+                )
 
     def _keep(self) -> None:
         while self._wanted:
             try:
                 self._await_exit()
             except Exception:  # noqa: BLE001 - a keeper that died of it would never start its service again
-                telemetry.log(_log, logging.ERROR, "keeper.failed", process=self.service.name, exc_info=True)
+                telemetry.log(
+                    _log, logging.ERROR, "supervisor.failed_internally", process=self.service.name, exc_info=True
+                )
                 self._retire.wait(FIRST_BACK_OFF_S)
 
     def _await_exit(self) -> None:
@@ -468,7 +472,7 @@ class Supervisor:
 
     def _give_up(self, error: FilesMissing) -> None:
         """Have `run` stop everything and raise the error: what it tells of, no further start can mend."""
-        telemetry.log(_log, logging.CRITICAL, "process.given_up", error=error)
+        telemetry.log(_log, logging.CRITICAL, "supervisor.gave_up", error=error)
         self._given_up = error
         self._signals.put(0)
 
@@ -483,7 +487,7 @@ class Supervisor:
                 if self._record_failed:
                     self._write_record()
             except Exception:  # noqa: BLE001 - this thread must outlive it
-                telemetry.log(_log, logging.ERROR, "keeper.failed", process="supervisor", exc_info=True)
+                telemetry.log(_log, logging.ERROR, "supervisor.failed_internally", process="supervisor", exc_info=True)
 
     def look(self, elapsed_s: float) -> None:
         """Look at every process, `elapsed_s` seconds after the last look, and stop those that hang.

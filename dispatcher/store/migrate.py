@@ -157,7 +157,7 @@ def _wait_for_turn(connection: Connection) -> int:
         if taken:
             return int(server_process)
         if not waits:
-            telemetry.log(_log, logging.WARNING, "migration.waits", reason="another process migrates this database")
+            telemetry.log(_log, logging.WARNING, "migration.awaited", reason="another process migrates this database")
             waits = True
         time.sleep(_TURN_EVERY_S)
 

@@ -157,7 +157,7 @@ def test_what_is_no_bell_is_logged_and_dropped_and_the_worker_goes_on(system: Sy
         client.lpush(QUEUE, message(body=huge), message())
         until(lambda: not client.llen(QUEUE), "the list is empty")
     deliver(system)
-    until(lambda: len(lines(system, "bell.dropped")) == len(NO_BELLS), "each of them is logged")
+    until(lambda: len(lines(system, "message.dropped")) == len(NO_BELLS), "each of them is logged")
     assert system.stack.supervisor.children["worker-1"].pid == pid
     assert not lines(system, "broker.unusable")
     assert not any("process.exited" in line or "Traceback" in line for line in system.lines), system.lines

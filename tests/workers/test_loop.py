@@ -427,3 +427,38 @@ def test_the_line_of_an_attempt_has_the_declared_fields_and_needs_no_quotes(engi
         "outcome_known": True,
         "duration_ms": 13,
     }
+
+
+async def test_a_heartbeat_that_succeeded_is_not_logged_as_failed(
+    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def succeed() -> None:
+        pass
+
+    async def fail() -> None:
+        raise OperationalError("SELECT 1", {}, Exception("refused"))
+
+    worker = make_worker()
+    monkeypatch.setattr(worker, "_term_s", 0.06)
+    for beat, give_up, event in ((succeed, fail, "claims.release_failed"), (fail, succeed, "heartbeat.failed")):
+        caplog.clear()
+        monkeypatch.setattr(worker, "_beat", beat)
+        monkeypatch.setattr(worker, "_give_up", give_up)
+        beating = asyncio.create_task(worker._keep_beating())
+        await until(lambda: caplog.messages)
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+        assert set(caplog.messages) == {f"{event} worker_id={worker.worker_id} error=refused"}
+
+
+async def test_a_stopping_worker_that_cannot_remove_its_row_says_so(
+    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OperationalError("DELETE", {}, Exception("refused"))
+
+    worker = make_worker()
+    await worker.start()
+    monkeypatch.setattr("dispatcher.store.workers.retire", fail)
+    await worker.stop()
+    assert caplog.messages == [f"worker.deregister_failed worker_id={worker.worker_id} error=refused"]

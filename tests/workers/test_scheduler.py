@@ -23,7 +23,7 @@ from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.model.filter import Filter, of_failed
 from dispatcher.store import clock as due_clock
 from dispatcher.store import workers
-from dispatcher.workers.scheduler import LEADER_TERM_S, Scheduler
+from dispatcher.workers.scheduler import LEADER_TERM_S, Scheduler, _listen
 from tests.support import walk
 from tests.support.patience import PATIENCE_S
 from tests.workers.conftest import until
@@ -177,6 +177,35 @@ async def test_an_outage_of_the_broker_is_logged_once_and_slows_the_ticks_down(
     assert rang == [False, False, False, True, True] * 2, "one that failed is not tried again at once"
     said = [record.getMessage() for record in caplog.records]
     assert said == ["bell.failed broker=redis://cache/0 error=refused", "broker.usable broker=redis://cache/0"] * 2
+
+
+@pytest.mark.parametrize(
+    ("step", "event"),
+    [("_lead", "leader.election_failed"), ("rescue", "rescue.failed"), ("_repair", "clock.repair_failed")],
+)
+async def test_what_fails_beside_the_rescue_is_not_logged_as_a_rescue(
+    scheduler: Scheduler, step: str, event: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        scheduler.stop()
+        raise OperationalError("SELECT 1", {}, Exception("refused"))
+
+    monkeypatch.setattr(scheduler, step, fail)
+    await scheduler._keep_rescuing()
+    (line,) = caplog.messages
+    assert line.partition(" ")[0] == event
+    assert line.endswith(" error=refused")
+
+
+async def test_a_scheduler_that_cannot_hear_wakeups_says_that_and_not_that_one_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level("INFO", "dispatcher.workers.scheduler"):
+        listening = asyncio.create_task(_listen("redis://127.0.0.1:1/0", lambda: None))
+        await until(lambda: caplog.messages)
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+    assert [line.partition(" ")[0] for line in caplog.messages] == ["wakeup.listen_failed"]
 
 
 async def test_of_two_schedulers_one_leads_until_its_term_has_passed(
