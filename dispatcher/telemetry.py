@@ -1,4 +1,7 @@
-"""Logging: a line is an event's dotted past-tense name and its fields, rendered as text or as JSON."""
+"""Logging: a line is an event's dotted past-tense name and its fields, rendered as text or as JSON.
+
+No line holds a body, a secret, or a URL's userinfo or query.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from uuid import UUID
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 Value: TypeAlias = "str | int | float | bool"
 """What a field holds."""
@@ -271,6 +274,8 @@ FIELDS: Final = {
 }
 """Every field that an event may have: one name for one thing. `docs/logs.md` holds the same table."""
 
+_URL: Final = re.compile(r"""(\b[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#]*@)?([^\s?#"'<>]*)(?:\?[^\s"'<>)]*)?""")
+
 _QUOTED: Final = re.compile(r"""[ "=]""")
 
 
@@ -361,7 +366,7 @@ class TextFormatter(logging.Formatter):
         """One line, and a traceback's lines below it."""
         message = record.getMessage()
         if not isinstance(record.msg, Line):
-            message = _printable(message)
+            message = _printable(without_url_secrets(message))
         line = f"{_stamp(datetime.fromtimestamp(record.created, UTC))} {record.levelname} {message}"
         if error := _error(record):
             line += "".join(f"\n  {_printable(part)}" for part in _traceback(error).splitlines())
@@ -384,7 +389,7 @@ class JsonFormatter(logging.Formatter):
         if isinstance(record.msg, Line):
             entry |= {"event": record.msg.event, **record.msg.fields}
         else:
-            entry["message"] = record.getMessage()
+            entry["message"] = without_url_secrets(record.getMessage())
         if error := _error(record):
             entry["traceback"] = _traceback(error)
         try:
@@ -394,8 +399,22 @@ class JsonFormatter(logging.Formatter):
 
 
 def one_line(error: BaseException) -> str:
-    """The error that is behind a library's wrapping of it, on one line."""
-    return " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
+    """The error that is behind a library's wrapping of it, on one line.
+
+    Of what PostgreSQL says, it has the message alone: the detail and the context may quote a whole row.
+    """
+    cause = getattr(error, "orig", None) or error
+    message = getattr(getattr(cause, "diag", None), "message_primary", None) or str(cause)
+    return without_url_secrets(" ".join(message.split())) or type(error).__name__
+
+
+def without_url_secrets(text: str) -> str:
+    """The text, its URLs without userinfo and query.
+
+    >>> without_url_secrets("cannot connect to amqp://me:secret@mq:5672/hooks?x=1: refused")
+    'cannot connect to amqp://mq:5672/hooks refused'
+    """
+    return _URL.sub(r"\1\2", text) if "://" in text else text
 
 
 def _value(value: Value | UUID | Path | BaseException) -> Value:
@@ -403,7 +422,9 @@ def _value(value: Value | UUID | Path | BaseException) -> Value:
         case BaseException():
             return one_line(value)
         case UUID() | Path():
-            return str(value)
+            return without_url_secrets(str(value))
+        case str():
+            return without_url_secrets(value)
         case _:
             return value
 
@@ -442,7 +463,27 @@ def _error(record: logging.LogRecord) -> BaseException | None:
 
 
 def _traceback(error: BaseException) -> str:
-    return logging.Formatter().formatException((type(error), error, error.__traceback__))
+    """The traceback, without what PostgreSQL quotes of rows and parameters."""
+    text = logging.Formatter().formatException((type(error), error, error.__traceback__))
+    for cause in _chain(error):
+        diag = getattr(cause, "diag", None)
+        for quoted in (getattr(diag, "message_detail", None), getattr(diag, "context", None)):
+            if quoted:
+                text = text.replace(quoted, "(not logged)")
+    return without_url_secrets(text)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, and all that it was raised from or during."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        cause = waiting.pop()
+        if cause is None or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        waiting += [cause.__cause__, cause.__context__, *getattr(cause, "exceptions", ())]
 
 
 def set_up(*, log_format: str, log_level: str) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import orjson
 import pytest
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher import telemetry
@@ -133,7 +134,7 @@ def test_a_higher_level_silences_them(log: Callable[[str, str], io.StringIO]) ->
 
 def test_another_librarys_line_keeps_its_message(log: Callable[[str, str], io.StringIO]) -> None:
     stream = log("json", "info")
-    logging.getLogger("asyncio").warning("%d tasks of %s", 2, "http://a.example/x")
+    logging.getLogger("asyncio").warning("%d tasks of %s", 2, "http://me:secret@a.example/x?token=secret")
     line = json.loads(stream.getvalue())
     assert (line["logger"], line["message"]) == ("asyncio", "2 tasks of http://a.example/x")
     assert "event" not in line
@@ -168,6 +169,42 @@ def test_a_traceback_is_kept_and_cannot_forge_a_line(log: Callable[[str, str], i
     line = json.loads(stream.getvalue())
     assert line["traceback"].startswith("Traceback (most recent call last):\n")
     assert "ValueError: why\n" in line["traceback"]
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_line_holds_a_urls_userinfo_or_query(log: Callable[[str, str], io.StringIO], log_format: str) -> None:
+    stream = log(log_format, "info")
+    told = "cannot reach https://me:SECRET@a.example:8443/hook?token=SECRET#x, nor amqp://u:p@SECRET@mq/vhost"
+    try:
+        raise ValueError(told)
+    except ValueError as error:
+        telemetry.log(_log, logging.ERROR, "claim.failed", error=error, exc_info=True)
+    telemetry.log(_log, logging.ERROR, "claim.failed", error=told)
+    assert "SECRET" not in stream.getvalue()
+    assert stream.getvalue().count("https://a.example:8443/hook nor amqp://mq/vhost") == 3
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_line_holds_the_row_that_the_database_refused(
+    log: Callable[[str, str], io.StringIO], log_format: str, engine: Engine
+) -> None:
+    stream = log(log_format, "info")
+    for statement, value in (
+        ("INSERT INTO refused VALUES (%s)", "SECRET"),
+        ("SELECT CAST(%s AS jsonb)", '{"card": SECRET'),
+    ):
+        with engine.connect() as connection:
+            connection.exec_driver_sql("CREATE TEMPORARY TABLE refused (body text CHECK (body = ''))")
+            with pytest.raises(DBAPIError) as raised:
+                connection.exec_driver_sql(statement, (value,))
+        cause = raised.value.orig
+        assert "SECRET" in str(cause)
+        error = ValueError("recording failed")
+        error.__cause__ = cause
+        telemetry.log(_log, logging.ERROR, "record.stripped", error=raised.value, exc_info=error)
+    assert "SECRET" not in stream.getvalue()
+    assert stream.getvalue().count("violates check constraint") == 2
+    assert stream.getvalue().count("invalid input syntax for type json") == 2
 
 
 def test_what_json_cannot_hold_is_logged_all_the_same(log: Callable[[str, str], io.StringIO]) -> None:

@@ -377,7 +377,7 @@ async def test_the_heartbeat_reports_life_and_room(engine: Engine, hot: AsyncEng
 
 
 async def test_evidence_that_the_database_refuses_costs_no_other_delivery_anything(
-    engine: Engine, make_worker: MakeWorker, receiver: Receiver
+    engine: Engine, make_worker: MakeWorker, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     (_, poisoned) = given(engine, 10, lanes=2)
     with engine.begin() as connection:
@@ -392,6 +392,10 @@ async def test_evidence_that_the_database_refuses_costs_no_other_delivery_anythi
     kept = "SELECT count(*) FROM dispatcher.attempts WHERE response_body = 'poison'"
     stripped = "SELECT count(*) FROM dispatcher.attempts WHERE error = 'the answer cannot be stored'"
     assert (count(engine, kept), count(engine, stripped)) == (10, 10)
+    logged = [record.getMessage() for record in caplog.records if "record.stripped" in record.getMessage()]
+    assert len(logged) == 10
+    assert all("violates check constraint" in line for line in logged)
+    assert not any("poison" in line or b"poison".hex() in line for line in logged), "the log holds no body"
 
 
 CHANGES = [
