@@ -56,7 +56,12 @@ ADDITIONS: Final = (
         "scheme",
         "a signature scheme",
         2,
-        ("tests/signing/test_conformance.py", "tests/signing/test_signatures_document.py"),
+        (
+            "tests/signing/test_conformance.py",
+            "tests/signing/test_signatures_document.py",
+            "tests/flow/test_evidence.py",
+            "tests/cli/test_signatures.py",
+        ),
     ),
     Addition("outcome", "an outcome class", 5, ("tests/test_docs.py", "tests/model", "tests/retry/test_decision.py")),
     Addition(

@@ -21,8 +21,6 @@ ANY_AGE_S: Final = 10**16
 """More seconds than a timestamp can write."""
 
 _BOM: Final = b"\xef\xbb\xbf"
-_MARKS: Final = {"standard_webhooks_v1": "v1,", "standard_webhooks_v1a": "v1a,"}
-_OWN_HEADERS: Final = {"rsa_sha256": "webhook-signature-rsa", "rsa_sha1": "sign"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +98,9 @@ def _explained(signed: Signed, error: VerificationError) -> str:
 
 
 def _mismatch(signed: Signed) -> str:
-    mark = _MARKS.get(signed.scheme.name)
-    if mark is not None and not any(part.startswith(mark) for part in signed.headers["webhook-signature"].split(" ")):
-        return f"webhook-signature holds no {mark[:-1]} signature.{_other_scheme(signed)}"
+    if not _has_signature(signed.scheme, signed.headers):
+        header = signed.scheme.header_names[-1]
+        return f"{header} holds no {signed.scheme.prefix.rstrip(',')} signature.{_other_scheme(signed)}"
     for change, body in _variants(signed.body):
         if _holds(signed, body, signed.keys):
             return (
@@ -138,18 +136,18 @@ def _which_key(key: str) -> str:
 
 def _other_scheme(signed: Signed) -> str:
     """A hint at the scheme that the headers are of, led by a space; empty if there is none."""
-    given = signed.headers.get("webhook-signature", "").split(" ")
-    found = [
+    names = [
         name
-        for name in SCHEMES
-        if name != signed.scheme.name
-        and (
-            any(part.startswith(_MARKS[name]) for part in given)
-            if name in _MARKS
-            else signed.headers.get(_OWN_HEADERS.get(name, ""))
-        )
+        for name, scheme in SCHEMES.items()
+        if name != signed.scheme.name and _has_signature(scheme, signed.headers)
     ]
-    return f" But these headers are of {found[0]}: try --scheme {found[0]}." if found else ""
+    return f" But these headers are of {names[0]}: try --scheme {names[0]}." if names else ""
+
+
+def _has_signature(scheme: Scheme, headers: Mapping[str, str]) -> bool:
+    """Whether the scheme's header holds a signature that begins as the scheme's signatures do."""
+    parts = headers.get(scheme.header_names[-1], "").split(" ")
+    return any(part and part.startswith(scheme.prefix) for part in parts)
 
 
 def _variants(body: bytes) -> Iterator[tuple[str, bytes]]:

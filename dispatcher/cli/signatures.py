@@ -201,7 +201,7 @@ def _verifying_keys(scheme: Scheme, secrets: list[str], public_key: str | None, 
     keys = [] if public_key is None else keys_given.public_keys(public_key)
     keys += [] if jwks is None else keys_given.jwks_keys(jwks)
     # A JWKS holds the keys of every scheme; only those of the kind that signs here can match.
-    fitting = [key for key in keys if keys_given.is_ed25519(key) == (scheme.name == "standard_webhooks_v1a")]
+    fitting = [key for key in keys if keys_given.is_ed25519(key) == (scheme.key_kind == "ed25519")]
     if not fitting:
         found = " of its kind; none given fits" if keys else ": give --public-key or --jwks"
         raise click.UsageError(f"{scheme.name} verifies with the platform's public key{found}")

@@ -113,11 +113,10 @@ def signature_checks(
 
 
 def _signatures(scheme: Scheme, value: str) -> list[str]:
-    """The base64 of each signature of a scheme in its header, which two schemes may share."""
+    """Each signature of a scheme in its header, which two schemes may share, without its prefix."""
     if value == MASK.decode():
         return []
-    prefix = {"standard_webhooks_v1": "v1,", "standard_webhooks_v1a": "v1a,"}.get(scheme.name, "")
-    return [one.removeprefix(prefix) for one in value.split(" ") if one.startswith(prefix) and one]
+    return [part.removeprefix(scheme.prefix) for part in value.split(" ") if part.startswith(scheme.prefix) and part]
 
 
 def _check(
@@ -152,17 +151,18 @@ def _check(
 def _openssl(scheme: Scheme, content: str, signatures: Sequence[str]) -> str:
     if scheme.key_owner == "endpoint":
         wanted = " ".join(f"-e {shlex.quote(one)}" for one in signatures)
+        form = "-binary" if scheme.encoding == "base64" else "-r"
+        text = "base64" if scheme.encoding == "base64" else "cut -d' ' -f1"
         return (
-            f'{content} \\\n  | openssl dgst -sha256 -mac HMAC -macopt "hexkey:{_HEX}" -binary \\\n'
-            f"  | base64 | grep -qFx {wanted} && echo genuine || echo not genuine"
+            f'{content} \\\n  | openssl dgst -{scheme.digest} -mac HMAC -macopt "hexkey:{_HEX}" {form} \\\n'
+            f"  | {text} | grep -qFx {wanted} && echo genuine || echo not genuine"
         )
     if scheme.key_kind == "ed25519":  # openssl wants a file of it
         begin = f'signed=$(mktemp) && {content} > "$signed"'
         verify = 'openssl pkeyutl -verify -pubin -inkey public.pem -rawin -in "$signed" -sigfile'
-        return "\n".join([begin, *(f"{verify} {_bytes(one)}" for one in signatures), 'rm "$signed"'])
-    digest = "sha1" if scheme.name == "rsa_sha1" else "sha256"
-    verify = f"openssl dgst -{digest} -verify public.pem -signature"
-    return "\n".join(f"{content} | {verify} {_bytes(one)}" for one in signatures)
+        return "\n".join([begin, *(f"{verify} {_bytes(text)}" for text in signatures), 'rm "$signed"'])
+    verify = f"openssl dgst -{scheme.digest} -verify public.pem -signature"
+    return "\n".join(f"{content} | {verify} {_bytes(text)}" for text in signatures)
 
 
 def _bytes(signature: str) -> str:

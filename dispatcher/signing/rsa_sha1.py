@@ -34,6 +34,9 @@ class RsaSha1:
     key_owner: Final = "platform"
     key_kind: Final = "rsa"
     signs_with_every_key: Final = False
+    prefix: Final = ""
+    encoding: Final = "base64"
+    digest: Final = "sha1"
 
     def __init__(self, header: str = "sign") -> None:
         if not _HEADER_NAME.fullmatch(header):

@@ -33,6 +33,9 @@ class RsaSha256:
     key_owner: Final = "platform"
     key_kind: Final = "rsa"
     signs_with_every_key: Final = True
+    prefix: Final = ""
+    encoding: Final = "base64"
+    digest: Final = "sha256"
 
     def generate_keys(self) -> tuple[bytes, bytes]:
         """A new pair: PKCS #8, and SubjectPublicKeyInfo."""

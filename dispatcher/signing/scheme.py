@@ -67,6 +67,21 @@ class Scheme(Protocol):
         """Whether all keys sign while one rotates; if not, the newest alone does, which receivers must have by then."""
         ...
 
+    @property
+    def prefix(self) -> str:
+        """The beginning of each of its signatures in the last of `header_names`, such as `v1,`; empty if none."""
+        ...
+
+    @property
+    def encoding(self) -> Literal["base64", "hex"]:
+        """How the rest of a signature is written; base64 where the keys are the platform's."""
+        ...
+
+    @property
+    def digest(self) -> str | None:
+        """The hash that it uses, as openssl names it; None for Ed25519, which has its own."""
+        ...
+
     def generate_keys(self) -> tuple[bytes, bytes]:
         """A new pair: what signs, and what verifies (the same bytes where the scheme is symmetric)."""
         ...

@@ -28,6 +28,9 @@ class StandardWebhooksV1:
     key_owner: Final = "endpoint"
     key_kind: Final = None
     signs_with_every_key: Final = True
+    prefix: Final = "v1,"
+    encoding: Final = "base64"
+    digest: Final = "sha256"
 
     def generate_keys(self) -> tuple[bytes, bytes]:
         """The same 32 random bytes twice."""

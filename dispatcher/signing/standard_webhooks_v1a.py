@@ -46,6 +46,9 @@ class StandardWebhooksV1a:
     key_owner: Final = "platform"
     key_kind: Final = "ed25519"
     signs_with_every_key: Final = True
+    prefix: Final = "v1a,"
+    encoding: Final = "base64"
+    digest: Final = None
 
     def generate_keys(self) -> tuple[bytes, bytes]:
         """A new pair: PKCS #8, and SubjectPublicKeyInfo."""

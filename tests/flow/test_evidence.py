@@ -158,7 +158,7 @@ async def test_a_signature_is_checked_by_both_commands(name: str, keys: int, met
 
 def given(folder: Path, name: str, key: bytes) -> dict[str, str]:
     """What the commands say they need."""
-    if name == "standard_webhooks_v1":
+    if SCHEMES[name].key_owner == "endpoint":
         return {"WEBHOOK_SECRET": f"whsec_{b64encode(key).decode()}"}
     (folder / "public.pem").write_text(public_keys.pem(key))
     return {}
