@@ -49,8 +49,11 @@ async def find(
 
     At most 50 of each kind, the newest. Events that matched no endpoint are found too.
 
-    An event is found with its deliveries. An attempt is found by its id in the 30 days from its delivery's beginning,
-    a delivery by the URL of its event's target for 30 days. Keys are found by those whose scope is admin.
+    An event is found with its deliveries. The first characters of an id find what has an id that begins so, except for
+    attempts; several events are then found without their deliveries.
+
+    An attempt is found by its id in the 30 days from its delivery's beginning, a delivery by the URL of its event's
+    target for 30 days. Keys are found by those whose scope is admin.
     """
     own = caller.scope(tenant_id)
 

@@ -43,7 +43,8 @@ FOUND: Final[Table[Found]] = Table(
 def find(anything: str, output: Output) -> None:
     """Find anything by an id, object, URL or host.
 
-    The object is the payment, order or refund that events are about. Shown are the newest 50 of each kind.
+    An id may be shortened to its first characters. The object is the payment, order or refund that events are about.
+    Shown are the newest 50 of each kind.
     """
     with target.client() as client:
         page = client.find(anything)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.flow import register
-from dispatcher.ids import format_id, parse_id
+from dispatcher.ids import format_id, is_short, parse_id, parse_short_id
 from dispatcher.model.delivery import DeliveryState
 from dispatcher.model.filter import Filter
-from dispatcher.store import endpoints, event_log, log, replays, tenants
+from dispatcher.store import endpoints, event_log, log, replays, short_ids, tenants
 from dispatcher.store import find as store
 from dispatcher.store.event_log import EventFilter
 from dispatcher.store.search import search
@@ -37,6 +38,9 @@ MOST: Final = 50
 
 TARGETS: Final = timedelta(days=30)
 """How far back deliveries are looked for by the URL of a target: no index has it."""
+
+_SHORTENED: Final[tuple[Prefix, ...]] = ("evt", "ep", "dlv", "rpl", "ten", "key")
+"""Kinds of ids that are found by their first characters."""
 
 _OBJECT_ID: Final = 200
 
@@ -74,13 +78,13 @@ class Finder:
     keys: bool = False
 
     def __call__(self, asked: str) -> list[Found]:
-        """All that `asked` names: one thing by its id, and with an event its deliveries; else everything that is
-        about an object, or at a URL or a host. At most `MOST` of each kind.
+        """All that `asked` names: one thing by its id, and with an event its deliveries; else everything that has an id
+        that begins so, is about an object, or is at a URL or a host. At most `MOST` of each kind.
         """
         asked = asked.strip()
         if (named := _id(asked)) is not None:
             return list(self._by_id(*named))
-        return [*self._about(asked), *self._at(asked)]
+        return [*self._beginning_with(asked), *self._about(asked), *self._at(asked)]
 
     def _by_id(self, prefix: Prefix, id_: UUID) -> Iterator[Found]:
         match prefix:
@@ -108,6 +112,17 @@ class Finder:
                 key = tenants.find_key_by_id(self.connection, id_) if self.keys else None
                 if key is not None and self.own in (None, key.tenant_id):
                     yield _of_key(key)
+
+    def _beginning_with(self, short_id: str) -> Iterator[Found]:
+        """What has an id with this beginning; of a single event the deliveries too. Attempts have no index for it."""
+        if not is_short(short_id) or not short_id.startswith(tuple(f"{prefix}_" for prefix in _SHORTENED)):
+            return
+        ids = parse_short_id(_SHORTENED, short_id)
+        if ids.prefix == "key" and not self.keys:
+            return
+        found = short_ids.find(self.connection, ids, tenant_id=self.own, limit=MOST)
+        for id_ in found:
+            yield from islice(self._by_id(ids.prefix, id_), None if len(found) == 1 else 1)
 
     def _event(self, id_: UUID) -> Iterator[Found]:
         event = log.find_event(self.connection, id_)

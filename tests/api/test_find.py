@@ -52,6 +52,33 @@ async def test_an_id_leads_to_what_it_names(api: httpx.AsyncClient, engine: Engi
     assert "key" not in (await find(api, key["id"]))[0]["object"], "what is secret is told once"
 
 
+async def test_the_first_characters_of_an_id_lead_to_what_begins_so(api: httpx.AsyncClient, engine: Engine) -> None:
+    await register(api)
+    event_ids = [(await send_event(api)) for _ in range(2)]
+    _, theirs = other_tenant(engine)
+    found = await find(api, "evt_0")
+    assert [one["id"] for one in found] == event_ids[::-1], "several events, without their deliveries"
+    assert await find(api, "evt_0", key=theirs) == []
+    length = next(n for n in range(5, 40) if not event_ids[1].startswith(event_ids[0][:n]))
+    assert kinds(await find(api, event_ids[0][:length])) == ["event", "delivery"]
+    delivery = (await find(api, event_ids[0]))[1]["id"]
+    assert delivery in [one["id"] for one in await find(api, delivery[:12])]
+    reader = (await api.post("/v1/keys", json={"name": "reader", "scopes": ["deliveries:read"]})).json()
+    assert reader["id"] in [one["id"] for one in await find(api, reader["id"][:12])]
+    assert await find(api, "key_0", key=reader["key"]) == [], "keys are for admins"
+
+
+async def test_an_object_that_is_called_like_the_beginning_of_an_id_is_found(api: httpx.AsyncClient) -> None:
+    event_id = await send_event(api, object_id="key_1")
+    assert [one["id"] for one in await find(api, "key_1")] == [event_id]
+
+
+async def send_event(api: httpx.AsyncClient, **more: Any) -> str:
+    answer = await api.post("/v1/events", json={"type": "payment.completed", "payload": 1} | more)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
 async def test_an_event_is_found_with_its_deliveries(api: httpx.AsyncClient) -> None:
     await register(api)
     await register(api, url="https://other.example.com/")
