@@ -143,7 +143,7 @@ def print_more(page: Page[Any]) -> None:
 
 
 def _remark(text: str) -> None:
-    """A sentence about the list: below it or, where it is piped, on stderr, since it is no row."""
+    """A sentence about the list: below it or, where it is piped, on stderr, since it is not a row."""
     if console().is_terminal:
         print_line(text)
     else:
@@ -407,7 +407,7 @@ def short_ids(values: Sequence[str | None], room: int) -> list[str | None]:
     """Ids of one column as prefixes, all of the shortest length at which they differ.
 
     Ids that were made in the same millisecond differ at their ends only. Where such a prefix has no room, the middle is
-    left out instead, which an ellipsis shows; what stands before it is a prefix that few ids have. What is no id of
+    left out instead, which an ellipsis shows; what stands before it is a prefix that few ids have. What is not an id of
     ours is whole.
 
     >>> short_ids(["evt_01890a5d-ac96-774b-bcce-b302099a8057", "evt_01890a5e-ac96-774b-bcce-b302099a8057"], 17)
