@@ -141,6 +141,17 @@ def make_partitions(system: System, rng: random.Random) -> None:
         _briefly(system, partial(prune.make_partition, partition=partition))
 
 
+def drop_last_partition(system: System) -> None:
+    """Drops the partition of the day that is farthest ahead, which is empty: the scheduler makes it anew."""
+    day = datetime.now(UTC) + timedelta(days=partitions.DAYS_AHEAD)
+
+    def drop(connection: Connection) -> None:
+        partitions.lock_briefly(connection)
+        connection.execute(text(f"DROP TABLE IF EXISTS dispatcher.events_{day:%Y%m%d}"))
+
+    _briefly(system, drop)
+
+
 def _briefly(system: System, work: Callable[[Connection], object]) -> None:
     """Does it if the locks are to be had now: otherwise the scheduler too would try again later."""
     try:

@@ -175,11 +175,14 @@ class Run:
         if any(step.name.startswith("rescue") for step in steps):
             self._kill_busy_worker()
         deadline = time.monotonic() + HIT_S + self.system.term_s
-        asked_s = 0.0
+        asked_s = dropped_s = 0.0
         while not all(self.control.hit(step) for step in steps) and time.monotonic() < deadline:
             if any(step.name.startswith("replay") for step in steps) and time.monotonic() > asked_s:
                 disturbances.replay_delivered(self.system, self.rng)
                 asked_s = time.monotonic() + 3
+            if any(step.name.startswith("partitions") for step in steps) and time.monotonic() > dropped_s:
+                disturbances.drop_last_partition(self.system)
+                dropped_s = time.monotonic() + 3
             time.sleep(0.01)
         hit = {step: pid for step in steps if (pid := self.control.hit(step)) is not None}
 
