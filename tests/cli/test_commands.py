@@ -134,7 +134,7 @@ def test_a_payload_is_sent_with_its_type_and_key(run: Run) -> None:
         (("events", "send", "--type", "a"), "{", 2, "JSON"),
         (("events", "send", "--object-id", "a"), "", 2, "--type"),
         (("events", "send", "/does/not/exist"), "", 2, "No such file"),
-        (("events", "show", "evt_1"), "", 2, "evt_ and a UUID"),
+        (("events", "show", "evt_x"), "", 2, "evt_ and a UUID"),
         (("deliveries", "show", format_id("dlv", uuid7())), "", 1, "there is no delivery"),
         (("deliveries", "retry", format_id("dlv", uuid7())), "", 1, "there is no delivery"),
         (("deliveries", "list", "--since", "yesterday"), "", 2, "24h"),

@@ -11,7 +11,7 @@ from dispatcher.cli import cli
 @pytest.mark.parametrize(
     ("words", "meant"),
     [
-        (("evnts",), "Did you mean one of: 'events', 'tenants'?"),
+        (("evnts",), "Did you mean one of: 'event-types', 'events', 'tenants'?"),
         (("events", "sendd"), "Did you mean 'send'?"),
         (("events", "list", "--outptu", "json"), "Did you mean '--output'?"),
         (("events", "list", "--output", "jsn"), "(did you mean json?)"),
