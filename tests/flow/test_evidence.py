@@ -47,6 +47,10 @@ def attempt(
     return LoggedAttempt(**values)
 
 
+ROOT = Path(__file__).parents[2]
+"""Where `dispatcher` is imported from: the installed one may be of another checkout."""
+
+
 async def bash(command: str, folder: Path, **env: str) -> tuple[int, bytes]:
     """Runs a command; its exit code and what it printed."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -55,7 +59,7 @@ async def bash(command: str, folder: Path, **env: str) -> tuple[int, bytes]:
         "--norc",
         "-s",
         cwd=folder,
-        env={"PATH": path, "HOME": str(folder), **env},
+        env={"PATH": path, "HOME": str(folder), "PYTHONPATH": str(ROOT), **env},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
