@@ -46,6 +46,8 @@ LONGEST_FIRST = (
     "crash/test_stop.py",
     "client/test_typing.py",
     "signing/test_a_new_scheme.py",
+    "openapi/test_judges.py",
+    "api/test_reference.py",
     "local/test_stack.py",
     "local/test_postgres.py",
     "flow/test_evidence.py",
