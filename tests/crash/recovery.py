@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Self
 
 from tests.crash import faults
-from tests.crash.judge import judge
+from tests.crash.judge import Verdict, judge
 from tests.crash.load import Load, standard_targets
 from tests.crash.matrix import tmpfs
 from tests.crash.outages import LASTS_S, OUTAGES, Outage
@@ -40,13 +40,16 @@ class Recovered:
     from_start: bool
     flows_s: float
     gone_s: float
-    duplicates: int
-    is_sound: bool
+    verdict: Verdict
+
+    @property
+    def is_sound(self) -> bool:
+        return self.verdict.sound
 
     def row(self) -> str:
         since = "its beginning" if self.from_start else "its end"
-        sound = "" if self.is_sound else " (violations)"
-        return f"| {self.name} | {since} | {self.flows_s:.1f} | {self.gone_s:.1f} | {self.duplicates}{sound} |"
+        duplicates = f"{self.verdict.duplicates}{'' if self.is_sound else ' (violations)'}"
+        return f"| {self.name} | {since} | {self.flows_s:.1f} | {self.gone_s:.1f} | {duplicates} |"
 
 
 HEAD = [
@@ -112,7 +115,7 @@ def measure(system: System, ledger: Ledger, name: str, from_start: bool, act: Ac
     since_s = began_s if from_start else over_s
     arrived = [post.received_at_s for post in ledger.posts() if since_s < post.received_at_s < until_s]
     gone_s = max(0.0, lateness.late_s - since_s)
-    return Recovered(name, from_start, flows_again(since_s, arrived), gone_s, verdict.duplicates, verdict.sound)
+    return Recovered(name, from_start, flows_again(since_s, arrived), gone_s, verdict)
 
 
 class Lateness:
@@ -169,6 +172,9 @@ def run(progress: Progress, *, seed: int, only: Collection[str] = ()) -> list[Re
                     progress.show(name)
                     done.append(measure(system, ledger, name, from_start, act, rng))
                     progress.line(done[-1].row())
+                    if not done[-1].is_sound:
+                        progress.line(str(done[-1].verdict))
+                        progress.line("\n".join(list(system.lines)[-200:]))
         except OSError as error:
             progress.line(f"the {needs} faults are left out: {error}")
     return done
