@@ -163,6 +163,10 @@ EVENTS: Final = {
         "the database did not answer a request, or is read-only; the caller got 503",
         ("path", "error"),
     ),
+    "request.failed_internally": Declared(
+        "a defect of ours ended a request, which got 500; the server logs its traceback",
+        ("request_id", "path", "error"),
+    ),
     "rescue.done": Declared("claims of dead workers went back to waiting", ("deliveries",)),
     "rescue.failed": Declared(
         "the scheduler could not take back claims of dead workers; it is tried again",
@@ -253,6 +257,7 @@ FIELDS: Final = {
     "process": "the supervisor's name for a process, such as `worker-1`",
     "ran_s": "how long the process ran, in seconds",
     "reason": "why",
+    "request_id": "the number that the answer has in `x-request-id`, `req_…`",
     "restart_in_s": "after how many seconds the process is started again",
     "restarts": "how often the process has been started again",
     "results": "how many results of attempts",

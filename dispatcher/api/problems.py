@@ -359,8 +359,10 @@ def install(app: FastAPI) -> None:
     ):
         app.add_exception_handler(kind, handle)
 
-    @app.exception_handler(Exception)  # which is raised again, so that the server logs it
-    async def defect(request: Request, _: Exception) -> Response:
+    @app.exception_handler(Exception)  # which is raised again, so that the server logs the traceback
+    async def defect(request: Request, error: Exception) -> Response:
         number = request.scope.get("dispatcher.request_id", "")  # the gate is inside of what answers here
+        path = request.url.path
+        telemetry.log(_log, logging.ERROR, "request.failed_internally", request_id=number, path=path, error=error)
         headers = {"x-request-id": number}
         return problem(request, 500, "INTERNAL_ERROR", "a defect of ours; the log has the details", headers=headers)

@@ -363,7 +363,7 @@ def enable(endpoint_id: UUID, output: Output) -> None:
 def disable(endpoint_id: UUID, reason: str, output: Output) -> None:
     """Disable an endpoint.
 
-    Its deliveries wait, for 7 days at most, until it is enabled.
+    Its deliveries wait until it is enabled. After 7 days they expire, and are not sent.
     """
     with target.client() as client:
         endpoint = client.endpoints.disable(format_id("ep", endpoint_id), reason=reason)

@@ -319,6 +319,7 @@ def show(event_id: UUID, output: Output) -> None:
             ("event", event["id"]),
             ("type", event["type"]),
             ("object", event["object_id"]),
+            ("tenant", event["tenant_id"]),
             ("mode", event["mode"]),
             ("accepted", event["created_at"]),
             ("deliveries", event["deliveries"] or "none: no endpoint wanted it when it was accepted"),

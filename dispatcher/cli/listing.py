@@ -41,10 +41,8 @@ NARROW: Final = 80
 """Columns of the terminal for which every list is made."""
 
 _ID: Final = re.compile(r"([a-z]{2,3}_)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_SHORTEST: Final = 8
-"""Characters of an id's UUID that are shown at least: its time, to the minute."""
 _MILLISECOND: Final = 13
-"""Characters of an id's UUID that hold its time, to the millisecond."""
+"""Characters of an id's UUID that are shown at least: its time, to the millisecond."""
 _UUID: Final = 36
 _TAIL: Final = 2
 _LONGEST: Final = 20
@@ -411,12 +409,12 @@ def short_ids(values: Sequence[str | None], room: int) -> list[str | None]:
     ours is whole.
 
     >>> short_ids(["evt_01890a5d-ac96-774b-bcce-b302099a8057", "evt_01890a5e-ac96-774b-bcce-b302099a8057"], 17)
-    ['evt_01890a5d', 'evt_01890a5e']
+    ['evt_01890a5d-ac96', 'evt_01890a5e-ac96']
     """
     ids = {value for value in values if value is not None and _ID.fullmatch(value)}
     if not ids:
         return [*values]
-    length = next(n for n in range(_SHORTEST, _UUID + 1) if len({_head(id_, n) for id_ in ids}) == len(ids))
+    length = next(n for n in range(_MILLISECOND, _UUID + 1) if len({_head(id_, n) for id_ in ids}) == len(ids))
     short = {id_: _head(id_, length) for id_ in ids}
     if max(map(len, short.values())) > room:
         head = _MILLISECOND

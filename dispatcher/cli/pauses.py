@@ -70,7 +70,7 @@ def pause(
 ) -> None:
     """Pause deliveries.
 
-    All of them, or those that match every option, wait until `unpause`, for 7 days at most.
+    All of them, or those that match every option, wait until `unpause`. After 7 days they expire, and are not sent.
     """
     if lists:
         _list(output)

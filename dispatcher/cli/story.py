@@ -75,6 +75,7 @@ def _fields(story: Story, state: DeliveryState) -> list[tuple[str, object]]:
         ("body", gone if body is None else f"{body['size']:,} bytes, sha256 {body['sha256']}"),
         ("endpoint", f"{endpoint['id']}  {endpoint['url']}"),
         ("", f"{endpoint['status']}, profile {endpoint['profile']}"),
+        ("tenant", one["tenant_id"]),
         ("schedule", f"{one['schedule']['name']} (version {one['schedule']['version']})"),
         ("created", one["created_at"]),
     ]
@@ -118,11 +119,11 @@ def _steps(times: StepTimes) -> tuple[float, ...]:
 
 
 def _bar(times: StepTimes, longest: float) -> Text:
-    """Where the time went, to the scale of the longest attempt; a mark at least for a step of a millisecond."""
+    """Where the time went, to the scale of the longest attempt; one mark at least for each step that was made."""
     bar = styled("")
     for took, (mark, style, _) in zip(_steps(times), _STEPS, strict=True):
         if took:
-            bar.append(mark * max(round(_BAR * took / longest), 1 if took >= 1 else 0), style=style)
+            bar.append(mark * max(round(_BAR * took / longest), 1), style=style)
     return bar
 
 

@@ -255,7 +255,7 @@ async def test_a_long_body_is_refused_on_every_route_before_it_is_parsed(api: ht
 
 
 async def test_a_defect_is_a_problem_that_says_nothing_of_itself(
-    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def break_down(*_: object, **__: object) -> None:
         raise RuntimeError("secret-word")
@@ -269,6 +269,7 @@ async def test_a_defect_is_a_problem_that_says_nothing_of_itself(
     assert answer.status_code == 500
     assert answer.json()["code"] == "INTERNAL_ERROR"
     assert "secret-word" not in answer.text
+    assert f"request.failed_internally request_id={answer.headers['x-request-id']} path=/v1/deliveries" in caplog.text
 
 
 async def test_deliveries_are_chosen_by_status(api: httpx.AsyncClient, engine: Engine) -> None:
