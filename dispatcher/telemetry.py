@@ -279,7 +279,8 @@ FIELDS: Final = {
 }
 """Every field that an event may have: one name for one thing. `docs/logs.md` holds the same table."""
 
-_URL: Final = re.compile(r"""(\b[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#]*@)?([^\s?#"'<>]*)(?:\?[^\s"'<>)]*)?""")
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(\S*)")
+_AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]*\]|[^/?#@:]*)(?::[0-9]*)?(?=[/?#,]|[^\w@]*\Z)")
 
 _QUOTED: Final = re.compile(r"""[ "=]""")
 
@@ -400,7 +401,7 @@ class JsonFormatter(logging.Formatter):
         try:
             return orjson.dumps(entry).decode()
         except orjson.JSONEncodeError:  # a lone surrogate, such as of a file's name, or a number of more than 64 bits
-            return json.dumps({name: _unicode(value) for name, value in entry.items()}, default=str)
+            return json.dumps({name: _unicode(value) for name, value in entry.items()}, default=datetime.isoformat)
 
 
 def one_line(error: BaseException) -> str:
@@ -414,12 +415,25 @@ def one_line(error: BaseException) -> str:
 
 
 def without_url_secrets(text: str) -> str:
-    """The text, its URLs without userinfo and query.
+    """The text, its URLs without userinfo, and without all that stands behind a `?` or `#` up to the next white space.
+
+    Somebody's password may hold what belongs into no URL: where the host is not a host, it ends at the last `@`.
 
     >>> without_url_secrets("cannot connect to amqp://me:secret@mq:5672/hooks?x=1: refused")
     'cannot connect to amqp://mq:5672/hooks refused'
+    >>> without_url_secrets("postgresql://u:p/w?#@h/db"), without_url_secrets("https://h/x?a='1'&b=2 late")
+    ('postgresql://h/db', 'https://h/x late')
     """
-    return _URL.sub(r"\1\2", text) if "://" in text else text
+    return _URL.sub(_shown_url, text) if "://" in text else text
+
+
+def _shown_url(url: re.Match[str]) -> str:
+    scheme, rest = url.groups()
+    if _AUTHORITY.match(rest) is None:
+        _, at, rest = rest.rpartition("@")
+        if not at and _AUTHORITY.match(rest) is None:
+            return f"{scheme}…"
+    return scheme + re.split("[?#]", rest, maxsplit=1)[0]
 
 
 def _value(value: Value | UUID | Path | BaseException) -> Value:

@@ -171,6 +171,31 @@ def test_a_traceback_is_kept_and_cannot_forge_a_line(log: Callable[[str, str], i
     assert "ValueError: why\n" in line["traceback"]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:s3cret/@h/db",
+        "https://me:#s3cret@h/x",
+        "redis://:pa?s3cret@h:6379/0",
+        "https://me:s3cret word@h/",
+        "https://h/x?a='1'&b=s3cret",
+        "https://h/x?a=1)s3cret",
+        "https://h/x#token=s3cret",
+        "_https://me:s3cret@h/",
+        "https://me:p@s3cret@h/",
+    ],
+)
+def test_a_secret_in_an_odd_place_of_a_url_is_left_out(url: str) -> None:
+    assert "s3cret" not in telemetry.without_url_secrets(f"cannot reach {url}")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h:8080: refused", "http://[::1]:80/a", "https://h:5432,h2/db", "http://h/@me/x"]
+)
+def test_a_url_without_secrets_stays(url: str) -> None:
+    assert telemetry.without_url_secrets(url) == url
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_line_holds_a_urls_userinfo_or_query(log: Callable[[str, str], io.StringIO], log_format: str) -> None:
     stream = log(log_format, "info")

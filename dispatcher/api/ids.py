@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from dispatcher.api import caller as callers
 from dispatcher.api.caller import CallerOf
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/v1/ids", tags=["ids"])
 
-MAX_IDS: Final = 10
-"""As many ids are listed. More would not help anybody to choose one."""
+LISTED_IDS: Final = 10
+"""As many ids are listed, unless the caller wants more: they would not help anybody to choose one."""
+
+MAX_IDS: Final = 1000
+"""The most that a caller gets, to look for ids by their ends too."""
 
 READERS: Final[Mapping[Prefix, tuple[Scope, ...]]] = {
     "evt": callers.EVENT_READERS,
@@ -51,21 +54,24 @@ ShortId = Annotated[
 ]
 
 
+ListedIds = Annotated[int, Query(ge=1, le=MAX_IDS, description="How many ids are listed, the newest.", examples=[10])]
+
+
 @router.get("/{short_id}", response_model=MatchingIds)
-async def resolve(short_id: ShortId, context: ContextOf, caller: CallerOf) -> Response:
+async def resolve(short_id: ShortId, context: ContextOf, caller: CallerOf, limit: ListedIds = LISTED_IDS) -> Response:
     """Find the ids that begin with the given characters.
 
-    The newest 10 are listed. A key needs the scopes that reading such an object takes, and finds only ids of objects
+    The newest are listed. A key needs the scopes that reading such an object takes, and finds only ids of objects
     that it can read.
     """
     wanted = parse_short_id(list(READERS), short_id)
     callers.require(caller, *READERS[wanted.prefix])
 
     def read(connection: Connection) -> list[UUID]:
-        return short_ids.find(connection, wanted, tenant_id=caller.tenant_id, limit=MAX_IDS + 1)
+        return short_ids.find(connection, wanted, tenant_id=caller.tenant_id, limit=limit + 1)
 
     found = await context.search(read, pointer="/id", narrow="more characters of the id")
     if not found:
         raise NotFound(f"there is no id that begins with {short_id}")
-    ids = [format_id(wanted.prefix, id_) for id_ in found[:MAX_IDS]]
-    return reply(MatchingIds(ids=ids, has_more=len(found) > MAX_IDS))
+    ids = [format_id(wanted.prefix, id_) for id_ in found[:limit]]
+    return reply(MatchingIds(ids=ids, has_more=len(found) > limit))

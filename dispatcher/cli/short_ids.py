@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dispatcher.client import Client
+
+
+LISTED: Final = 10
+"""Candidates that an error lists."""
+
+MOST_ENDS: Final = 1000
+"""Ids of one beginning among which an end is looked for."""
 
 
 def any_short(values: Mapping[str, Any]) -> bool:
@@ -35,15 +42,17 @@ def resolve(client: Client, values: Mapping[str, Any]) -> dict[str, Any]:
 def _whole(client: Client, value: Any) -> Any:
     if not isinstance(value, ShortId):
         return value
-    found = client.resolve_id(value.text)
+    # Ids of one batch may differ at their ends only, hundreds of them.
+    found = client.resolve_id(value.text, limit=MOST_ENDS if value.end else None)
     # Where more ids begin so than are listed, others may end so too.
     ids = found["ids"] if found["has_more"] else [id_ for id_ in found["ids"] if id_.endswith(value.end)]
     if not ids:
         raise NotFound(f"there is no id that begins with {value.text} and ends with {value.end}")
     if len(ids) == 1 and not found["has_more"]:
         return value.read(ids[0])
-    number, which = (f"more than {len(ids)}", "the newest") if found["has_more"] else (str(len(ids)), "all")
-    lines = "\n".join(f"  {id_}" for id_ in ids)
+    number = f"more than {len(ids)}" if found["has_more"] else str(len(ids))
+    which = "all" if not found["has_more"] and len(ids) <= LISTED else "the newest"
+    lines = "\n".join(f"  {id_}" for id_ in ids[:LISTED])
     raise click.BadParameter(
         f"found {value.text}, the beginning of {number} ids; allowed: more characters of one id; {which} are\n{lines}",
         ctx=value.ctx,

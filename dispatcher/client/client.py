@@ -88,9 +88,9 @@ class Api(Resource[X]):
         return Call("GET", path("find"), read_page, query({"q": q, "tenant_id": tenant_id}))
 
     @operation
-    def resolve_id(self, short_id: str) -> Call[MatchingIds]:
-        """The ids that begin with these characters. Raises NotFound if there are none."""
-        return Call("GET", path("ids", short_id))
+    def resolve_id(self, short_id: str, *, limit: int | None = None) -> Call[MatchingIds]:
+        """The ids that begin with these characters: the newest 10, or so many. Raises NotFound if there are none."""
+        return Call("GET", path("ids", short_id), query=query({"limit": limit}))
 
     @operation
     def statistics(

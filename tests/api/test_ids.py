@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from dispatcher.api.ids import MAX_IDS, READERS
+from dispatcher.api.ids import LISTED_IDS, READERS
 from dispatcher.ids import format_id
 from dispatcher.model.access import Scope
 from tests.api.callers import bearer, make_key
@@ -131,7 +131,7 @@ async def test_an_ended_delivery_is_found_as_a_waiting_one_is(api: httpx.AsyncCl
 
 
 async def test_of_many_ids_the_newest_are_listed(api: httpx.AsyncClient) -> None:
-    made = [(await api.post("/v1/keys", json={"name": "till"})).json()["id"] for _ in range(MAX_IDS + 1)]
+    made = [(await api.post("/v1/keys", json={"name": "till"})).json()["id"] for _ in range(LISTED_IDS + 1)]
     answer = (await api.get("/v1/ids/key_0")).json()
     assert answer == {"ids": made[:0:-1], "has_more": True}
 

@@ -61,6 +61,14 @@ def test_an_id_without_its_middle_is_accepted_as_a_list_shows_it(run: Command) -
     assert f"there is no id that begins with {start} and ends with zz" in unknown.err
 
 
+def test_an_id_without_its_middle_is_found_among_many_of_one_beginning(run: Command) -> None:
+    made = make(run, 12)
+    assert len({id_[-12:] for id_ in made}) == len(made)
+    for wanted in (made[0], made[-1]):
+        shown = run("endpoints", "show", f"ep_0…{wanted[-12:]}", "--output", "json")
+        assert (shown.code, shown.json["id"]) == (0, wanted)
+
+
 def test_one_ambiguous_id_among_others_stops_the_command_before_it_changes_anything(run: Command) -> None:
     make(run, 1)
     run("events", "send", stdin=f"{LINE}\n{LINE}")

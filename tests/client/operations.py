@@ -223,7 +223,9 @@ OPERATIONS = [
         "/v1/cancellations",
         body={**WAITING, "preview_token": TOKEN},
     ),
-    Operation(lambda c: c.resolve_id("dlv_0189"), "GET", "/v1/ids/{}", "/v1/ids/dlv_0189"),
+    Operation(
+        lambda c: c.resolve_id("dlv_0189", limit=5), "GET", "/v1/ids/{}", "/v1/ids/dlv_0189", query={"limit": "5"}
+    ),
     Operation(lambda c: c.find("pay 1/2"), "GET", "/v1/find", query={"q": "pay 1/2"}, answer=PAGE),
     Operation(
         lambda c: c.statistics(window="7d", endpoint_id="ep_1", event_type="a.b", by="event_type", limit=3),
