@@ -174,7 +174,8 @@ def run(progress: Progress, *, seed: int, only: Collection[str] = ()) -> list[Re
                     progress.line(done[-1].row())
                     if not done[-1].is_sound:
                         progress.line(str(done[-1].verdict))
-                        progress.line("\n".join(list(system.lines)[-200:]))
+                        said = [line for line in system.lines if "delivery.attempted" not in line]
+                        progress.line("\n".join(said[-200:]))
         except OSError as error:
             progress.line(f"the {needs} faults are left out: {error}")
     return done
