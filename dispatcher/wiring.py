@@ -187,6 +187,7 @@ def hot_engine(settings: Settings, *, connections: int, statement_timeout_s: flo
         connect_args={"options": options, "prepare_threshold": 0, **addresses.connect_timeout(url)},
     )
     sessions.set_up(built.sync_engine)
+    sessions.replace_unfinished(built.sync_engine)
     return built
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from psycopg.pq import TransactionStatus
 from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +101,20 @@ def set_up(engine: Engine, **values: str) -> None:
 
     # Before SQLAlchemy's own statements, which read the isolation level and may be cancelled by a time-out.
     event.listen(engine, "connect", prepare, insert=True)
+
+
+def replace_unfinished(engine: Engine) -> None:
+    """Has the engine's pool replace a connection whose last transaction is still open, when somebody wants it.
+
+    Needed where the pool does not roll back what is returned. A ROLLBACK can be cancelled as any statement: the next
+    user, which wants no transaction, would get the driver's own error, at which a worker's recording ended.
+    """
+
+    def check(connection: Any, record: Any, proxy: Any) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+        if record.driver_connection.pgconn.transaction_status != TransactionStatus.IDLE:
+            raise DisconnectionError("the last transaction of this connection has not ended")
+
+    event.listen(engine, "checkout", check)
 
 
 def is_pooled(connection: Connection) -> bool:
