@@ -318,7 +318,7 @@ def info_many(logger: logging.Logger, event: str, rows: Iterable[Mapping[str, Va
     """Logs many lines of one event and instant by one write: a record of logging's own for each would cost a delivery
     some 15 µs more. The rows' values are numbers, booleans, and ids and words of ours, which are written as they are:
     they hold no space, quote, equals sign or control character. A log that cannot be written, such as a file on a full
-    disk, stops nobody's work: the lines are lost, as logging's own are.
+    disk or a stream that is closed, stops nobody's work: the lines are lost, as logging's own are.
     """
     if not logger.isEnabledFor(logging.INFO):
         return
@@ -335,7 +335,7 @@ def info_many(logger: logging.Logger, event: str, rows: Iterable[Mapping[str, Va
                 lines = b"".join([start + orjson.dumps(row)[1:] + b"\n" for row in rows]).decode()
             case _:
                 continue
-        with handler.lock or contextlib.nullcontext(), contextlib.suppress(OSError):
+        with handler.lock or contextlib.nullcontext(), contextlib.suppress(OSError, ValueError):
             handler.stream.write(lines)
             handler.flush()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -152,6 +153,16 @@ def surviving_worker_loops() -> Iterator[None]:
         yield
     if defects:
         pytest.fail("\n".join(defects), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """Takes back what a command that ran in this process has set for its log: its stream is closed after the test."""
+    root = logging.getLogger()
+    handlers, level = [*root.handlers], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -24,18 +24,14 @@ _log = logging.getLogger("dispatcher.test")
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], io.StringIO]]:
-    root = logging.getLogger()
-    before = (root.handlers[:], root.level)
-
+def log(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], io.StringIO]:
     def set_up(log_format: str, log_level: str) -> io.StringIO:
         stream = io.StringIO()
         monkeypatch.setattr("sys.stderr", stream)
         telemetry.set_up(log_format=log_format, log_level=log_level)
         return stream
 
-    yield set_up
-    root.handlers[:], root.level = before
+    return set_up
 
 
 def test_a_line_is_a_name_and_its_fields(log: Callable[[str, str], io.StringIO]) -> None:
@@ -240,6 +236,11 @@ def test_what_json_cannot_hold_is_logged_all_the_same(log: Callable[[str, str], 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which only Linux has")
+def test_many_lines_for_a_stream_that_is_closed_stop_nobody(log: Callable[[str, str], io.StringIO]) -> None:
+    log("text", "info").close()
+    telemetry.info_many(_log, "delivery.attempted", [{"attempt": 1}], at=AT)
+
+
 def test_many_lines_that_find_the_disk_full_stop_nobody(monkeypatch: pytest.MonkeyPatch, log) -> None:
     log("text", "info")
     handler = logging.getLogger().handlers[0]
