@@ -415,9 +415,10 @@ def one_line(error: BaseException) -> str:
 
 
 def without_url_secrets(text: str) -> str:
-    """The text, its URLs without userinfo, and without all that stands behind a `?` or `#` up to the next white space.
+    """The text, its URLs without userinfo, and without what follows a `?` or `#`, up to the next white space.
 
-    Somebody's password may hold what belongs into no URL: where the host is not a host, it ends at the last `@`.
+    A password may hold characters that a URL must escape. So where no valid host comes first, everything up to the last
+    `@` is left out.
 
     >>> without_url_secrets("cannot connect to amqp://me:secret@mq:5672/hooks?x=1: refused")
     'cannot connect to amqp://mq:5672/hooks refused'
@@ -431,7 +432,7 @@ def _shown_url(url: re.Match[str]) -> str:
     scheme, rest = url.groups()
     if _AUTHORITY.match(rest) is None:
         _, at, rest = rest.rpartition("@")
-        if not at and _AUTHORITY.match(rest) is None:
+        if not at:
             return f"{scheme}…"
     return scheme + re.split("[?#]", rest, maxsplit=1)[0]
 

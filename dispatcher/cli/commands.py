@@ -107,39 +107,13 @@ class Reach(Enum):
     TOOL = "no system"
 
 
-def _table(verbs: Mapping[Reach, str]) -> Mapping[str, Reach]:
-    return MappingProxyType({verb.strip(): reach for reach, text in verbs.items() for verb in text.split(",")})
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """How far a command reaches. Its help ends with the example: what follows `dispatcher` and the command."""
 
+    reach: Reach
+    example: str = ""
 
-VERBS: Final = _table(
-    {
-        Reach.MACHINE: (
-            "up, api, worker, scheduler, migrate, doctor, prune, audit verify, tenants retention, "
-            "signing-keys generate, signing-keys import, signing-keys rotate, signing-keys retire"
-        ),
-        Reach.TOOL: "config show, config check, sign, verify, schedules lint, profiles lint",
-        Reach.API: (
-            "erase, trigger, listen, events send, "
-            "endpoints create, endpoints import, endpoints update, endpoints delete, endpoints ping, "
-            "endpoints rotate-secret, endpoints recover, "
-            "replay start, replay pause, replay resume, replay cancel, "
-            "tenants create, tenants rotate-secret, event-types put, event-types delete"
-        ),
-        # What an operator needs whose API is down: to see, and to stop or repeat what is under way.
-        Reach.DIRECT: (
-            "find, stats, events list, events show, events explain, "
-            "deliveries list, deliveries show, deliveries export, deliveries tail, "
-            "deliveries retry, deliveries cancel, pause, unpause, "
-            "endpoints list, endpoints show, endpoints stats, endpoints enable, endpoints disable, "
-            "replay preview, replay list, replay status, tenants list, tenants show, "
-            "keys list, keys create, keys revoke, "
-            "audit-log list, erasures list, erasures show, event-types list, event-types show, sender-addresses list, "
-            "schedules list, schedules show, schedules preview, schedules simulate, profiles list, profiles show, "
-            "signing-keys list, signing-keys export-jwks"
-        ),
-    }
-)
-"""Every command by its words. A schedule or a profile that is named by the path of its file touches no system."""
 
 _DELIVERY: Final = "dlv_01890a5d-ac96-774b-bcce-b302099a8057"
 _ENDPOINT: Final = "ep_01890a5d-ac96-774b-bcce-b302099a8057"
@@ -149,91 +123,94 @@ _KEY: Final = "key_01890a5d-ac96-774b-bcce-b302099a8057"
 _REPLAY: Final = "rpl_01890a5d-ac96-774b-bcce-b302099a8057"
 _TENANT: Final = "ten_01890a5d-ac96-774b-bcce-b302099a8057"
 
-EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
+# `--direct` is for what an operator needs whose API is down: to see, and to stop or repeat what is under way.
+VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
     {
-        "up": "--port 8420",
-        "api": "",
-        "worker": "",
-        "scheduler": "",
-        "migrate": "--dry-run",
-        "doctor": "",
-        "prune": "--dry-run",
-        "audit verify": "--since 7d",
-        "erasures list": "",
-        "erasures show": _ERASURE,
-        "audit-log list": f"--object {_ENDPOINT}",
-        "event-types list": "",
-        "event-types show": "payment.completed",
-        "event-types put": 'payment.completed --description "A payment was completed." --schema payment.json',
-        "event-types delete": "payment.completed",
-        "sender-addresses list": "",
-        "tenants create": "shop",
-        "tenants list": "",
-        "tenants show": _TENANT,
-        "tenants rotate-secret": f"{_TENANT} --overlap 48h",
-        "tenants retention": f"{_TENANT} --payloads 14",
-        "signing-keys list": "",
-        "signing-keys export-jwks": "",
-        "signing-keys generate": "ed25519 --signs-in 48h",
-        "signing-keys import": "key.pem",
-        "signing-keys rotate": "ed25519",
-        "signing-keys retire": "3f1Xz_0sT-8Yq1o2b3c4d5e6f7g8h9i0jKlMnOpQrSt",
-        "config show": "",
-        "config check": "",
-        "sign": "body.json --secret-file secret.txt",
-        "verify": "body.json --headers-file headers.txt --secret-file secret.txt",
-        "schedules list": "",
-        "schedules show": "standard",
-        "schedules lint": "schedules/mine.toml",
-        "schedules preview": "standard --start 2026-01-31T12:00:00Z",
-        "schedules simulate": "standard --down 0s..3h",
-        "profiles list": "",
-        "profiles show": "default",
-        "profiles lint": "profiles/mine.toml",
-        "erase": "pay_9 --dry-run",
-        "trigger": "payment.completed --wait",
-        "listen": "--forward-to http://localhost:3000/hook",
-        "find": "pay_9",
-        "stats": "--window 7d",
-        "pause": f'--endpoint {_ENDPOINT} --reason "maintenance"',
-        "unpause": f"--endpoint {_ENDPOINT}",
-        "events send": "events.jsonl",
-        "events list": "--object pay_9",
-        "events show": _EVENT,
-        "events explain": _EVENT,
-        "deliveries list": "--status failed --since 24h",
-        "deliveries show": _DELIVERY,
-        "deliveries export": "--since 7d --file deliveries.csv",
-        "deliveries tail": "--status failed",
-        "deliveries retry": _DELIVERY,
-        "deliveries cancel": f"{_DELIVERY} --dry-run",
-        "endpoints create": "https://shop.example.com/hooks --event-type 'payment.*'",
-        "endpoints import": "endpoints.jsonl",
-        "endpoints update": f"{_ENDPOINT} --rate-limit 20",
-        "endpoints delete": _ENDPOINT,
-        "endpoints ping": _ENDPOINT,
-        "endpoints rotate-secret": f"{_ENDPOINT} --overlap 48h",
-        "endpoints recover": f"{_ENDPOINT} --since 24h",
-        "endpoints list": "--status disabled",
-        "endpoints show": _ENDPOINT,
-        "endpoints stats": f"{_ENDPOINT} --window 7d",
-        "endpoints enable": _ENDPOINT,
-        "endpoints disable": f'{_ENDPOINT} --reason "moves on Friday"',
-        "replay preview": f"--endpoint {_ENDPOINT} --since 24h",
-        "replay start": f"--endpoint {_ENDPOINT} --since 24h --rate 10",
-        "replay list": "",
-        "replay status": f"{_REPLAY} --follow",
-        "replay pause": _REPLAY,
-        "replay resume": _REPLAY,
-        "replay cancel": _REPLAY,
-        "keys create": "till --scope events:write",
-        "keys list": "",
-        "keys revoke": _KEY,
+        "up": Verb(Reach.MACHINE, "--port 8420"),
+        "api": Verb(Reach.MACHINE),
+        "worker": Verb(Reach.MACHINE),
+        "scheduler": Verb(Reach.MACHINE),
+        "migrate": Verb(Reach.MACHINE, "--dry-run"),
+        "doctor": Verb(Reach.MACHINE),
+        "prune": Verb(Reach.MACHINE, "--dry-run"),
+        "audit verify": Verb(Reach.MACHINE, "--since 7d"),
+        "erasures list": Verb(Reach.DIRECT),
+        "erasures show": Verb(Reach.DIRECT, _ERASURE),
+        "audit-log list": Verb(Reach.DIRECT, f"--object {_ENDPOINT}"),
+        "event-types list": Verb(Reach.DIRECT),
+        "event-types show": Verb(Reach.DIRECT, "payment.completed"),
+        "event-types put": Verb(
+            Reach.API, 'payment.completed --description "A payment was completed." --schema payment.json'
+        ),
+        "event-types delete": Verb(Reach.API, "payment.completed"),
+        "sender-addresses list": Verb(Reach.DIRECT),
+        "tenants create": Verb(Reach.API, "shop"),
+        "tenants list": Verb(Reach.DIRECT),
+        "tenants show": Verb(Reach.DIRECT, _TENANT),
+        "tenants rotate-secret": Verb(Reach.API, f"{_TENANT} --overlap 48h"),
+        "tenants retention": Verb(Reach.MACHINE, f"{_TENANT} --payloads 14"),
+        "signing-keys list": Verb(Reach.DIRECT),
+        "signing-keys export-jwks": Verb(Reach.DIRECT),
+        "signing-keys generate": Verb(Reach.MACHINE, "ed25519 --signs-in 48h"),
+        "signing-keys import": Verb(Reach.MACHINE, "key.pem"),
+        "signing-keys rotate": Verb(Reach.MACHINE, "ed25519"),
+        "signing-keys retire": Verb(Reach.MACHINE, "3f1Xz_0sT-8Yq1o2b3c4d5e6f7g8h9i0jKlMnOpQrSt"),
+        "config show": Verb(Reach.TOOL),
+        "config check": Verb(Reach.TOOL),
+        "sign": Verb(Reach.TOOL, "body.json --secret-file secret.txt"),
+        "verify": Verb(Reach.TOOL, "body.json --headers-file headers.txt --secret-file secret.txt"),
+        "schedules list": Verb(Reach.DIRECT),
+        "schedules show": Verb(Reach.DIRECT, "standard"),
+        "schedules lint": Verb(Reach.TOOL, "schedules/mine.toml"),
+        "schedules preview": Verb(Reach.DIRECT, "standard --start 2026-01-31T12:00:00Z"),
+        "schedules simulate": Verb(Reach.DIRECT, "standard --down 0s..3h"),
+        "profiles list": Verb(Reach.DIRECT),
+        "profiles show": Verb(Reach.DIRECT, "default"),
+        "profiles lint": Verb(Reach.TOOL, "profiles/mine.toml"),
+        "erase": Verb(Reach.API, "pay_9 --dry-run"),
+        "trigger": Verb(Reach.API, "payment.completed --wait"),
+        "listen": Verb(Reach.API, "--forward-to http://localhost:3000/hook"),
+        "find": Verb(Reach.DIRECT, "pay_9"),
+        "stats": Verb(Reach.DIRECT, "--window 7d"),
+        "pause": Verb(Reach.DIRECT, f'--endpoint {_ENDPOINT} --reason "maintenance"'),
+        "unpause": Verb(Reach.DIRECT, f"--endpoint {_ENDPOINT}"),
+        "events send": Verb(Reach.API, "events.jsonl"),
+        "events list": Verb(Reach.DIRECT, "--object pay_9"),
+        "events show": Verb(Reach.DIRECT, _EVENT),
+        "events explain": Verb(Reach.DIRECT, _EVENT),
+        "deliveries list": Verb(Reach.DIRECT, "--status failed --since 24h"),
+        "deliveries show": Verb(Reach.DIRECT, _DELIVERY),
+        "deliveries export": Verb(Reach.DIRECT, "--since 7d --file deliveries.csv"),
+        "deliveries tail": Verb(Reach.DIRECT, "--status failed"),
+        "deliveries retry": Verb(Reach.DIRECT, _DELIVERY),
+        "deliveries cancel": Verb(Reach.DIRECT, f"{_DELIVERY} --dry-run"),
+        "endpoints create": Verb(Reach.API, "https://shop.example.com/hooks --event-type 'payment.*'"),
+        "endpoints import": Verb(Reach.API, "endpoints.jsonl"),
+        "endpoints update": Verb(Reach.API, f"{_ENDPOINT} --rate-limit 20"),
+        "endpoints delete": Verb(Reach.API, _ENDPOINT),
+        "endpoints ping": Verb(Reach.API, _ENDPOINT),
+        "endpoints rotate-secret": Verb(Reach.API, f"{_ENDPOINT} --overlap 48h"),
+        "endpoints recover": Verb(Reach.API, f"{_ENDPOINT} --since 24h"),
+        "endpoints list": Verb(Reach.DIRECT, "--status disabled"),
+        "endpoints show": Verb(Reach.DIRECT, _ENDPOINT),
+        "endpoints stats": Verb(Reach.DIRECT, f"{_ENDPOINT} --window 7d"),
+        "endpoints enable": Verb(Reach.DIRECT, _ENDPOINT),
+        "endpoints disable": Verb(Reach.DIRECT, f'{_ENDPOINT} --reason "moves on Friday"'),
+        "replay preview": Verb(Reach.DIRECT, f"--endpoint {_ENDPOINT} --since 24h"),
+        "replay start": Verb(Reach.API, f"--endpoint {_ENDPOINT} --since 24h --rate 10"),
+        "replay list": Verb(Reach.DIRECT),
+        "replay status": Verb(Reach.DIRECT, f"{_REPLAY} --follow"),
+        "replay pause": Verb(Reach.API, _REPLAY),
+        "replay resume": Verb(Reach.API, _REPLAY),
+        "replay cancel": Verb(Reach.API, _REPLAY),
+        "keys create": Verb(Reach.DIRECT, "till --scope events:write"),
+        "keys list": Verb(Reach.DIRECT),
+        "keys revoke": Verb(Reach.DIRECT, _KEY),
     }
 )
-"""An example of each command, which its help ends with: what follows `dispatcher` and the command.
+"""Every command by its words. A schedule or a profile that is named by the path of its file touches no system.
 
-A test reads every one as the command line does.
+A test reads every example as the command line does.
 """
 
 

@@ -205,12 +205,9 @@ class _Strip:
     cells: list[Text]
     right: bool
     keep: Literal["start", "end"]
-    width: int = 0
-
-    @property
-    def natural(self) -> int:
-        """The width in which nothing is cut."""
-        return max(cell.cell_len for cell in self.cells)
+    natural: int
+    """The width in which nothing is cut: measured once, since `_shrink` asks for it again and again."""
+    width: int
 
     @property
     def least(self) -> int:
@@ -260,9 +257,9 @@ def _strip(column: Column, rows: Sequence[Any], width: int, now: datetime) -> _S
         room = _LONGEST + max(0, width - NARROW) * 3 // 4
         values = [*short_ids([None if value is None else str(value) for value in values], room)]
     cells = [Text(_shown_text(value), style=value.style if isinstance(value, Text) else "") for value in values]
-    strip = _Strip(column, [Text(head, style="bold underline"), *cells], right, keep)
-    strip.width = strip.natural
-    return strip
+    cells.insert(0, Text(head, style="bold underline"))
+    natural = max(cell.cell_len for cell in cells)
+    return _Strip(column, cells, right, keep, natural, width=natural)
 
 
 def _between(strips: Sequence[_Strip], gap: int) -> int:
@@ -333,7 +330,7 @@ def cut(text: str, width: int, *, keep: Literal["start", "end"] = "start") -> st
         return text
     mark = _mark(ELLIPSIS)
     kept = text if keep == "start" else text[::-1]
-    end = min(len(text), width)
+    end = max(0, min(len(text), width))
     while end and cell_len(kept[:end]) > width - len(mark):
         end -= 1
     return kept[:end] + mark if keep == "start" else mark + kept[:end][::-1]

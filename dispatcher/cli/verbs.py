@@ -11,7 +11,7 @@ import click
 
 from dispatcher.cli import short_ids
 from dispatcher.cli.arguments import suggest_choices
-from dispatcher.cli.commands import EXAMPLES, VERBS, Reach
+from dispatcher.cli.commands import VERBS, Reach
 from dispatcher.errors import DispatcherError
 from dispatcher.model.access import API_URL
 
@@ -51,13 +51,13 @@ def install(verb: str, command: click.Command) -> None:
     """
     if verb not in VERBS:
         raise LookupError(f"dispatcher.cli.commands.VERBS does not say which system `{verb}` works on")
-    reach = VERBS[verb]
+    reach, example = VERBS[verb].reach, VERBS[verb].example
     assert command.callback is not None
     command.callback = _kept(verb, reach, command.callback)
     if reach is Reach.DIRECT:
         command.params.append(_direct_option())
     suggest_choices(command)
-    command.epilog = "\b\nExample:\n  " + " ".join(("dispatcher", verb, EXAMPLES[verb])).rstrip()
+    command.epilog = f"\b\nExample:\n  dispatcher {verb} {example}".rstrip()
 
 
 def _direct_option() -> click.Option:

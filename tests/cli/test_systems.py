@@ -38,13 +38,13 @@ DOCUMENT = (Path(__file__).parents[2] / "docs/operations.md").read_text()
 
 
 def of(*reaches: Reach) -> list[str]:
-    return [verb for verb, reach in VERBS.items() if reach in reaches]
+    return [words for words, verb in VERBS.items() if verb.reach in reaches]
 
 
 def test_every_command_says_which_system_it_works_on() -> None:
     assert set(VERBS) == set(TREE), "a new command needs an entry in VERBS, and one of TYPED here"
     assert set(TYPED) == set(TREE)
-    assert all(bool(TYPED[verb].asks) == (reach in {Reach.API, Reach.DIRECT}) for verb, reach in VERBS.items())
+    assert all(bool(TYPED[words].asks) == (verb.reach in {Reach.API, Reach.DIRECT}) for words, verb in VERBS.items())
 
 
 def test_a_command_that_is_missing_from_the_table_is_not_loaded() -> None:
