@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from dispatcher.api import caller as callers
-from dispatcher.api.caller import CallerOf
+from dispatcher.api.caller import Caller
 from dispatcher.api.context import ContextOf, reply
+from dispatcher.api.strict import check_query
 from dispatcher.errors import NotFound
 from dispatcher.ids import SHORT_UUID, format_id, parse_short_id
 from dispatcher.model.access import Scope
@@ -57,15 +58,25 @@ ShortId = Annotated[
 ListedIds = Annotated[int, Query(ge=1, le=MAX_IDS, description="How many ids are listed, the newest.", examples=[10])]
 
 
+async def reader(request: Request, short_id: ShortId) -> Caller:
+    """A caller who may read objects of the id's kind. Raises Forbidden."""
+    found = await callers.caller(request)
+    callers.require(found, *READERS[parse_short_id(list(READERS), short_id).prefix])
+    check_query(request)
+    return found
+
+
+ReaderOf = Annotated[Caller, Depends(reader)]
+
+
 @router.get("/{short_id}", response_model=MatchingIds)
-async def resolve(short_id: ShortId, context: ContextOf, caller: CallerOf, limit: ListedIds = LISTED_IDS) -> Response:
+async def resolve(short_id: ShortId, context: ContextOf, caller: ReaderOf, limit: ListedIds = LISTED_IDS) -> Response:
     """Find the ids that begin with the given characters.
 
     The newest are listed. A key needs the scopes that reading such an object takes, and finds only ids of objects
     that it can read.
     """
     wanted = parse_short_id(list(READERS), short_id)
-    callers.require(caller, *READERS[wanted.prefix])
 
     def read(connection: Connection) -> list[UUID]:
         return short_ids.find(connection, wanted, tenant_id=caller.tenant_id, limit=limit + 1)

@@ -61,7 +61,14 @@ class Operation:
 
 def an_id(name: str) -> str:
     """An id for a parameter of this name."""
-    prefix = {"endpoint_id": "ep", "event_id": "evt", "delivery_id": "dlv", "replay_id": "rpl", "tenant_id": "ten"}
+    prefix = {
+        "endpoint_id": "ep",
+        "event_id": "evt",
+        "delivery_id": "dlv",
+        "replay_id": "rpl",
+        "tenant_id": "ten",
+        "short_id": "dlv",
+    }
     return f"{prefix.get(name, name.removesuffix('_id'))}_{DEFAULT_TENANT}"
 
 
