@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher import __version__, telemetry, wiring
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sqlalchemy import Connection
+    from starlette.routing import BaseRoute
 
     from dispatcher.config import Settings
 
@@ -159,18 +161,27 @@ def make_app(settings: Settings, *, command_line_key: str | None = None, prepare
         docs_url=None,  # `reference` has the page
         redoc_url=None,
         redirect_slashes=False,  # a redirected POST loses its body with some clients
-        strict_content_type=False,  # the gate has looked
-        generate_unique_id_function=openapi.operation_id,
-        dependencies=[Depends(strict)],
+        routes=list(_routes()),
     )
     app.state.lobby = Lobby(Limits.of(settings), time.monotonic)
     app.add_middleware(Gate)
     problems.install(app)
-    for resource in RESOURCES:
-        app.include_router(resource.router)
-    app.include_router(reference.router)
     openapi.install(app, TAGS)
     return app
+
+
+@cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """The routes of every application in this process: to form one, FastAPI takes some ten milliseconds."""
+    root = APIRouter(
+        strict_content_type=False,  # the gate has looked
+        generate_unique_id_function=openapi.operation_id,
+        dependencies=[Depends(strict)],
+    )
+    for resource in RESOURCES:
+        root.include_router(resource.router)
+    root.include_router(reference.router)
+    return tuple(root.routes)
 
 
 async def _begin(context: Context) -> None:
