@@ -212,6 +212,7 @@ CONFIG: Final = {
     "continue-on-failure": True,
     "headers": {"Authorization": f"Bearer {OPERATOR}"},
     "cache": {"enabled": False},
+    "request-timeout": 600,  # s: the machine may be busy
     "generation": {
         "deterministic": True,
         "database": "none",

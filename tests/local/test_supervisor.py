@@ -469,7 +469,7 @@ def test_the_guard_asks_a_server_to_stop_immediately_before_it_kills_it():
     ) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == b"up\n"
-        guard = Guard(grace_s=0.1)
+        guard = Guard(grace_s=2)
         guard.watch(server.pid, signal.SIGINT, stage=1)
         guard.close()
         assert server.wait() == -signal.SIGQUIT

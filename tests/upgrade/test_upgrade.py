@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, NullPool, create_engine, text
 
 from dispatcher.local.accounts import server_account
 from dispatcher.local.paths import remove_data_dir
@@ -32,7 +32,12 @@ PATHS = {"/ok/1": "common", "/ok/2": "common", "/slow-100/3": "common", "/ok/4":
 """Each endpoint's path, and the type of the events that it receives."""
 
 DECISIONS = {("ok", "delivered", True, None, False), ("http_retryable", "retry", True, 0.5, False)}
-"""What is decided about the attempts at these endpoints: outcome, decision, and its data."""
+"""What is decided about the attempts at these endpoints: outcome, decision, whether it was charged, its wait in
+seconds, and whether the wait counts from the first attempt.
+"""
+
+BY_BOTH = {(form, *each) for form in ("sentence", "data") for each in DECISIONS}
+"""The same, as the version before writes it and as this one does."""
 
 SOME = 60
 """So many POSTs show that deliveries flow."""
@@ -152,7 +157,7 @@ def test_an_upgrade_under_load_loses_nothing_and_locks_nothing_for_long(
     }
     old, new = Version(tmp_path / number, env), Version(REPOSITORY, env)
     new.log = tmp_path / "new.log"
-    engine = create_engine(url)
+    engine = create_engine(url, poolclass=NullPool)
     with Ledger() as ledger:
         try:
             old.run("-m", "dispatcher", "migrate")
@@ -174,17 +179,17 @@ def test_an_upgrade_under_load_loses_nothing_and_locks_nothing_for_long(
                 flows(ledger, "with the processes of both versions")
             old.stop("scheduler", "worker")
             flows(ledger, "with the new processes")
-            until(lambda: len(decisions(engine)) >= 2 * len(DECISIONS), "both versions have recorded failures")
+            until(lambda: decisions(engine) >= BY_BOTH, "both versions have recorded each decision")
             emitted = json.loads(old.finish("emit"))
             until(lambda: live(engine) == 0, "every delivery has ended")
         finally:
             old.stop()
             new.stop()
         check_nothing_is_lost(engine, ledger, emitted["committed"])
-        assert decisions(engine) == {(form, *each) for form in ("sentence", "data") for each in DECISIONS}
+        # On a slow machine a lease may end before its worker does: such an attempt is not charged.
+        assert [other for other in decisions(engine) - BY_BOTH if other[3]] == []
         if number == max(LAST_COMMIT):
             old.run("-m", "dispatcher", "audit", "verify")  # the version before reads what this one wrote
-    engine.dispose()
     assert emitted["repeated"] == 0, "a producer's transaction failed"
     assert log.deadlocks == []
     assert [wait for wait in log.lock_waits if wait[0] > LONGEST_MS] == []
