@@ -1,7 +1,7 @@
 #!/bin/sh
-# judges.sh: installs what judges the OpenAPI document in tests/openapi, into .venv-judges: openapi-python-client, by hash
-# from tests/openapi/requirements.txt, and with npm Redocly's lint, by hash from tests/openapi/package-lock.json. Does
-# nothing when that was done already.
+# judges.sh: installs the judges of others into .venv-judges: openapi-python-client, by hash from
+# tests/openapi/requirements.txt, and with npm Redocly's lint and two verifiers of webhooks (standardwebhooks and svix), by
+# hash from tests/openapi/package-lock.json. Does nothing when that was done already.
 set -eu
 
 cd "$(dirname "$0")/.."

@@ -27,6 +27,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 class Signed:
     """What is to be verified: headers by their names in lower case, the body, and what it is verified with.
 
+    Of a GET, `body` is its request target: path and query. `what` names it in messages.
     `keys` is what the scheme's `verify` takes, `secrets` are the texts they were written as; `now` is in seconds since
     1970. `sent_sha256` is the hash of the body that was sent, in hex, where the delivery log told it.
     """
@@ -39,6 +40,7 @@ class Signed:
     now: int
     tolerance_s: int
     sent_sha256: str | None = None
+    what: str = "body"
 
 
 def fault_of(signed: Signed) -> str | None:
@@ -104,7 +106,7 @@ def _mismatch(signed: Signed) -> str:
     for change, body in _variants(signed.body):
         if _holds(signed, body, signed.keys):
             return (
-                f"the body was changed: the signature is right for the body {change}. "
+                f"the {signed.what} was changed: the signature is right for the {signed.what} {change}. "
                 "Verify the bytes as they came, before anything parses or edits them."
             )
     if signed.scheme.key_owner == "endpoint":
@@ -123,7 +125,7 @@ def _mismatch(signed: Signed) -> str:
             "Verify the bytes as they came, before anything parses or edits them."
         )
     return (
-        f"wrong {key}, or the body was changed: no signature here is of these bytes under this {key}. "
+        f"wrong {key}, or the {signed.what} was changed: no signature here is of these bytes under this {key}. "
         f"{_which_key(key)} If it is the right one, what was verified is not what came: take the raw bytes."
     )
 

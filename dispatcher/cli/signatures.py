@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 import click
+from click.core import ParameterSource
 
 from dispatcher.cli import keys_given
 from dispatcher.cli.arguments import SECRET_VARIABLE, Since
@@ -35,6 +36,19 @@ _scheme_option = click.option(
 )
 
 
+def _target(name: str, url: str) -> bytes:
+    """Path and query of a GET, which are signed in the place of a body. Raises UsageError for an invalid URL."""
+    from dispatcher.egress import parse_url
+    from dispatcher.egress.url import ANY_HOST
+
+    if click.get_current_context().get_parameter_source("body") is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"give BODY or {name}, not both: a GET has no body")
+    try:
+        return parse_url(f"http://localhost{url}" if url.startswith("/") else url, ANY_HOST).target
+    except InvalidInput as error:
+        raise click.UsageError(f"{name}: found {error.found}; allowed: {error.allowed}") from error
+
+
 @click.command()
 @click.argument("body", type=click.File("rb"), default="-")
 @_scheme_option
@@ -46,13 +60,14 @@ _scheme_option = click.option(
 )
 @click.option("--id", "message_id", help="webhook-id; a new event's by default.")
 @click.option("--timestamp", type=click.IntRange(0), help="Seconds since 1970; now by default.")
-@click.option("--url", help="With --output curl: where to send it.")
+@click.option("--url", help="With --output curl: where to post it.")
+@click.option("--get", "get_url", metavar="URL", help="Sign a GET of this URL: its path and query. BODY is not read.")
 @click.option(
     "--output",
     type=click.Choice(["headers", "json", "curl"]),
     default="headers",
     show_default=True,
-    help="The headers one a line, as a JSON object, or a curl command that posts BODY with them.",
+    help="The headers one a line, as a JSON object, or a curl command that sends BODY, or the GET, with them.",
 )
 def sign(
     body: BinaryIO,
@@ -63,6 +78,7 @@ def sign(
     message_id: str | None,
     timestamp: int | None,
     url: str | None,
+    get_url: str | None,
     output: Literal["headers", "json", "curl"],
 ) -> None:
     """Sign a body as the platform does.
@@ -70,7 +86,9 @@ def sign(
     BODY is a file, or - for standard input. No server is needed. Signed are exactly the bytes that are read, a trailing
     newline among them.
     """
-    if (output == "curl") != (url is not None):
+    if get_url is not None and url is not None:
+        raise click.UsageError("give --url or --get, not both: --url is where a body is posted")
+    if get_url is None and (output == "curl") != (url is not None):
         raise click.UsageError("--url and --output curl go together")
     scheme = SCHEMES[scheme_name]
     if scheme.key_owner == "endpoint":
@@ -83,7 +101,7 @@ def sign(
         if private_key is None:
             raise click.UsageError(f"{scheme.name} signs with the platform's key: give --private-key")
         keys = keys_given.private_keys(private_key)
-    content = body.read()
+    content = body.read() if get_url is None else _target("--get", get_url)
     try:
         raw = scheme.sign(
             message_id=format_id("evt", uuid7()) if message_id is None else message_id,
@@ -101,6 +119,9 @@ def sign(
         case "json":
             print_json(headers)
         case "curl":
+            if get_url is not None:
+                print_line(_curl_get(get_url, headers))
+                return
             assert url is not None
             print_line(_curl(url, headers, content, _path(body)))
 
@@ -109,6 +130,17 @@ def _path(file: BinaryIO) -> str | None:
     """The file's path; None for standard input."""
     name = str(getattr(file, "name", "-"))
     return None if name in {"-", "<stdin>"} else name
+
+
+def _curl_get(url: str, headers: Mapping[str, str]) -> str:
+    """The command that asks for exactly this URL."""
+    if url.startswith("/"):
+        raise click.UsageError("--get: found a path without a host; allowed with --output curl: a whole URL")
+    from dispatcher.egress import parse_url
+    from dispatcher.egress.url import ANY_HOST
+
+    lines = [f"curl --globoff --path-as-is {shlex.quote(parse_url(url, ANY_HOST).canonical)}"]
+    return " \\\n  ".join([*lines, *(f"-H {shlex.quote(f'{name}: {value}')}" for name, value in headers.items())])
 
 
 def _curl(url: str, headers: Mapping[str, str], body: bytes, file: str | None) -> str:
@@ -138,6 +170,9 @@ def _curl(url: str, headers: Mapping[str, str], body: bytes, file: str | None) -
     "--tolerance", "tolerance_s", type=click.IntRange(0), default=TOLERANCE_S, show_default=True, help="In s."
 )
 @click.option("--at", type=Since(), help="When it was received; now by default.")
+@click.option(
+    "--get", "get_url", metavar="URL", help="Verify a GET of this URL, or of this path and query. BODY is not read."
+)
 @output_option
 def verify(
     body: BinaryIO,
@@ -150,6 +185,7 @@ def verify(
     jwks: Path | None,
     tolerance_s: int,
     at: datetime | None,
+    get_url: str | None,
     output: Output,
 ) -> None:
     """Verify a signed body.
@@ -169,12 +205,13 @@ def verify(
         Signed(
             scheme=scheme,
             headers=headers,
-            body=body.read(),
+            body=body.read() if get_url is None else _target("--get", get_url),
+            what="body" if get_url is None else "request target",
             keys=keys,
             secrets=texts,
             now=now,
             tolerance_s=tolerance_s,
-            sent_sha256=sent_sha256,
+            sent_sha256=sent_sha256 if get_url is None else None,
         )
     )
     dated = "webhook-timestamp" in scheme.header_names

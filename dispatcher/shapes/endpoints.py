@@ -85,7 +85,10 @@ class EndpointChoices(TypedDict, total=False):
         ),
     ]
     method: Annotated[
-        Method | None, About("A GET request has no body; the event is described in the query string.", "POST")
+        Method | None,
+        About(
+            "A GET request has no body; the query string describes the event, and path and query are signed.", "POST"
+        ),
     ]
     max_in_flight: Annotated[
         int | None,

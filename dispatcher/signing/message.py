@@ -1,7 +1,8 @@
 """A message as the schemes see it: what of it is signed, and what its headers say.
 
-Signed is `<webhook-id>.<webhook-timestamp>.<body>` (Standard Webhooks, Signature scheme), but for schemes that go by
-another document.
+Signed is `<webhook-id>.<webhook-timestamp>.<content>` (Standard Webhooks, Signature scheme), but for schemes that go by
+another document. The content, which all schemes take as `body`, is the body of a POST and path and query of a GET; see
+"What is signed" in docs/signatures.md.
 """
 
 from __future__ import annotations

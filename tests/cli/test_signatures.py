@@ -352,3 +352,37 @@ def test_headers_of_another_scheme_name_it(run: Command, headers: Path, tmp_path
     said = why(run, tmp_path / "v1a", BODY)
     assert "holds no v1 signature" in said
     assert "try --scheme standard_webhooks_v1a" in said
+
+
+GET_URL = "https://shop.example.com/notify%2F1?shop=7&object_id=a%20b"
+
+
+def test_a_get_is_signed_and_verified_by_its_path_and_query(run: Command, tmp_path: Path) -> None:
+    file = tmp_path / "get.txt"
+    file.write_text(run("sign", "--get", GET_URL, "--secret", SECRET, "--id", ID).out)
+
+    def verified(url: str) -> str:
+        return run("verify", "--get", url, "--headers-file", file, "--secret", SECRET).out
+
+    target = GET_URL.removeprefix("https://shop.example.com")
+    for same in (GET_URL, target, f"http://localhost:3000{target}"):
+        assert verified(same).startswith(f"valid: {ID}")
+    assert "wrong secret, or the request target was changed" in verified(GET_URL.replace("%20", "+"))
+
+
+def test_a_signed_get_as_a_curl_command(run: Command) -> None:
+    words = shlex.split(run("sign", "--get", GET_URL, "--secret", SECRET, "--id", ID, "--output", "curl").out)
+    assert words[0] == "curl"
+    assert GET_URL in words
+    assert not [word for word in words if word.startswith("--data")]
+    assert f"webhook-id: {ID}" in words
+
+
+def test_a_get_has_no_body_and_one_url(run: Command, body: Path) -> None:
+    for given, said in (
+        ([str(body), "--get", GET_URL], "give BODY or --get, not both"),
+        (["--get", GET_URL, "--url", GET_URL, "--output", "curl"], "give --url or --get, not both"),
+        (["--get", "/notify", "--output", "curl"], "a path without a host"),
+        (["--get", "https://shop.example.com/#a"], "found a fragment"),
+    ):
+        assert said in run("sign", *given, "--secret", SECRET).err

@@ -43,32 +43,33 @@ def test_every_scheme_has_its_row_and_its_section() -> None:
     assert list(SECTIONS) == list(SCHEMES)
     for (_, headers, content, _, keys, rotation), scheme in zip(ROWS, SCHEMES.values(), strict=True):
         assert tuple(headers) == scheme.header_names
-        assert content == ["id.timestamp.body" if "webhook-timestamp" in headers else "body"]
+        assert content == ["id.timestamp.content" if "webhook-timestamp" in headers else "content"]
         assert rotation == ["both sign" if scheme.signs_with_every_key else "the newest signs"]
         assert (keys == ["whsec_"]) == (scheme.key_owner == "endpoint")
 
 
+@pytest.mark.parametrize("method", ["POST", "GET"])
 @each_scheme
-def test_the_verifier_that_is_shown_accepts_ours_and_refuses_the_rest(scheme: Scheme) -> None:
+def test_the_verifier_that_is_shown_accepts_ours_and_refuses_the_rest(scheme: Scheme, method: str) -> None:
     verify = verifier(scheme)
     (new, new_public), (old, old_public) = scheme.generate_keys(), scheme.generate_keys()
     at = int(SYSTEM.now().timestamp())
-    body = b'{"amount": "12.30 \xe2\x82\xac"}'
+    content = {"POST": b'{"amount": "12.30 \xe2\x82\xac"}', "GET": b"/notify?id=evt_1&object_id=a%20b"}[method]
 
     def signed(*keys: bytes, seconds_ago: int = 0) -> dict[str, str]:
-        raw = sign_all([(scheme, keys)], message_id="evt_1", timestamp=at - seconds_ago, body=body)
+        raw = sign_all([(scheme, keys)], message_id="evt_1", timestamp=at - seconds_ago, body=content)
         return {name.decode(): value.decode() for name, value in raw}
 
-    verify(published(scheme, new_public), signed(new, old), body)
+    verify(published(scheme, new_public), signed(new, old), content)
     if scheme.signs_with_every_key:
-        verify(published(scheme, old_public), signed(new, old), body)
+        verify(published(scheme, old_public), signed(new, old), content)
     with pytest.raises(Exception, match=r"InvalidSignature|No matching|^$"):
-        verify(published(scheme, new_public), signed(new), body + b" ")
+        verify(published(scheme, new_public), signed(new), content + b" ")
     with pytest.raises(Exception, match=r"InvalidSignature|No matching|^$"):
-        verify(published(scheme, old_public), signed(new), body)
+        verify(published(scheme, old_public), signed(new), content)
     if "webhook-timestamp" in scheme.header_names:
         with pytest.raises(Exception, match=r"InvalidSignature|too old|^$"):
-            verify(published(scheme, new_public), signed(new, seconds_ago=400), body)
+            verify(published(scheme, new_public), signed(new, seconds_ago=400), content)
     else:
-        verify(published(scheme, new_public), signed(new, seconds_ago=400), body)
+        verify(published(scheme, new_public), signed(new, seconds_ago=400), content)
         assert "can send it again" in SECTIONS[scheme.name]

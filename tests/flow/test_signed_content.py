@@ -1,0 +1,191 @@
+"""What is signed of a POST and of a GET, held against OpenSSL's signatures and against verifiers that are not ours."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import standardwebhooks
+import svix
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from dispatcher.flow.requests import SECRET_PURPOSE, Prepared
+from dispatcher.ids import DEFAULT_TENANT, parse_id, uuid7
+from dispatcher.model.endpoint import Endpoint, SealedSecret
+from dispatcher.model.event import StoredEvent
+from dispatcher.signing import SCHEMES, parse_secret, platform_keys
+from tests.support import walk
+
+ROOT = Path(__file__).parents[2]
+VECTORS: dict[str, Any] = json.loads((ROOT / "tests/vectors/deliveries.json").read_text())
+DELIVERIES: list[dict[str, Any]] = VECTORS["deliveries"]
+OF_V1 = [one for one in DELIVERIES if one["scheme"] == "standard_webhooks_v1"]
+AT = datetime.fromtimestamp(VECTORS["timestamp"], UTC)
+JUDGES = ROOT / ".venv-judges"
+
+each_v1 = pytest.mark.parametrize("vector", OF_V1, ids=[vector["name"] for vector in OF_V1])
+
+
+@cache
+def private_key(scheme: str) -> bytes:
+    """What the vectors are signed with."""
+    if scheme == "standard_webhooks_v1":
+        return parse_secret(VECTORS["secret"]).reveal()
+    if scheme == "standard_webhooks_v1a":
+        seed = base64.urlsafe_b64decode(VECTORS["ed25519_private_key"] + "=")
+        key = Ed25519PrivateKey.from_private_bytes(seed)
+        return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    file = ROOT / "tests/vectors" / VECTORS["rsa_private_key"]
+    return platform_keys.import_pem(file.read_bytes()).private.reveal()
+
+
+class Keys:
+    """The platform's keys, as a worker has them."""
+
+    def signing(self, scheme: Any, at: datetime) -> tuple[bytes, ...]:
+        return (private_key(scheme.name),)
+
+
+def content(vector: dict[str, Any]) -> str:
+    return str(vector["target"] if vector["method"] == "GET" else vector["body"])
+
+
+def is_signed(vector: dict[str, Any]) -> bool:
+    """Whether the signature is right, as it is for a GET that is sent again as a POST: only a receiver refuses that."""
+    return bool(vector["genuine"] or vector["body"].startswith("/"))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_openssl_signed_of_a_get_is_what_is_sent(scheme: str) -> None:
+    (vector,) = [one for one in DELIVERIES if (one["scheme"], one["name"]) == (scheme, "a GET")]
+    given = httpx.URL("https://shop.example.com" + vector["target"])
+    url, _, _ = str(given).partition("id=evt")
+    event = StoredEvent(
+        parse_id("evt", VECTORS["id"]), "payment.completed", "live", b"{}", AT, given.params["object_id"]
+    )
+    place = uuid7()
+    sealed = walk.KEYS.seal(
+        parse_secret(VECTORS["secret"]), tenant=DEFAULT_TENANT, endpoint=place, purpose=SECRET_PURPOSE
+    )
+    endpoint = Endpoint(
+        id=place,
+        tenant_id=DEFAULT_TENANT,
+        url=url,
+        schedule="two",
+        secrets=(SealedSecret(sealed),),
+        method="GET",
+        signature=(scheme,),
+    )
+    requests = walk.deliver(httpx.MockTransport(lambda _: httpx.Response(200)), {}, platform_keys=Keys).requests
+    prepared = requests.prepare(event, requests.route(endpoint), AT)
+    assert isinstance(prepared, Prepared)
+    assert prepared.request.url.raw_path == vector["target"].encode() == prepared.content
+    sent = {name.decode(): value.decode() for name, value in prepared.headers}
+    assert {name: sent[name] for name in vector["headers"]} == vector["headers"]
+    assert (prepared.request.content, "content-type" in prepared.request.headers) == (b"", False)
+
+
+@pytest.mark.parametrize("vector", DELIVERIES, ids=[f"{one['scheme']}: {one['name']}" for one in DELIVERIES])
+def test_ours_says_of_each_vector_what_it_says_of_itself(vector: dict[str, Any]) -> None:
+    scheme = SCHEMES[vector["scheme"]]
+    keys = {
+        None: private_key("standard_webhooks_v1"),
+        "rsa": platform_keys.import_pem((ROOT / "tests/vectors" / VECTORS["rsa_private_key"]).read_bytes()).public,
+        "ed25519": base64.b64decode("".join(VECTORS["ed25519_public_key"].splitlines()[1:-1])),
+    }
+    try:
+        scheme.verify(
+            headers=vector["headers"],
+            body=content(vector).encode(),
+            keys=[keys[scheme.key_kind]],
+            now=VECTORS["timestamp"],
+        )
+        verified = True
+    except Exception:
+        verified = False
+    assert verified == is_signed(vector)
+
+
+class At(datetime):
+    """The instant at which the vectors were signed, to libraries that ask for the time themselves."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+        return datetime.fromtimestamp(VECTORS["timestamp"], tz)
+
+
+@each_v1
+def test_two_libraries_for_python_verify_post_and_get(vector: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("standardwebhooks.webhooks.datetime", At)
+
+    def by_standardwebhooks() -> None:
+        standardwebhooks.Webhook(VECTORS["secret"]).verify(content(vector), vector["headers"], json_parse=False)
+
+    def by_svix() -> None:
+        svix.Webhook(VECTORS["secret"]).verify(content(vector), vector["headers"])
+
+    for verify in (by_standardwebhooks, by_svix):
+        try:
+            verify()
+            verified = True
+        except Exception:
+            verified = False
+        assert verified == is_signed(vector), verify.__name__
+
+
+def test_a_library_that_gets_the_empty_body_of_a_get_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("standardwebhooks.webhooks.datetime", At)
+    vector = next(one for one in OF_V1 if one["name"] == "a GET")
+    with pytest.raises(standardwebhooks.WebhookVerificationError, match="No matching signature"):
+        standardwebhooks.Webhook(VECTORS["secret"]).verify("", vector["headers"], json_parse=False)
+
+
+RUN = """
+import { readFileSync } from "node:fs";
+import { Webhook } from "svix";
+import { verify } from "./verify.mjs";
+const { secret, timestamp, deliveries } = JSON.parse(readFileSync(0));
+Date.now = () => timestamp * 1000;
+const verdicts = deliveries.map(({ method, target, headers, body }) => {
+  try {
+    verify(secret, { method, url: target, headers }, Buffer.from(body));
+    if (method === "POST") new Webhook(secret).verify(body, headers);
+    return true;
+  } catch (error) {
+    if (error.name === "WebhookVerificationError") return false;
+    if (error.name === "SyntaxError" && body.startsWith("/")) return true; // svix, which parses what it verified
+    throw error;
+  }
+});
+console.log(JSON.stringify(verdicts));
+"""
+
+
+@pytest.mark.skipif(not (JUDGES / "stamp").exists(), reason=f"no {JUDGES.name}: run scripts/judges.sh, which needs npm")
+def test_the_libraries_for_node_verify_post_and_get_as_the_document_shows(tmp_path: Path) -> None:
+    text = (ROOT / "docs/signatures.md").read_text()
+    shown = text.partition("```javascript\n")[2].partition("```")[0]
+    (tmp_path / "verify.mjs").write_text(shown)
+    (tmp_path / "run.mjs").write_text(RUN)
+    (tmp_path / "node_modules").symlink_to(JUDGES / "node/node_modules")
+    program = shutil.which("node")
+    if program is None:
+        pytest.skip("no node on this machine")
+    done = subprocess.run(
+        [program, "run.mjs"],
+        cwd=tmp_path,
+        input=json.dumps(VECTORS | {"deliveries": OF_V1}).encode(),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout) == [is_signed(vector) for vector in OF_V1]
