@@ -125,7 +125,7 @@ class Demo:
     def start(self) -> None:
         """The merchants' process, then the system."""
         merchants = subprocess.Popen(
-            [sys.executable, "-m", "examples.receivers"],
+            [sys.executable, "-m", "examples.demo_receivers"],
             stdin=subprocess.PIPE,  # it ends with us, however we end
             stdout=subprocess.PIPE,
             stderr=self.log_file,

@@ -1,8 +1,10 @@
-"""The receivers of docs/receivers.md do what it says: run as they stand, against requests that our schemes sign."""
+"""The receivers of examples/receivers do what docs/receivers.md says: each runs as it stands, in its own process."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import http.client
 import json
 import os
 import queue
@@ -11,141 +13,240 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from dispatcher.clock import SYSTEM
 from dispatcher.ids import format_id, uuid7
-from dispatcher.model.event import BodyForm, StoredEvent
+from dispatcher.model.event import BodyForm, StoredEvent, get_url
 from dispatcher.model.event import body as body_of
 from dispatcher.signing import SCHEMES, Secret, public_keys
+from tests.support.delivery_vectors import DELIVERIES, SECRET, private_key, public_key
 from tests.support.patience import PATIENCE_S
 
-DOCUMENT = Path(__file__).parents[1] / "docs/receivers.md"
-FILES = re.findall(
-    r"^### (.+)\n(?:(?!^###? ).*\n)*?```(?:python|javascript)\n((?:.*\n)*?)```", DOCUMENT.read_text(), re.MULTILINE
+ROOT = Path(__file__).parents[1]
+SOURCES = {path.parent.name: path for path in sorted((ROOT / "examples/receivers").glob("*/[Rr]eceiver.*"))}
+COMMANDS = {"node": "node", "php": "php", "java": "javac", "go": "go"}
+HANGS = {
+    "go": ('fmt.Println("processed", id)', "select {}"),
+    "java": ('System.out.println("processed " + id);', "Thread.sleep(Long.MAX_VALUE);"),
+    "node": ('console.log("processed", id);', "await new Promise(() => {});"),
+    "python": ('print("processed", event_id, flush=True)', "threading.Event().wait()"),
+}
+"""By language: the line of `work` that says so, and one that never ends."""
+
+HOOK = "https://shop.example.com/hook?shop=7"
+V1 = "standard_webhooks_v1"
+ALL_S = str(10**10)
+"""A tolerance within which the vectors are recent."""
+
+WITHOUT_ED25519 = ("python",)  # its standard library does not have it
+
+each_language = pytest.mark.parametrize("language", SOURCES)
+each_scheme = pytest.mark.parametrize(
+    ("language", "scheme"),
+    [
+        (language, scheme)
+        for language in SOURCES
+        for scheme in SCHEMES
+        if not (scheme == "standard_webhooks_v1a" and language in WITHOUT_ED25519)
+    ],
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One `verify` beside the receiver of its language."""
-
-    title: str
-    text: str
-    scheme: str
-
-    @property
-    def language(self) -> str:
-        return "node" if self.title.startswith("`verify.mjs`") else "python"
-
-    @property
-    def is_dated(self) -> bool:
-        return self.scheme != "rsa_sha1"
+def program(language: str) -> str:
+    if language == "python":
+        return sys.executable
+    found = shutil.which(COMMANDS[language])
+    if found is None:
+        pytest.skip(f"no {COMMANDS[language]} on this machine")
+    return found
 
 
-def scheme_of(title: str) -> str:
-    if "Ed25519" in title:
-        return "standard_webhooks_v1a"
-    return "rsa_sha1" if "RSA-SHA1" in title else "standard_webhooks_v1"
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], list[str]]:
+    """The command that runs a receiver of this text; what must be compiled is compiled once."""
+
+    @cache
+    def build(language: str, text: str) -> list[str]:
+        command = program(language)
+        folder = tmp_path_factory.mktemp(language)
+        file = folder / SOURCES[language].name
+        file.write_text(text)
+        match language:
+            case "java":
+                compiled(command, "-Xlint:all", "-Werror", "-d", folder, file)
+                # A short life: no time for the second compiler, and one thread that collects garbage.
+                return ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(folder), "Receiver"]
+            case "go":
+                compiled(command, "build", "-o", folder / "receiver", file, GO111MODULE="off", GOPROXY="off")
+                return [str(folder / "receiver")]
+            case "php":
+                return [command, "-S", "127.0.0.1:0", str(file)]
+        return [command, str(file)]
+
+    return build
 
 
-VARIANTS = [Variant(title, text, scheme_of(title)) for title, text in FILES if title.startswith("`verify.")]
-RECEIVERS = {title.strip("`"): text for title, text in FILES if title.startswith("`receiver.")}
-
-each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda one: one.title.replace("`", ""))
-each_language = pytest.mark.parametrize(
-    "variant",
-    [next(one for one in VARIANTS if one.language == language) for language in ("python", "node")],
-    ids=["python", "node"],
-)
-
-
-@cache
-def keys(scheme: str, number: int = 0) -> tuple[bytes, bytes]:
-    """A pair made once: an RSA key takes its time."""
-    return SCHEMES[scheme].generate_keys()
+def compiled(*command: str | Path, **environment: str) -> None:
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @dataclass(slots=True)
 class Running:
-    """A receiver as a process of its own. `said` has the lines that it prints."""
+    """A receiver. `said` has the lines that its processes print."""
 
-    variant: Variant
-    process: subprocess.Popen[str]
-    url: str = ""
+    scheme: str
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    port: int = 0
     said: queue.Queue[str] = field(default_factory=queue.Queue)
-    pump: threading.Thread = field(init=False)
+    pumps: list[threading.Thread] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.pump = threading.Thread(target=self._pump, daemon=True)
+    def run(self, command: list[str], folder: Path, environment: Mapping[str, str]) -> None:
+        with (folder / "errors.txt").open("a") as errors:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={"PATH": os.environ["PATH"], "PORT": "0", **environment},
+                stdout=subprocess.PIPE,
+                # PHP's own server tells its port there.
+                stderr=subprocess.STDOUT if "-S" in command else errors,
+                text=True,
+            )
+        pump = threading.Thread(target=self._pump, args=(process,), daemon=True)
+        pump.start()
+        self.processes.append(process)
+        self.pumps.append(pump)
 
-    def _pump(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as lines:
+    def _pump(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout as lines:
             for line in lines:
                 self.said.put(line.rstrip())
 
-    def next_line(self) -> str:
-        return self.said.get(timeout=PATIENCE_S)
+    def listens(self) -> None:
+        """Waits until it says its port. Work that an earlier run left may be done before that."""
+        before = []
+        while not self.port:
+            line = self.said.get(timeout=PATIENCE_S)
+            before.append(line)
+            if found := re.search(r"listening on port (\d+)|http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(found[1] or found[2])
+        for line in before:
+            self.said.put(line)
 
-    def processed(self, until: str) -> list[str]:
-        """The ids of what was processed, in order, up to `until`: work is done one after the other."""
-        found: list[str] = []
-        while not found or found[-1] != until:
-            words = self.next_line().split()
-            if words[0] == "processed":
-                found.append(words[2])
-        return found
+    def processes_once(self, *ids: str, maybe: Collection[str] = ()) -> None:
+        """Waits until these were processed: each once, and no other but what `maybe` has."""
+        left = set(ids)
+        while left:
+            first, _, processed = self.said.get(timeout=PATIENCE_S).partition(" ")
+            if first == "processed" and processed not in maybe:
+                assert processed in left, (processed, ids)
+                left.remove(processed)
 
-    def post(self, body: bytes, headers: Mapping[str, str]) -> int:
-        return httpx.post(
-            self.url, content=body, headers={"content-type": "application/json", **headers}, timeout=PATIENCE_S
-        ).status_code
+    def send(self, method: str, target: str, headers: Mapping[str, str | bytes], body: bytes | None = None) -> int:
+        """The status of the answer; the target goes out byte by byte."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        try:
+            connection.putrequest(method, target)
+            if method == "POST":
+                connection.putheader("content-type", "application/json")
+                connection.putheader("content-length", str(len(body or b"")))
+            for name, value in headers.items():
+                connection.putheader(name, value)
+            connection.endheaders(body if method == "POST" else None)
+            return connection.getresponse().status
+        finally:
+            connection.close()
 
-    def deliver(self, event: StoredEvent, *, key: bytes | None = None, seconds_ago: int = 0, cut: bytes = b"") -> int:
-        """Signs and posts; `cut` is taken off the body after signing."""
-        body = body_of(event, BodyForm.ENVELOPE)
-        return self.post(body.removesuffix(cut), self.signed(event, body, key=key, seconds_ago=seconds_ago))
+    def post(self, body: bytes, headers: Mapping[str, str | bytes]) -> int:
+        return self.send("POST", "/hook", headers, body)
+
+    def deliver(self, event: StoredEvent, method: str = "POST", **signed: Any) -> int:
+        content = content_of(event, method)
+        headers = self.signed(event, content, **signed)
+        if method == "GET":
+            return self.send("GET", content.decode(), headers)
+        return self.post(content, headers)
 
     def signed(
-        self, event: StoredEvent, body: bytes, *, key: bytes | None = None, seconds_ago: int = 0
+        self, event: StoredEvent, content: bytes, *, keys: Collection[bytes] = (), seconds_ago: int = 0
     ) -> dict[str, str]:
-        raw = SCHEMES[self.variant.scheme].sign(
-            message_id=format_id("evt", event.id),
+        raw = SCHEMES[self.scheme].sign(
+            message_id=name(event),
             timestamp=int(SYSTEM.now().timestamp()) - seconds_ago,
-            body=body,
-            keys=[key or keys(self.variant.scheme)[0]],
+            body=content,
+            keys=list(keys) or [private_key(self.scheme)],
         )
         return {name.decode(): value.decode() for name, value in raw}
 
+    def remembers(self, event: StoredEvent, method: str = "POST") -> str:
+        """The id by which it knows the delivery."""
+        if "webhook-id" in SCHEMES[self.scheme].header_names:
+            return name(event)
+        return hashlib.sha256(content_of(event, method)).hexdigest()
+
     def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.pump.join()
+        for process, pump in zip(self.processes, self.pumps, strict=True):
+            process.kill()
+            process.wait()
+            pump.join()
+
+
+def content_of(event: StoredEvent, method: str) -> bytes:
+    if method == "GET":
+        return get_url(HOOK, event).removeprefix("https://shop.example.com").encode()
+    return body_of(event, BodyForm.ENVELOPE)
+
+
+def event(kind: str = "payment.completed", *, mode: str = "live", checkout: str = "chk_1") -> StoredEvent:
+    payload = json.dumps({"amount": "12.30 €", "metadata": {"checkoutId": checkout}}, ensure_ascii=False)
+    return StoredEvent(uuid7(), kind, mode, payload.encode(), SYSTEM.now(), "order 1/2")
+
+
+def name(one: StoredEvent) -> str:
+    return format_id("evt", one.id)
 
 
 Start = Callable[..., Running]
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Start]:
-    """Runs a receiver in the test's directory, again in the same; `work` replaces the body of its `work`."""
+def launch(tmp_path: Path, build: Callable[[str, str], list[str]]) -> Iterator[Start]:
+    """Runs a receiver in the test's directory, again in the same; one that `hangs` never ends its work."""
     running: list[Running] = []
 
-    def launch(variant: Variant, *, work: str | None = None, **environment: str) -> Running:
-        running.append(run(variant, tmp_path, work, environment))
-        return running[-1]
+    def launch(language: str, scheme: str = V1, *, hangs: bool = False, **environment: str) -> Running:
+        receiver = Running(scheme)
+        running.append(receiver)
+        text = SOURCES[language].read_text()
+        if hangs and language in HANGS:
+            before, after = HANGS[language]
+            assert text.count(before) == 1
+            text = text.replace(before, after)
+        published = [public_key("standard_webhooks_v1a"), public_key("rsa_sha1")]  # each for one kind of scheme
+        (tmp_path / "platform.pem").write_text("".join(public_keys.pem(key) for key in published))
+        (tmp_path / "jwks.json").write_text(json.dumps(public_keys.jwks(published)))
+        environment = {
+            "WEBHOOK_SCHEME": scheme,
+            "WEBHOOK_SECRET": SECRET,
+            "WEBHOOK_PUBLIC_KEYS": "jwks.json" if language == "python" else "platform.pem",
+        } | environment
+        command = build(language, text)
+        receiver.run(command, tmp_path, environment)
+        if language == "php" and not hangs:  # it works in another process
+            receiver.run([command[0], command[-1]], tmp_path, environment)
+        return receiver
 
     yield launch
-    for one in running:
-        one.stop()
+    for receiver in running:
+        receiver.stop()
 
 
 @pytest.fixture
@@ -153,179 +254,119 @@ def start(launch: Start) -> Start:
     """Runs a receiver, which then listens."""
 
     def start(*given: Any, **more: Any) -> Running:
-        found = launch(*given, **more)
-        found.url = f"http://127.0.0.1:{found.next_line().removeprefix('listening on port ')}/hook"
-        return found
+        receiver = launch(*given, **more)
+        receiver.listens()
+        return receiver
 
     return start
 
 
-def run(variant: Variant, folder: Path, work: str | None, environment: Mapping[str, str]) -> Running:
-    program = sys.executable if variant.language == "python" else shutil.which("node")
-    if program is None:
-        pytest.skip("no node on this machine")
-    name, verify = ("receiver.py", "verify.py") if variant.language == "python" else ("receiver.mjs", "verify.mjs")
-    text = RECEIVERS[name]
-    if work is not None:
-        text = re.sub(r"^(    |  )(print|console\.log)\(.processed.*\n", f"{work}\n", text, count=1, flags=re.MULTILINE)
-        assert work in text
-    (folder / name).write_text(text)
-    (folder / verify).write_text(variant.text)
-    private, public = keys(variant.scheme)
-    if variant.scheme == "rsa_sha1":
-        (folder / "platform.pem").write_text(public_keys.pem(public))
-    if variant.scheme == "standard_webhooks_v1a":  # while a key rotates, beside those of other schemes
-        published = public_keys.jwks([keys(variant.scheme, 1)[1], keys("rsa_sha1")[1], public])
-        (folder / "jwks.json").write_text(json.dumps(published))
-    secret = {"WEBHOOK_SECRET": Secret(private).reveal_whsec()} if variant.scheme == "standard_webhooks_v1" else {}
-    with (folder / "errors.txt").open("a") as errors:
-        process = subprocess.Popen(
-            [program, name],
-            cwd=folder,
-            env={"PATH": os.environ["PATH"], "PORT": "0", **secret, **environment},
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-    found = Running(variant, process)
-    found.pump.start()
-    return found
+def test_there_is_a_receiver_for_each_language_and_the_document_names_it() -> None:
+    assert list(SOURCES) == ["go", "java", "node", "php", "python"]
+    text = (ROOT / "docs/receivers.md").read_text()
+    for path in SOURCES.values():
+        assert f"](../{path.relative_to(ROOT)})" in text
 
 
-def event(kind: str = "payment.completed", *, mode: str = "live", checkout: str = "chk_1") -> StoredEvent:
-    payload = json.dumps({"amount": "12.30 €", "metadata": {"checkoutId": checkout}}, ensure_ascii=False)
-    return StoredEvent(uuid7(), kind, mode, payload.encode(), SYSTEM.now())
-
-
-def name(one: StoredEvent) -> str:
-    return format_id("evt", one.id)
-
-
-def test_the_document_has_a_verifier_of_each_kind_in_both_languages() -> None:
-    assert sorted(RECEIVERS) == ["receiver.mjs", "receiver.py"]
-    assert [(one.language, one.scheme) for one in VARIANTS] == [
-        ("python", "standard_webhooks_v1"),
-        ("python", "standard_webhooks_v1"),
-        ("python", "standard_webhooks_v1a"),
-        ("python", "rsa_sha1"),
-        ("node", "standard_webhooks_v1"),
-        ("node", "standard_webhooks_v1a"),
-        ("node", "rsa_sha1"),
-    ]
-
-
-@each_variant
-def test_a_receiver_processes_what_is_genuine_once_and_refuses_the_rest(variant: Variant, start: Start) -> None:
-    receiver = start(variant)
-    first, last = event(), event("refund.completed")
-    assert receiver.deliver(first, cut=b"}") == 400, "another body"
-    assert receiver.deliver(first, key=keys(variant.scheme, 2)[0]) == 400, "another key"
-    assert receiver.post(body_of(first, BodyForm.ENVELOPE), {}) == 400, "no signature"
-    if variant.is_dated:
-        assert receiver.deliver(first, seconds_ago=400) == 400
-        assert receiver.deliver(first, seconds_ago=-400) == 400
-        other = receiver.signed(first, body_of(first, BodyForm.ENVELOPE)) | {"webhook-id": name(last)}
-        assert receiver.post(body_of(first, BodyForm.ENVELOPE), other) == 400, "another id"
-    assert receiver.deliver(first) == 200
-    assert receiver.deliver(first, seconds_ago=3) == 200, "the same event again"
-    assert receiver.deliver(last) == 200
-    assert receiver.processed(until=name(last)) == [name(first), name(last)]
-
-
-@each_variant
-def test_a_receiver_answers_a_ping_that_nobody_could_sign(variant: Variant, start: Start) -> None:
-    receiver = start(variant)
-    ping = (
-        b'{"id":"evt_01a1fc08-8eed-7fd4-808c-8a82ca61f56b","type":"endpoint.ping","timestamp":"2026-01-01T00:00:00.000Z",'
-        b'"mode":"test","data":{}}'
+@each_scheme
+def test_a_receiver_tells_apart_what_is_genuine_and_what_is_not(language: str, scheme: str, start: Start) -> None:
+    receiver = start(language, scheme, WEBHOOK_TOLERANCE_S=ALL_S)
+    vectors = [vector for vector in DELIVERIES if vector.scheme == scheme]
+    answers = {
+        vector.name: receiver.send(vector.method, vector.target, vector.headers, vector.body.encode())
+        for vector in vectors
+    }
+    assert answers == {vector.name: 200 if vector.genuine else 400 for vector in vectors}
+    genuine = [vector for vector in vectors if vector.genuine]
+    receiver.processes_once(
+        *{vector.headers.get("webhook-id") or hashlib.sha256(vector.content.encode()).hexdigest() for vector in genuine}
     )
-    headers = {"webhook-id": "evt_01a1fc08-8eed-7fd4-808c-8a82ca61f56b", "webhook-timestamp": "1767225600"}
-    assert receiver.post(ping, headers) == 200
+    posted, got = event(), event("refund.completed")
+    for seconds_ago in (3, 0):  # as another attempt would
+        assert receiver.deliver(posted, seconds_ago=seconds_ago) == 200
+        assert receiver.deliver(got, "GET", seconds_ago=seconds_ago) == 200
+    receiver.processes_once(receiver.remembers(posted), receiver.remembers(got, "GET"))
+
+
+@each_language
+def test_a_receiver_refuses_what_is_not_recent_or_not_a_delivery(language: str, start: Start) -> None:
+    new, old, other = (SCHEMES[V1].generate_keys()[0] for _ in range(3))
+    receiver = start(language, WEBHOOK_SECRET=f"{Secret(new).reveal_whsec()} {Secret(old).reveal_whsec()}")
+    for method in ("POST", "GET"):
+        for seconds_ago in (400, -400):
+            assert receiver.deliver(event(), method, keys=[new], seconds_ago=seconds_ago) == 400
+        assert receiver.deliver(event(), method, keys=[other]) == 400
+    headers = {"webhook-id": "evt_1", "webhook-timestamp": "soon", "webhook-signature": "v1,x v1 é".encode()}
+    for body in (b"", b"{", b"[]", b"null", b'"endpoint.ping"', b"\xff", b'{"type": 1}', b"/?type=endpoint.ping"):
+        assert (body, receiver.post(body, {})) == (body, 400)
+        assert (body, receiver.post(body, headers)) == (body, 400)
+    assert receiver.send("GET", "/hook", {}) == 400
+    assert receiver.send("PUT", "/hook", {}) >= 400
+    assert receiver.post(b"x" * 1_000_001, {}) == 413
+    by_new, by_old, by_both = event(), event(), event()
+    assert receiver.deliver(by_new, keys=[new]) == 200
+    assert receiver.deliver(by_old, "GET", keys=[old]) == 200
+    assert receiver.deliver(by_both, keys=[other, old]) == 200
+    receiver.processes_once(*map(name, (by_new, by_old, by_both)))
+
+
+@each_language
+def test_a_receiver_answers_a_ping_that_nobody_could_sign(language: str, start: Start) -> None:
+    receiver = start(language)
+    at = StoredEvent(uuid7(), "endpoint.ping", "test", b"{}", SYSTEM.now())
+    headers = {"webhook-id": name(at), "webhook-timestamp": "1767225600"}
+    assert receiver.post(content_of(at, "POST"), headers) == 200
+    assert receiver.send("GET", content_of(at, "GET").decode(), headers) == 200
     last = event()
     assert receiver.deliver(last) == 200
-    assert receiver.processed(until=name(last)) == [name(last)]
+    receiver.processes_once(name(last))
 
 
 @each_language
-def test_a_receiver_confirms_and_leaves_out_what_is_not_for_it(variant: Variant, start: Start) -> None:
-    receiver = start(variant, CHECKOUT_ID="chk_1")
-    for other in (event("payout.sent"), event(mode="test"), event(checkout="chk_2")):
-        assert receiver.deliver(other) == 200
-    no_object = StoredEvent(uuid7(), "payment.completed", "live", b"[1]", SYSTEM.now())
-    assert receiver.deliver(no_object) == 200
+def test_a_receiver_asks_for_the_login_and_leaves_out_what_is_not_for_it(language: str, start: Start) -> None:
+    receiver = start(language, CHECKOUT_ID="chk_1", WEBHOOK_LOGIN="shop:s3cr:et")
+
+    def deliver(one: StoredEvent, login: str | None = "shop:s3cr:et") -> int:
+        body = content_of(one, "POST")
+        headers = receiver.signed(one, body)
+        if login is not None:
+            headers["authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
+        return receiver.post(body, headers)
+
     last = event()
-    assert receiver.deliver(last) == 200
-    assert receiver.processed(until=name(last)) == [name(last)]
+    assert [deliver(last, login) for login in (None, "shop:other")] == [401, 401]
+    if language != "java":  # its standard library reads no JSON: what the event says is left to `work`
+        no_object = StoredEvent(uuid7(), "payment.completed", "live", b"[1]", SYSTEM.now())
+        for other in (event("payout.sent"), event(mode="test"), event(checkout="chk_2"), no_object):
+            assert deliver(other) == 200
+    assert deliver(last) == 200
+    receiver.processes_once(name(last))
 
 
 @each_language
-def test_a_receiver_accepts_both_secrets_while_one_rotates(variant: Variant, start: Start) -> None:
-    new, old = keys(variant.scheme, 3)[0], keys(variant.scheme, 4)[0]
-    receiver = start(variant, WEBHOOK_SECRET=f"{Secret(new).reveal_whsec()} {Secret(old).reveal_whsec()}")
-    for key in (new, old):
-        assert receiver.deliver(event(), key=key) == 200
-    assert receiver.deliver(event()) == 400
-    both = event()
-    body = body_of(both, BodyForm.ENVELOPE)
-    headers = receiver.signed(both, body)
-    headers["webhook-signature"] += " " + receiver.signed(both, body, key=old)["webhook-signature"]
-    assert receiver.post(body, headers) == 200
-
-
-@each_language
-def test_a_receiver_does_not_start_with_what_is_no_secret(variant: Variant, launch: Start, tmp_path: Path) -> None:
-    receiver = launch(variant, WEBHOOK_SECRET="whsec_")
-    assert receiver.process.wait(PATIENCE_S) != 0
+def test_a_receiver_does_not_start_without_a_valid_secret(language: str, launch: Start, tmp_path: Path) -> None:
+    receiver = launch(language, WEBHOOK_SECRET="whsec_")
+    assert receiver.processes[-1].wait(PATIENCE_S) != 0
     assert "WEBHOOK_SECRET" in (tmp_path / "errors.txt").read_text()
+    if language == "php":  # its server starts without the receiver
+        receiver.listens()
+        assert receiver.deliver(event()) == 500
 
 
 @each_language
-def test_a_receiver_asks_for_the_login_that_it_registered(variant: Variant, start: Start) -> None:
-    receiver = start(variant, WEBHOOK_LOGIN="shop:s3cr:et")
-    one = event()
-    body = body_of(one, BodyForm.ENVELOPE)
-    headers = receiver.signed(one, body)
-
-    def basic(text: str) -> dict[str, str]:
-        return headers | {"authorization": "Basic " + base64.b64encode(text.encode()).decode()}
-
-    assert receiver.post(body, headers) == 401
-    assert receiver.post(body, basic("shop:other")) == 401
-    assert receiver.post(body, basic("shop:s3cr:et")) == 200
-    assert receiver.processed(until=name(one)) == [name(one)]
-
-
-@each_language
-def test_a_receiver_answers_before_it_works_and_a_crash_loses_nothing(variant: Variant, start: Start) -> None:
-    # Work that never ends: if the answer waited for it, it would not come.
-    forever = {"python": "    threading.Event().wait()", "node": "  await new Promise(() => {});"}[variant.language]
-    receiver = start(variant, work=forever)
-    first, second = event(), event()
+def test_a_receiver_answers_before_it_works_and_a_crash_loses_nothing(language: str, start: Start) -> None:
+    # If the answer waited for the work, it would not come.
+    receiver = start(language, hangs=True)
+    first, second, third, last = (event() for _ in range(4))
     assert [receiver.deliver(one) for one in (first, second)] == [200, 200]
     receiver.stop()
-    again = start(variant)
-    third = event()
+    again = start(language)
     assert again.deliver(first) == 200, "it was remembered"
-    done = {again.next_line().split()[2] for _ in range(2)}
-    assert done == {name(first), name(second)}
+    again.processes_once(name(first), name(second))
     assert again.deliver(third) == 200
-    assert again.processed(until=name(third)) == [name(third)]
+    again.processes_once(name(third))
     again.stop()
-    last = event()
-    once_more = start(variant)
+    once_more = start(language)
     assert [once_more.deliver(one) for one in (first, last)] == [200, 200]
-    # What the kill interrupted between the work and its note may be run again; what was done before is not.
-    assert set(once_more.processed(until=name(last))) <= {name(third), name(last)}
-
-
-@each_language
-def test_a_receiver_survives_what_is_no_delivery(variant: Variant, start: Start) -> None:
-    receiver = start(variant)
-    headers: Any = {"webhook-id": "evt_1", "webhook-timestamp": "soon", "webhook-signature": "v1,x v1 é".encode()}
-    for body in (b"", b"{", b"[]", b"null", b'"endpoint.ping"', b"\xff", b'{"type": 1}'):
-        assert receiver.post(body, {}) == 400
-        assert receiver.post(body, headers) == 400
-    assert receiver.post(b"x" * 1_000_001, {}) == 413
-    last = event()
-    assert receiver.deliver(last) == 200
-    assert receiver.processed(until=name(last)) == [name(last)]
+    # The kill may have come between the work and its note.
+    once_more.processes_once(name(last), maybe=[name(third)])

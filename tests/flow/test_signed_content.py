@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
 import subprocess
+from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +14,21 @@ import httpx
 import pytest
 import standardwebhooks
 import svix
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from dispatcher.flow.requests import SECRET_PURPOSE, Prepared
 from dispatcher.ids import DEFAULT_TENANT, parse_id, uuid7
 from dispatcher.model.endpoint import Endpoint, SealedSecret
 from dispatcher.model.event import StoredEvent
-from dispatcher.signing import SCHEMES, parse_secret, platform_keys
+from dispatcher.signing import SCHEMES, parse_secret
 from tests.support import walk
+from tests.support.delivery_vectors import DELIVERIES, SECRET, TIMESTAMP, VECTORS, Delivery, private_key, public_key
 
 ROOT = Path(__file__).parents[2]
-VECTORS: dict[str, Any] = json.loads((ROOT / "tests/vectors/deliveries.json").read_text())
-DELIVERIES: list[dict[str, Any]] = VECTORS["deliveries"]
-OF_V1 = [one for one in DELIVERIES if one["scheme"] == "standard_webhooks_v1"]
-AT = datetime.fromtimestamp(VECTORS["timestamp"], UTC)
+OF_V1 = [one for one in DELIVERIES if one.scheme == "standard_webhooks_v1"]
+AT = datetime.fromtimestamp(TIMESTAMP, UTC)
 JUDGES = ROOT / ".venv-judges"
 
-each_v1 = pytest.mark.parametrize("vector", OF_V1, ids=[vector["name"] for vector in OF_V1])
-
-
-@cache
-def private_key(scheme: str) -> bytes:
-    """What the vectors are signed with."""
-    if scheme == "standard_webhooks_v1":
-        return parse_secret(VECTORS["secret"]).reveal()
-    if scheme == "standard_webhooks_v1a":
-        seed = base64.urlsafe_b64decode(VECTORS["ed25519_private_key"] + "=")
-        key = Ed25519PrivateKey.from_private_bytes(seed)
-        return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    file = ROOT / "tests/vectors" / VECTORS["rsa_private_key"]
-    return platform_keys.import_pem(file.read_bytes()).private.reveal()
+each_v1 = pytest.mark.parametrize("vector", OF_V1, ids=[vector.name for vector in OF_V1])
 
 
 class Keys:
@@ -55,27 +38,16 @@ class Keys:
         return (private_key(scheme.name),)
 
 
-def content(vector: dict[str, Any]) -> str:
-    return str(vector["target"] if vector["method"] == "GET" else vector["body"])
-
-
-def is_signed(vector: dict[str, Any]) -> bool:
-    """Whether the signature is right, as it is for a GET that is sent again as a POST: only a receiver refuses that."""
-    return bool(vector["genuine"] or vector["body"].startswith("/"))
-
-
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_openssl_signed_of_a_get_is_what_is_sent(scheme: str) -> None:
-    (vector,) = [one for one in DELIVERIES if (one["scheme"], one["name"]) == (scheme, "a GET")]
-    given = httpx.URL("https://shop.example.com" + vector["target"])
+    (vector,) = [one for one in DELIVERIES if (one.scheme, one.name) == (scheme, "a GET")]
+    given = httpx.URL("https://shop.example.com" + vector.target)
     url, _, _ = str(given).partition("id=evt")
     event = StoredEvent(
         parse_id("evt", VECTORS["id"]), "payment.completed", "live", b"{}", AT, given.params["object_id"]
     )
     place = uuid7()
-    sealed = walk.KEYS.seal(
-        parse_secret(VECTORS["secret"]), tenant=DEFAULT_TENANT, endpoint=place, purpose=SECRET_PURPOSE
-    )
+    sealed = walk.KEYS.seal(parse_secret(SECRET), tenant=DEFAULT_TENANT, endpoint=place, purpose=SECRET_PURPOSE)
     endpoint = Endpoint(
         id=place,
         tenant_id=DEFAULT_TENANT,
@@ -88,31 +60,26 @@ def test_what_openssl_signed_of_a_get_is_what_is_sent(scheme: str) -> None:
     requests = walk.deliver(httpx.MockTransport(lambda _: httpx.Response(200)), {}, platform_keys=Keys).requests
     prepared = requests.prepare(event, requests.route(endpoint), AT)
     assert isinstance(prepared, Prepared)
-    assert prepared.request.url.raw_path == vector["target"].encode() == prepared.content
+    assert prepared.request.url.raw_path == vector.target.encode() == prepared.content
     sent = {name.decode(): value.decode() for name, value in prepared.headers}
-    assert {name: sent[name] for name in vector["headers"]} == vector["headers"]
+    assert {name: sent[name] for name in vector.headers} == vector.headers
     assert (prepared.request.content, "content-type" in prepared.request.headers) == (b"", False)
 
 
-@pytest.mark.parametrize("vector", DELIVERIES, ids=[f"{one['scheme']}: {one['name']}" for one in DELIVERIES])
-def test_ours_says_of_each_vector_what_it_says_of_itself(vector: dict[str, Any]) -> None:
-    scheme = SCHEMES[vector["scheme"]]
-    keys = {
-        None: private_key("standard_webhooks_v1"),
-        "rsa": platform_keys.import_pem((ROOT / "tests/vectors" / VECTORS["rsa_private_key"]).read_bytes()).public,
-        "ed25519": base64.b64decode("".join(VECTORS["ed25519_public_key"].splitlines()[1:-1])),
-    }
+@pytest.mark.parametrize("vector", DELIVERIES, ids=[f"{one.scheme}: {one.name}" for one in DELIVERIES])
+def test_ours_says_of_each_vector_what_it_says_of_itself(vector: Delivery) -> None:
+    scheme = SCHEMES[vector.scheme]
     try:
         scheme.verify(
-            headers=vector["headers"],
-            body=content(vector).encode(),
-            keys=[keys[scheme.key_kind]],
-            now=VECTORS["timestamp"],
+            headers=vector.headers,
+            body=vector.content.encode(),
+            keys=[public_key(vector.scheme)],
+            now=TIMESTAMP,
         )
         verified = True
     except Exception:
         verified = False
-    assert verified == is_signed(vector)
+    assert verified == vector.is_signed
 
 
 class At(datetime):
@@ -120,18 +87,18 @@ class At(datetime):
 
     @classmethod
     def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-        return datetime.fromtimestamp(VECTORS["timestamp"], tz)
+        return datetime.fromtimestamp(TIMESTAMP, tz)
 
 
 @each_v1
-def test_two_libraries_for_python_verify_post_and_get(vector: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_libraries_for_python_verify_post_and_get(vector: Delivery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("standardwebhooks.webhooks.datetime", At)
 
     def by_standardwebhooks() -> None:
-        standardwebhooks.Webhook(VECTORS["secret"]).verify(content(vector), vector["headers"], json_parse=False)
+        standardwebhooks.Webhook(SECRET).verify(vector.content, vector.headers, json_parse=False)
 
     def by_svix() -> None:
-        svix.Webhook(VECTORS["secret"]).verify(content(vector), vector["headers"])
+        svix.Webhook(SECRET).verify(vector.content, vector.headers)
 
     for verify in (by_standardwebhooks, by_svix):
         try:
@@ -139,14 +106,14 @@ def test_two_libraries_for_python_verify_post_and_get(vector: dict[str, Any], mo
             verified = True
         except Exception:
             verified = False
-        assert verified == is_signed(vector), verify.__name__
+        assert verified == vector.is_signed, verify.__name__
 
 
 def test_a_library_that_gets_the_empty_body_of_a_get_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("standardwebhooks.webhooks.datetime", At)
-    vector = next(one for one in OF_V1 if one["name"] == "a GET")
+    vector = next(one for one in OF_V1 if one.name == "a GET")
     with pytest.raises(standardwebhooks.WebhookVerificationError, match="No matching signature"):
-        standardwebhooks.Webhook(VECTORS["secret"]).verify("", vector["headers"], json_parse=False)
+        standardwebhooks.Webhook(SECRET).verify("", vector.headers, json_parse=False)
 
 
 RUN = """
@@ -183,9 +150,9 @@ def test_the_libraries_for_node_verify_post_and_get_as_the_document_shows(tmp_pa
     done = subprocess.run(
         [program, "run.mjs"],
         cwd=tmp_path,
-        input=json.dumps(VECTORS | {"deliveries": OF_V1}).encode(),
+        input=json.dumps(VECTORS | {"deliveries": [asdict(vector) for vector in OF_V1]}).encode(),
         capture_output=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
-    assert json.loads(done.stdout) == [is_signed(vector) for vector in OF_V1]
+    assert json.loads(done.stdout) == [vector.is_signed for vector in OF_V1]

@@ -1,6 +1,6 @@
 """The demo's merchants: four receivers with a ledger of their own, in a process of their own.
 
-    python -m examples.receivers       prints its ports as JSON, then serves until its standard input closes
+    python -m examples.demo_receivers       prints its ports as JSON, then serves until its standard input closes
 
 Each path behaves in its own way: `/healthy` accepts, `/flaky` answers 503 to the first two attempts of an event,
 `/hanging` never answers the first attempt, `/down` has a port of its own that refuses until POST /control/open.
