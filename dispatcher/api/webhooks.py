@@ -90,7 +90,8 @@ def webhooks() -> dict[str, Any]:
         "get": {
             "get": _operation(
                 "Event By Get",
-                "An event to an endpoint with the method GET: what happened stands in the query.",
+                "An event to an endpoint with the method GET: what happened stands in the query. Path and query are "
+                "signed in the place of a body; see 'What is signed' in docs/signatures.md.",
                 query=True,
             )
         },

@@ -117,6 +117,7 @@ def test_a_library_that_gets_the_empty_body_of_a_get_refuses_it(monkeypatch: pyt
 
 
 RUN = """
+import { throws } from "node:assert";
 import { readFileSync } from "node:fs";
 import { Webhook } from "svix";
 import { verify } from "./verify.mjs";
@@ -125,7 +126,8 @@ Date.now = () => timestamp * 1000;
 const verdicts = deliveries.map(({ method, target, headers, body }) => {
   try {
     verify(secret, { method, url: target, headers }, Buffer.from(body));
-    if (method === "POST") new Webhook(secret).verify(body, headers);
+    if (method === "GET") throws(() => new Webhook(secret).verify(target, headers), SyntaxError);
+    else new Webhook(secret).verify(body, headers);
     return true;
   } catch (error) {
     if (error.name === "WebhookVerificationError") return false;
