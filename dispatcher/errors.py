@@ -112,6 +112,12 @@ class IdempotencyConflict(Conflict):
     code = "IDEMPOTENCY_CONFLICT"
 
 
+class NoTransaction(DispatcherError):
+    """An event was emitted where no transaction of the producer decides about it."""
+
+    code = "NO_TRANSACTION"
+
+
 class TooMany(DispatcherError):
     """Asked for too often. `retry_after_s` is when it may be asked again, in whole seconds."""
 

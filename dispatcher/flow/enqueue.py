@@ -8,25 +8,22 @@ several batches with the same keys in one transaction orders them.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Final, overload
 
-from sqlalchemy import event as orm_event
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from dispatcher.clock import SYSTEM, Clock
 from dispatcher.errors import DispatcherError, IdempotencyConflict, InvalidInput
 from dispatcher.flow import targets
 from dispatcher.flow.fanout import fan_out
+from dispatcher.flow.producer import connection_of, explained, ring_after_commit, unscoped
 from dispatcher.ids import first_id, format_id, uuid7
 from dispatcher.model.event import Event, body_hash, validate
 from dispatcher.store import events as store
 from dispatcher.store import profiles
-from dispatcher.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -34,10 +31,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from sqlalchemy import Connection
-    from sqlalchemy.orm import SessionTransaction
 
-    SyncSession = Session | scoped_session[Any]
-    AnyAsyncSession = AsyncSession | async_scoped_session[Any]
+    from dispatcher.flow.producer import AsyncSource, SyncSource
+    from dispatcher.wakeup import Wakeup
 
 CHUNK: Final = 1000
 """Events in one statement of `emit_many`: larger ones gain nothing (measured) and hold more memory."""
@@ -87,55 +83,52 @@ class _Checked:
 
 
 @overload
-def emit(session: SyncSession, event: Event, *, wakeup: Wakeup | None = None) -> Accepted: ...
+def emit(session: SyncSource, event: Event, *, wakeup: Wakeup | None = None) -> Accepted: ...
 @overload
-def emit(session: AnyAsyncSession, event: Event, *, wakeup: Wakeup | None = None) -> Awaitable[Accepted]: ...
+def emit(session: AsyncSource, event: Event, *, wakeup: Wakeup | None = None) -> Awaitable[Accepted]: ...
 def emit(
-    session: SyncSession | AnyAsyncSession, event: Event, *, wakeup: Wakeup | None = None
+    session: SyncSource | AsyncSource, event: Event, *, wakeup: Wakeup | None = None
 ) -> Accepted | Awaitable[Accepted]:
-    """Emits one event in the session's current transaction; on an AsyncSession, await it.
+    """Emits one event in the current transaction of a session or connection; on an asynchronous one, await it.
 
     The scheduler hears of it after the commit, through `wakeup`, by default the broker that
-    DISPATCHER_BROKER_URL names; without one it finds out by polling, within a quarter of a second.
+    DISPATCHER_BROKER_URL names; without one it finds out by polling, within a quarter of a second. On a connection
+    without a session, it hears when the connection is given back or begins its next transaction.
 
     A repeat under the same idempotency key (within 24 hours; or the event's own `id`) is not a second event: it answers
     with the first one's id and `duplicate`. Same means the same type, mode, object, instants and payload, byte for
     byte: the same values in another order of keys are another payload.
 
     Raises InvalidInput for an event that cannot be accepted, IdempotencyConflict for a key that was used with
-    another body; either leaves the transaction as it was.
+    another body; either leaves the transaction as it was. Raises NoTransaction, before any statement, on a connection
+    that is closed, in AUTOCOMMIT, or in a transaction that SQLAlchemy did not begin. Raises Unavailable where our
+    tables or the grants for them are missing; PostgreSQL has then ended the transaction.
     """
-    own = _own(session)
-    if isinstance(own, AsyncSession):
+    own = unscoped(session)
+    if isinstance(own, AsyncSession | AsyncConnection):
         return own.run_sync(lambda inner: emit(inner, event, wakeup=wakeup))
     return emit_many(own, [event], wakeup=wakeup)[0]
 
 
 @overload
-def emit_many(session: SyncSession, events: Iterable[Event], *, wakeup: Wakeup | None = None) -> list[Accepted]: ...
+def emit_many(session: SyncSource, events: Iterable[Event], *, wakeup: Wakeup | None = None) -> list[Accepted]: ...
 @overload
 def emit_many(
-    session: AnyAsyncSession, events: Iterable[Event], *, wakeup: Wakeup | None = None
+    session: AsyncSource, events: Iterable[Event], *, wakeup: Wakeup | None = None
 ) -> Awaitable[list[Accepted]]: ...
 def emit_many(
-    session: SyncSession | AnyAsyncSession, events: Iterable[Event], *, wakeup: Wakeup | None = None
+    session: SyncSource | AsyncSource, events: Iterable[Event], *, wakeup: Wakeup | None = None
 ) -> list[Accepted] | Awaitable[list[Accepted]]:
     """Emits many events as `emit` does, in bulk: all of them or, on an error, none. Answers in their order."""
-    own = _own(session)
-    if isinstance(own, AsyncSession):
+    own = unscoped(session)
+    if isinstance(own, AsyncSession | AsyncConnection):
         return own.run_sync(lambda inner: emit_many(inner, events, wakeup=wakeup))
-    accepted = enqueue(own.connection(), list(events))
+    connection = connection_of(own)
+    with explained(connection):
+        accepted = enqueue(connection, list(events))
     if any(one.fanout for one in accepted):
-        _ring_after_commit(own, wakeup or _default_wakeup())
+        ring_after_commit(own, wakeup)
     return accepted
-
-
-def _own(session: SyncSession | AnyAsyncSession) -> Session | AsyncSession:
-    """The session that a scoped one stands for here and now."""
-    if isinstance(session, scoped_session | async_scoped_session):
-        scoped: Session | AsyncSession = session()
-        return scoped
-    return session
 
 
 def enqueue(
@@ -423,44 +416,3 @@ def _check(event: Event, place: int, pointer: str, at: datetime) -> _Checked:
     if event.id.version != 7 or not first_id(at - day) <= event.id < first_id(at + day):
         raise _unusable(pointer, _own_id(event))
     return _Checked(place, event, payload, event.id, format_id("evt", event.id), body_hash(event, payload))
-
-
-_wakeups: dict[str | None, Wakeup] = {}
-
-
-def _default_wakeup() -> Wakeup:
-    url = os.environ.get("DISPATCHER_BROKER_URL")
-    return _wakeups.get(url) or _wakeups.setdefault(url, Wakeup(url))
-
-
-_PENDING: Final = "dispatcher.wakeups"
-"""Where a session keeps the wake-ups of its open transactions and savepoints: {transaction: {wake-up, …}}."""
-
-
-def _ring_after_commit(session: Session, wakeup: Wakeup) -> None:
-    """Rings once the outermost transaction has committed, if what was emitted is in it."""
-    transaction = session.get_nested_transaction() or session.get_transaction()
-    session.info.setdefault(_PENDING, {}).setdefault(transaction, set()).add(wakeup)
-
-
-@orm_event.listens_for(Session, "after_commit")
-def _committed(session: Session) -> None:
-    pending: dict[SessionTransaction | None, set[Wakeup]] | None = session.info.get(_PENDING)
-    if not pending:
-        return
-    savepoint = session.get_nested_transaction()
-    if savepoint is None:
-        for wakeup in pending.pop(session.get_transaction(), ()):
-            wakeup.ring()
-    elif savepoint in pending:
-        outer = savepoint.parent
-        while outer is not None and not outer.nested and outer.parent is not None:
-            outer = outer.parent
-        pending.setdefault(outer, set()).update(pending.pop(savepoint))
-
-
-@orm_event.listens_for(Session, "after_transaction_end")
-def _ended(session: Session, transaction: SessionTransaction) -> None:
-    pending = session.info.get(_PENDING)
-    if pending:
-        pending.pop(transaction, None)

@@ -15,7 +15,8 @@ ASIDE = Path(sys.prefix) / "sqlalchemy20"
 PROGRAM = """
 import sys, pytest, sqlalchemy
 assert sqlalchemy.__version__.startswith("2.0."), sqlalchemy.__version__
-sys.exit(pytest.main(["-q", "-p", "no:randomly", "-p", "no:xdist", "tests/flow/test_emit_sessions.py"]))
+FILES = ["tests/flow/test_emit_sessions.py", "tests/flow/test_emit_connections.py"]
+sys.exit(pytest.main(["-q", "-p", "no:randomly", "-p", "no:xdist", *FILES]))
 """
 
 
