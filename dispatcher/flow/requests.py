@@ -183,7 +183,7 @@ class Requests:
                 target = parse_url(get_url(target.canonical, event), route.policy)
                 body, content = b"", target.target
             else:
-                body = content = body_of(event, route.form)
+                body = content = body_of(event, route.form, route.profile.envelope_members)
                 headers.insert(0, _JSON)
                 if route.form is BodyForm.VERBATIM:
                     headers += [(b"webhook-event-type", event.type.encode()), (b"webhook-mode", event.mode.encode())]

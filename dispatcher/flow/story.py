@@ -14,6 +14,7 @@ from dispatcher.model.delivery import DeliveryState
 from dispatcher.model.event import BodyForm, StoredEvent
 from dispatcher.model.event import body as body_of
 from dispatcher.model.outcome import OutcomeClass, Phase
+from dispatcher.model.profile import Profile
 from dispatcher.retry import ahead
 from dispatcher.retry.schedule import RetrySchedule
 from dispatcher.store import endpoints, log, trail
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from dispatcher.flow.evidence import SignatureCheck
     from dispatcher.model.endpoint import Endpoint
     from dispatcher.model.outcome_class import Advice
-    from dispatcher.model.profile import Profile
     from dispatcher.retry.preview import DatedAttempt
     from dispatcher.store.log import LoggedAttempt, LoggedDelivery, LoggedEvent
     from dispatcher.store.story import Replayed
@@ -116,8 +116,9 @@ def _body(event: LoggedEvent | None, method: str, sent: LoggedAttempt | None, pr
     if method == "GET":
         return b""
     kept = StoredEvent(event.id, event.type, event.mode, event.payload, event.created_at, event.object_id)
-    usual = BodyForm.ENVELOPE if profile is None else BodyForm(profile.body)
-    bodies = [body_of(kept, form) for form in sorted(BodyForm, key=lambda form: form is not usual)]
+    now = Profile(name="") if profile is None else profile
+    forms = [(BodyForm(now.body), now.envelope_members), (BodyForm.ENVELOPE, ()), (BodyForm.VERBATIM, ())]
+    bodies = [body_of(kept, form, members) for form, members in forms]
     return next((one for one in bodies if sent is not None and sent.body_sha256 == sha256(one).digest()), bodies[0])
 
 

@@ -21,6 +21,9 @@ Method = Literal["POST", "GET"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 MAX_PAYLOAD_BYTES: Final = 256 * 1024
 MAX_TARGET_CHARACTERS: Final = 2048
+ENVELOPE: Final = ("id", "type", "timestamp", "mode", "data")
+"""The members of every envelope."""
+
 _TYPE = re.compile(event_type.TYPE)
 
 
@@ -184,8 +187,10 @@ def body_hash(event: Event, payload: bytes) -> bytes:
     return sha256(repr(parts).encode() + b"\0" + payload).digest()
 
 
-def body(event: StoredEvent, form: BodyForm) -> bytes:
+def body(event: StoredEvent, form: BodyForm, envelope_members: tuple[str, ...] = ()) -> bytes:
     """The exact bytes that every attempt sends and signs.
+
+    The envelope has the payload's top-level members `envelope_members` beside `data` too, as far as they are there.
 
     >>> from dispatcher.ids import DEFAULT_TENANT
     >>> at = datetime(2026, 1, 1, tzinfo=UTC)
@@ -195,11 +200,16 @@ def body(event: StoredEvent, form: BodyForm) -> bytes:
     assert event.payload is not None  # what is gone is never sent
     if form is BodyForm.VERBATIM:
         return event.payload
-    return b'{"id":"%b","type":"%b","timestamp":"%b","mode":"%b","data":%b}' % (
+    beside = b""
+    if envelope_members:
+        copied = json_text.members(event.payload, envelope_members)
+        beside = b"".join(b'"%b":%b,' % (name.encode(), copied[name]) for name in envelope_members if name in copied)
+    return b'{"id":"%b","type":"%b","timestamp":"%b","mode":"%b",%b"data":%b}' % (
         format_id("evt", event.id).encode(),
         event.type.encode(),
         _timestamp(event.created_at).encode(),
         event.mode.encode(),
+        beside,
         event.payload,
     )
 

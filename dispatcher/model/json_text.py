@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from datetime import date, datetime, time
 from itertools import accumulate
+from json import JSONDecoder
 from math import isfinite
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from dispatcher.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 MAX_DEPTH: Final = 128
 """How deep a value may nest that is kept as it was given, such as a payload: `[[1]]` is two levels deep."""
@@ -133,6 +137,42 @@ def _without_escapes(text: bytes) -> bytes:
     ahead = iter(parts)
     kept = (part[1:] if part else next(ahead, b"") for part in ahead)  # an empty part: an escaped backslash
     return b"".join((first, *kept))
+
+
+def members(text: bytes, names: Collection[str]) -> dict[str, bytes]:
+    """The text of the top-level members of these names, as it stands; of a name that comes twice, the last one.
+
+    `text` is JSON that was checked before. What is not an object has no members.
+
+    >>> members(b'{"a": 1.0e2, "b": {"c": [1, 2]}, "d": null}', ("a", "b", "x"))
+    {'a': b'1.0e2', 'b': b'{"c": [1, 2]}'}
+    """
+    content = text.decode()
+    at = _after_space(content, 0)
+    if content[at] != "{":
+        return {}
+    found: dict[str, bytes] = {}
+    at = _after_space(content, at + 1)
+    while content[at] != "}":
+        name, end = _DECODER.raw_decode(content, at)
+        start = _after_space(content, _after_space(content, end) + 1)  # past the colon
+        _, end = _DECODER.raw_decode(content, start)
+        if name in names:
+            found[name] = content[start:end].encode()
+        at = _after_space(content, end)
+        if content[at] == ",":
+            at = _after_space(content, at + 1)
+    return found
+
+
+_DECODER: Final = JSONDecoder()
+"""It only finds where values end; what it reads there is not used."""
+
+
+def _after_space(content: str, at: int) -> int:
+    while content[at] in " \t\r\n":
+        at += 1
+    return at
 
 
 def check_size(text: bytes) -> None:

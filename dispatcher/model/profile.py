@@ -24,7 +24,8 @@ class Profile:
     Of the endpoint's URL: `url_schemes`, and whether it may have a port (`url_ports`) or an address for a host
     (`url_ip_literals`); `url_private_http`, whether a host in a network that the operator allows although it is not
     public may be named by http all the same. `scope` is what the provider calls a tenant. Of `methods` the first is
-    used where nobody asks for another.
+    used where nobody asks for another. `envelope_members` are the payload's top-level members that the envelope has
+    as its own members too, beside `data`.
 
     Every delivery is signed by all of `signature_schemes`; `signature_headers` are (the scheme's header, the name
     that is sent), for those sent under another name. `secret` means that an endpoint has
@@ -51,6 +52,7 @@ class Profile:
     scope: str = "tenant"
     methods: tuple[str, ...] = ("POST", "GET")
     body: BodyName = "envelope"
+    envelope_members: tuple[str, ...] = ()
     deadline_s: float = 15.0
     schedule: str = "standard"
     modes: Modes = "shared"

@@ -14,6 +14,7 @@ from dispatcher import datafile
 from dispatcher.datafile import MAX_TEXT_CHARACTERS, nearest, parse, refuse_unknown, shown, shown_key, text_of
 from dispatcher.errors import InvalidInput
 from dispatcher.model.endpoint import REGISTRATION_FIELDS, validate_event_types
+from dispatcher.model.event import ENVELOPE
 from dispatcher.model.headers import OURS
 from dispatcher.model.profile import (
     Auth,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 MAX_SCOPE_CHARACTERS: Final = 40
 MAX_ENTRIES: Final = 500
 
+_MEMBER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HEADER: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _OURS: Final = OURS | {"authorization", "content-encoding"}
 """Headers that frame, describe or authorise a request: none of them can carry a signature."""
@@ -261,6 +263,15 @@ def _headers(reading: Reading, key: str, value: object, allowed: str) -> tuple[t
     return tuple(value.items())
 
 
+def _envelope_members(reading: Reading, key: str, value: object, allowed: str) -> tuple[object, ...]:
+    for index, item in _elements(reading, key, value, allowed):
+        if not isinstance(item, str) or _MEMBER.fullmatch(item) is None:
+            reading.refuse(f"{key}[{index}]", shown(item), "a name of 1 to 64 of the characters A-Z, a-z, 0-9, _ and -")
+        elif item in ENVELOPE:
+            reading.refuse(f"{key}[{index}]", shown(item), "a name that the envelope does not have without it")
+    return tuple(value) if isinstance(value, list) else ()
+
+
 def _catalogue(reading: Reading, key: str, value: object, allowed: str) -> tuple[object, ...]:
     for index, item in _elements(reading, key, value, allowed):
         if not isinstance(item, str) or item == "*" or not _is_event_type(item):
@@ -302,6 +313,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "scope": Field("scope", *_text(MAX_SCOPE_CHARACTERS)),
         "methods": Field("methods", *_several(("POST", "GET"))),
         "body": Field("body", *_choice(get_args(BodyName))),
+        "envelope_members": Field("envelope_members", _envelope_members, "an array of names of members, each once"),
         "deadline_s": Field("deadline_s", *_number(1, 60)),
         "schedule": Field("schedule", *_name("the name of a schedule")),
         "modes": Field("modes", *_choice(get_args(Modes))),
@@ -341,6 +353,12 @@ _DEFAULT: Final = Profile(name="default")
 
 
 # How fields fit each other
+
+
+def _check_envelope(reading: Reading, values: dict[str, Any], _known: Known) -> None:
+    if values["envelope_members"] and values["body"] != "envelope":
+        found = f"members although body is {shown(values['body'])}"
+        reading.refuse("envelope_members", found, 'none, since only body "envelope" has an envelope')
 
 
 def _check_schedule(reading: Reading, values: dict[str, Any], known: Known) -> None:
@@ -441,6 +459,7 @@ def _ruled_out(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 _CHECKS: Final[tuple[tuple[tuple[str, ...], Callable[[Reading, dict[str, Any], Known], None]], ...]] = (
+    (("body", "envelope_members"), _check_envelope),
     (("schedule",), _check_schedule),
     (("signature_schemes",), _check_schemes),
     (("permanent_statuses", "disable_on"), _check_statuses),

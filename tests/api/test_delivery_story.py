@@ -201,6 +201,19 @@ async def test_a_body_that_is_gone_is_gone_and_what_needs_it(api: httpx.AsyncCli
     assert story["curl"] is None
 
 
+async def test_the_body_has_the_members_that_the_profile_copies_unless_it_was_sent_without_them(
+    api: httpx.AsyncClient, engine: Engine
+) -> None:
+    await register(api, name="shop", profile="checkout")
+    one = await send(api, payload={"metadata": {"checkoutId": "chk_1"}})
+    text_ = (await told(api, one["id"]))["event"]["body"]["text"]
+    copy = '"metadata":{"checkoutId":"chk_1"},'
+    assert f'"mode":"live",{copy}"data":{{"metadata":' in text_
+    before = text_.replace(copy, "", 1)
+    attempt_each(engine, request_headers=signed(b""), body_sha256=hashlib.sha256(before.encode()).digest())
+    assert (await told(api, one["id"]))["event"]["body"]["text"] == before
+
+
 async def test_a_notification_by_get_has_no_body(api: httpx.AsyncClient) -> None:
     await register(api)
     one = await send(api, target={"url": "https://shop.example.com/paid?order=1", "method": "GET"})

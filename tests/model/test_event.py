@@ -41,6 +41,43 @@ def test_the_envelope_wraps_the_payloads_own_bytes(value: Any) -> None:
     assert sent.endswith(payload + b"}")
 
 
+def enveloped(payload: bytes, *names: str) -> bytes:
+    validate(Event(type="a", payload=payload))
+    sent = body(StoredEvent(DEFAULT_TENANT, "a", "live", payload, AT), BodyForm.ENVELOPE, names)
+    plain = body(StoredEvent(DEFAULT_TENANT, "a", "live", payload, AT), BodyForm.ENVELOPE)
+    head, tail = plain.split(b'"data"', 1)
+    assert sent.startswith(head)
+    assert sent.endswith(b'"data"' + tail)
+    return sent.removeprefix(head).removesuffix(b'"data"' + tail)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "metadata", "é"]), json_values, max_size=3))
+def test_the_envelope_has_copies_of_the_payloads_members_beside_the_data(value: dict[str, Any]) -> None:
+    payload = validate(Event(type="payment.completed", payload=value))
+    event = StoredEvent(DEFAULT_TENANT, "payment.completed", "live", payload, AT)
+    sent = json.loads(body(event, BodyForm.ENVELOPE, ("metadata", "a")))
+    copied = {name: value[name] for name in ("metadata", "a") if name in value}
+    assert sent == json.loads(body(event, BodyForm.ENVELOPE)) | copied
+
+
+def test_a_copied_member_is_kept_to_the_byte() -> None:
+    digits = b"1" * 300
+    payload = b' { "metadata" :\t{"n": 1.0e2, "n": %b, "s": "\\u00e9}\\""} , "b":[1, 2] } ' % digits
+    assert enveloped(payload, "metadata") == b'"metadata":{"n": 1.0e2, "n": %b, "s": "\\u00e9}\\""},' % digits
+    assert enveloped(payload, "b", "x", "metadata").startswith(b'"b":[1, 2],"metadata":{')
+
+
+def test_of_a_member_that_comes_twice_the_last_is_copied_as_parsers_read_it() -> None:
+    assert enveloped(b'{"a": 1, "\\u0061": 2}', "a") == b'"a":2,'
+
+
+@pytest.mark.parametrize(
+    "payload", [b"1", b'"metadata"', b'[{"metadata": 1}]', b"{}", b" { } ", b'{"b": {"metadata": 1}}']
+)
+def test_a_payload_without_the_member_gives_the_envelope_none(payload: bytes) -> None:
+    assert enveloped(payload, "metadata") == b""
+
+
 @given(json_values)
 def test_verbatim_sends_the_payloads_own_bytes(value: Any) -> None:
     payload = validate(Event(type="a", payload=value))

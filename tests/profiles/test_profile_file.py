@@ -156,6 +156,21 @@ BROKEN = {
     "a flag that is text": Broken("[url]\nports = 'yes'", 2, "url.ports", "'yes'", "true or false"),
     "an unknown body": Broken("body = 'envelop'", 1, "body", "'envelop'", '"envelope" or "verbatim" (did you mean env'),
     "a body that is a table": Broken("body = {}", 1, "body", "a table", '"envelope" or "verbatim"'),
+    "a member that the envelope has": Broken(
+        "envelope_members = ['metadata',\n'data']", 2, "envelope_members[1]", "'data'", "does not have without it"
+    ),
+    "a member with a space": Broken("envelope_members = ['a b']", 1, "envelope_members[0]", "'a b'", "1 to 64 of"),
+    "a member that is a number": Broken("envelope_members = [1]", 1, "envelope_members[0]", "1", "1 to 64 of"),
+    "members that are no array": Broken(
+        "envelope_members = 'metadata'", 1, "envelope_members", "'metadata'", "an array of names of members"
+    ),
+    "members without an envelope": Broken(
+        "body = 'verbatim'\nenvelope_members = ['metadata']",
+        2,
+        "envelope_members",
+        "members although body is 'verbatim'",
+        'only body "envelope" has an envelope',
+    ),
     "split modes": Broken("modes = 'split'", 1, "modes", "'split'", '"shared"'),
     "an unknown choice": Broken("[events]\nchoice = 'close'", 2, "events.choice", "'close'", "(did you mean closed?)"),
     "an unknown retry_after": Broken(

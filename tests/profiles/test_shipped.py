@@ -109,6 +109,7 @@ def test_checkout_name_and_url_give_a_secret_all_payment_events_signed_any_2xx_w
     assert profile.url_schemes == ("https",)
     assert profile.registration_fields == profile.required_fields == ("name", "url")
     assert profile.secret
+    assert profile.envelope_members == ("metadata",)
     assert (profile.event_choice, profile.offers("payment.*"), profile.offers("*")) == ("all", False, True)
     assert (profile.methods, profile.signature_schemes) == (("POST",), ("standard_webhooks_v1",))
     assert (profile.success, profile.deadline_s) == ("any_2xx", 15)

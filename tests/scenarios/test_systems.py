@@ -258,7 +258,9 @@ def test_checkout(platform: Platform) -> None:
         platform.event(account, "payment.completed", mode=mode, payload=payload)
     received = [verify(one, secret) for one in platform.secure.wait(path, 2)]
     assert sorted(one["mode"] for one in received) == ["live", "test"]
-    assert all(one["data"]["metadata"]["checkoutId"] == "chk_1" for one in received)
+    # "Inside the metadata of the webhook event, you'll find a field called checkoutId."
+    assert all(one["metadata"] == {"checkoutId": "chk_1"} for one in received)
+    assert all(one["data"] == {"metadata": {"checkoutId": "chk_1"}, "amount": 1} for one in received)
 
     # Any 2xx is a confirmation.
     for status in (201, 202, 204, 299):
