@@ -29,6 +29,7 @@ from dispatcher.api import (
     ingest,
     keys,
     metrics,
+    notification_url,
     openapi,
     pauses,
     problems,
@@ -72,6 +73,7 @@ LOOKUP_CONNECTIONS: Final = 4
 RESOURCES = (
     events,
     endpoints,
+    notification_url,
     endpoint_import,
     endpoint_log,
     pauses,

@@ -187,6 +187,7 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "endpoints create": Verb(Reach.API, "https://shop.example.com/hooks --event-type 'payment.*'"),
         "endpoints import": Verb(Reach.API, "endpoints.jsonl"),
         "endpoints update": Verb(Reach.API, f"{_ENDPOINT} --rate-limit 20"),
+        "endpoints set-url": Verb(Reach.API, f"https://shop.example.com/hooks --tenant {_TENANT}"),
         "endpoints delete": Verb(Reach.API, _ENDPOINT),
         "endpoints ping": Verb(Reach.API, _ENDPOINT),
         "endpoints rotate-secret": Verb(Reach.API, f"{_ENDPOINT} --overlap 48h"),

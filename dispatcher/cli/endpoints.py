@@ -343,6 +343,22 @@ def update(endpoint_id: UUID, clear: tuple[str, ...], output: Output, **options:
     _print(endpoint, output)
 
 
+@endpoints.command("set-url")
+@click.argument("url")
+@click.option("--tenant", "tenant_id", type=Id("ten"), help="Whose URL it is.  [default: the default tenant's]")
+@output_option
+def set_url(url: str, tenant_id: UUID | None, output: Output) -> None:
+    """Set or replace a tenant's notification URL.
+
+    For tenants that have one endpoint, such as a website. The first call registers it and shows its secret, this once.
+    A later call gives it the new URL: it keeps its id and secret, and what waits for it goes to the new URL.
+    """
+    tenant = None if tenant_id is None else format_id("ten", tenant_id)
+    with target.client() as client:
+        endpoint = client.endpoints.set_url(url, tenant_id=tenant)
+    _print(endpoint, output)
+
+
 @endpoints.command()
 @_endpoint_id
 @output_option

@@ -75,6 +75,14 @@ class Endpoints(Resource[X]):
         return Call("PATCH", path("endpoints", endpoint_id), body=write(changes))
 
     @operation
+    def set_url(self, url: str, *, tenant_id: str | None = None) -> Call[CreatedEndpoint]:
+        """Sets or replaces the URL of a tenant that has one endpoint.
+
+        The answer holds the signing secret where the endpoint is new.
+        """
+        return Call("PUT", path("notification_url"), body=write(given({"url": url, "tenant_id": tenant_id})))
+
+    @operation
     def delete(self, endpoint_id: str) -> Call[DeletedEndpoint]:
         """Takes an endpoint away. What waits for it is cancelled, and its log stays."""
         return Call("DELETE", path("endpoints", endpoint_id))

@@ -33,6 +33,8 @@ SYSTEM_ACTOR: Final = "system"
 
 _BATCH: Final = 1000
 
+_SEVERAL: Final = 2
+
 _OF_TARGETS: Final = frozenset({"name", "description", "metadata", "schedule", "max_in_flight", "rate_limit"})
 """What can be changed of the endpoint of event targets: the rest stands on its deliveries, or is its tenant's."""
 
@@ -148,6 +150,38 @@ class Register:
         if count <= profile.warn_above:
             return []
         return [f"this {profile.scope} has {count} endpoints now; recommended: at most {profile.warn_above}"]
+
+    def plan_url(self, connection: Connection, asked: NewEndpoint) -> tuple[Endpoint | None, Endpoint]:
+        """The tenant's one endpoint as it is, None if there is none yet, and as it would be with the URL of `asked`.
+
+        Nothing is stored. Raises Conflict where the tenant has several endpoints under its profile, and what `plan` and
+        `plan_update` raise.
+        """
+        profile = self._profile_for(connection, asked)
+        ids = endpoints.registered(connection, asked.tenant_id, profile.name, limit=_SEVERAL)
+        if len(ids) == _SEVERAL:
+            count = endpoints.count(connection, asked.tenant_id, profile.name)
+            found = f"found {count} endpoints of this {profile.scope} under the profile {profile.name!r}"
+            raise Conflict(f"{found}; allowed: at most one", code="SEVERAL_ENDPOINTS")
+        if not ids:
+            return None, self.plan(connection, asked)
+        return self.plan_update(connection, ids[0], {"url": asked.url}, tenant_id=asked.tenant_id)
+
+    def set_url(
+        self, connection: Connection, asked: NewEndpoint, *, by: str = SYSTEM_ACTOR
+    ) -> tuple[Endpoint, Secret | None]:
+        """Registers the tenant's one endpoint, or replaces its URL; the secret is None where nothing was registered.
+
+        What waits for the endpoint goes to the new URL. The same URL again changes nothing. Calls for one tenant take
+        turns. Raises what `plan_url` raises.
+        """
+        tenants.lock(connection, asked.tenant_id)
+        before, after = self.plan_url(connection, asked)
+        if before is None:
+            return self.create(connection, asked, by=by)
+        if before.url == after.url:
+            return before, None
+        return self.update(connection, before.id, {"url": asked.url}, tenant_id=asked.tenant_id, by=by), None
 
     def plan_update(
         self, connection: Connection, endpoint_id: UUID, changes: Mapping[str, Any], *, tenant_id: UUID | None = None

@@ -140,6 +140,14 @@ class EndpointChanges(EndpointChoices, total=False):
     url: Url
 
 
+@request
+class NotificationUrl(TypedDict, total=False):
+    """The URL of a tenant that has one."""
+
+    url: Required[Url]
+    tenant_id: Annotated[TenantId | None, About("The tenant; without it, the caller's own.")]
+
+
 class ShownAuth(TypedDict):
     """How a delivery authenticates itself, without the password."""
 
@@ -200,8 +208,8 @@ class CreatedEndpoint(Endpoint):
         Annotated[
             str | None,
             About(
-                "What its deliveries are signed with; null where its profile knows no secrets. A repeat under the same "
-                "Idempotency-Key does not have it.",
+                "What its deliveries are signed with; null where its profile knows no secrets, and where only the URL "
+                "was replaced. A repeat under the same Idempotency-Key does not have it.",
                 SECRET_EXAMPLE,
             ),
         ]

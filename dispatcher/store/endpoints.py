@@ -102,6 +102,12 @@ SELECT count(*) FROM dispatcher.endpoints
 WHERE tenant_id = :tenant_id AND profile = :profile AND origin IS NULL AND status <> 'deleted'
 """)
 
+_REGISTERED = text("""
+SELECT id FROM dispatcher.endpoints
+WHERE tenant_id = :tenant_id AND profile = :profile AND origin IS NULL AND status <> 'deleted'
+ORDER BY id LIMIT :limit
+""")
+
 _FETCH = text(f"""
 SELECT {_COLUMNS} FROM dispatcher.endpoints e
 WHERE e.id = ANY (ARRAY(SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST(CAST(:ids AS text) AS json))))
@@ -211,6 +217,12 @@ def count(connection: Connection, tenant_id: UUID, profile: str) -> int:
     """
     found: int = connection.execute(_COUNT, {"tenant_id": tenant_id, "profile": profile}).scalar_one()
     return found
+
+
+def registered(connection: Connection, tenant_id: UUID, profile: str, *, limit: int) -> list[UUID]:
+    """The ids of endpoints that `count` counts, the oldest first."""
+    values = {"tenant_id": tenant_id, "profile": profile, "limit": limit}
+    return list(connection.execute(_REGISTERED, values).scalars())
 
 
 def fetch(connection: Connection, ids: Collection[UUID]) -> dict[UUID, Endpoint]:

@@ -278,6 +278,10 @@ REFUSED: Final[dict[str, dict[str, str]]] = {
         "/signature/[0-9]+": "the profile says which",
         f"/({'|'.join(REGISTRATION_FIELDS)})(/[0-9]+)?": "the profile says which fields there are, and which types",
     },
+    "PUT /v1/notification_url": {
+        "/url": "the profile says which",
+        "/?tenant_id": "it must be there",
+    },
     "POST /v1/schedules/simulate": {
         "/name": "it or waits, and one of the installation's",
         "/profile": "one of the installation's files",

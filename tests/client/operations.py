@@ -130,6 +130,12 @@ OPERATIONS = [
         "/v1/endpoints/ep_1",
         body={"description": None, "max_in_flight": 3},
     ),
+    Operation(
+        lambda c: c.endpoints.set_url("https://a.example/", tenant_id=TENANT),
+        "PUT",
+        "/v1/notification_url",
+        body={"url": "https://a.example/", "tenant_id": TENANT},
+    ),
     Operation(lambda c: c.endpoints.delete("ep_1"), "DELETE", "/v1/endpoints/{}", "/v1/endpoints/ep_1"),
     Operation(lambda c: c.endpoints.enable("ep_1"), "POST", "/v1/endpoints/{}/enable", "/v1/endpoints/ep_1/enable"),
     Operation(

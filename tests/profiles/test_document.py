@@ -47,7 +47,8 @@ def test_the_shipped_profiles_are_documented_as_they_are() -> None:
                 ("name and url only", profile.registration_fields == ("name", "url")),
                 ("basic authentication", "basic" in profile.auth),
                 ("a ping", profile.ping),
-                (f"at most {profile.endpoint_limit} endpoints", profile.endpoint_limit is not None),
+                ("at most 1 endpoint", profile.endpoint_limit == 1),
+                (f"at most {profile.endpoint_limit} endpoints", (profile.endpoint_limit or 0) > 1),
                 (f"a warning above {profile.warn_above}", profile.warn_above is not None),
                 ("no secret", not profile.secret),
             )

@@ -100,6 +100,7 @@ def test_multisafepay_https_without_a_port_post_or_get_and_a_url_of_the_order() 
     assert not accepts(profile, "https://shop.example.com:8443/notify")
     assert profile.methods == ("POST", "GET")  # POST is recommended
     assert profile.target
+    assert profile.endpoint_limit == 1
     assert (profile.success, profile.schedule) == ("any_2xx", "standard")
 
 

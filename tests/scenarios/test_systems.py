@@ -70,6 +70,9 @@ class Platform:
     def endpoint(self, tenant: dict[str, Any], expected: int = 201, **values: Any) -> dict[str, Any]:
         return dict(self.call("POST", "/v1/endpoints", expected, json={"tenant_id": tenant["id"]} | values))
 
+    def set_url(self, tenant: dict[str, Any], url: str, expected: int = 200) -> dict[str, Any]:
+        return dict(self.call("PUT", "/v1/notification_url", expected, json={"tenant_id": tenant["id"], "url": url}))
+
     def event(self, tenant: dict[str, Any], type_: str, expected: int = 202, **values: Any) -> dict[str, Any]:
         body = {"tenant_id": tenant["id"], "type": type_, "payload": {"amount": 1000}} | values
         return dict(self.call("POST", "/v1/events", expected, json=body))
@@ -160,14 +163,20 @@ def test_multisafepay(platform: Platform) -> None:
     path, order_path, get_path = platform.path(), platform.path(), platform.path()
 
     # "Doesn't include port numbers", "Uses HTTPS - We don't accept HTTP", "Is publicly accessible".
-    for url in ("https://shop.example.com:8443/hook", "http://shop.example.com/hook", "http://127.0.0.1/hook"):
+    for url in (
+        "https://shop.example.com:8443/hook",
+        "http://shop.example.com/hook",
+        "http://127.0.0.1/hook",
+        "https://10.0.0.1/hook",
+    ):
         assert platform.endpoint(website, 422, url=url)["errors"][0]["pointer"] == "/url"
+        platform.set_url(website, url, 422)
     platform.endpoint(website, 201, url="https://shop.example.com/hook")
-    platform.endpoint(website, 422, url="https://10.0.0.1/hook")
 
-    # Website level.
+    # Website level: one notification URL.
     shop = platform.tenant("multisafepay")
-    registered = platform.endpoint(shop, url=platform.secure.url + path)
+    registered = platform.set_url(shop, platform.secure.url + path)
+    platform.endpoint(shop, 409, url=platform.secure.url + platform.path())
     event = platform.event(shop, "order.completed", object_id="my-order-id-1")
     (received,) = platform.secure.wait(path)
     assert received.method == "POST"
@@ -215,7 +224,18 @@ def test_multisafepay(platform: Platform) -> None:
     # Another answer is sent again.
     platform.secure.answers[path] = [500]
     event = platform.event(shop, "order.completed")
-    assert platform.until(event, attempt_count=1, status="waiting")["next_attempt_at"] is not None
+    delivery = platform.until(event, attempt_count=1, status="waiting")
+    assert delivery["next_attempt_at"] is not None
+
+    # The website's URL is replaced: what waits goes to the new one, signed with the same secret.
+    before, moved = len(platform.secure.at(path)), platform.path()
+    replaced = platform.set_url(shop, platform.secure.url + moved)
+    assert (replaced["id"], replaced["secret"]) == (registered["id"], None)
+    platform.bring_forward(delivery)
+    (received,) = platform.secure.wait(moved)
+    assert verify(received, registered["secret"])["id"] == event["id"]
+    assert platform.until(event, status="delivered")["url"] == platform.secure.url + moved
+    assert len(platform.secure.at(path)) == before
 
 
 # checkout.txt

@@ -77,6 +77,7 @@ TYPED = {
     "endpoints create": Typed("https://shop.example.com/hook", "POST /v1/endpoints"),
     "endpoints import": Typed("", "POST /v1/endpoints/import", '{"url": "https://a.example/", "secret": "whsec_x"}'),
     "endpoints update": Typed(f"{EP} --name a", f"PATCH /v1/endpoints/{EP}"),
+    "endpoints set-url": Typed("https://shop.example.com/hook", "PUT /v1/notification_url"),
     "endpoints delete": Typed(f"{EP} --yes", f"DELETE /v1/endpoints/{EP}"),
     "endpoints ping": Typed(EP, f"POST /v1/endpoints/{EP}/ping"),
     "endpoints rotate-secret": Typed(EP, f"POST /v1/endpoints/{EP}/rotate_secret"),
