@@ -80,7 +80,7 @@ def listen(
             _say_secret(key, output)
     seen = forwarded = 0
     with target.client() as client, httpx.Client(trust_env=False, timeout=_DEADLINE_S) as http:
-        feed = Feed(client, chosen)
+        feed, envelopes = Feed(client, chosen), Envelopes(client)
         feed.start()
         if output == "table":
             print_line("listening; Ctrl-C ends it")
@@ -91,10 +91,13 @@ def listen(
                     if patterns is not None and not any(fnmatchcase(event["type"], one) for one in patterns):
                         continue
                     stored = _stored(client, event)
-                    result = None if url is None or key is None else forward(http, url, stored, key)
+                    has_body = url is not None or shows_bodies
+                    members = envelopes.members(event["tenant_id"]) if has_body else ()
+                    content = body_of(stored, BodyForm.ENVELOPE, members)
+                    result = None if url is None or key is None else forward(http, url, stored, content, key)
                     seen += 1
                     forwarded += result is not None and result.is_success
-                    _show(event, stored, result, shows_bodies=shows_bodies, output=output)
+                    _show(event, content, result, shows_bodies=shows_bodies, output=output)
                 sleep(POLL_S)
         except KeyboardInterrupt:
             if output == "table":
@@ -152,6 +155,24 @@ class Feed:
                 return
 
 
+class Envelopes:
+    """What a tenant's profile copies into the envelope; asked of the API once for each tenant."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._members: dict[str, tuple[str, ...]] = {}
+
+    def members(self, tenant_id: str) -> tuple[str, ...]:
+        """The names of the copied members of the payload."""
+        if tenant_id not in self._members:
+            name = self._client.tenants.get(tenant_id)["profile"]
+            for profile in self._client.profiles()["data"]:
+                if profile["default"] if name is None else profile["name"] == name:
+                    # An API of an earlier version does not have the field.
+                    self._members[tenant_id] = tuple(profile["document"].get("envelope_members", ()))
+        return self._members.setdefault(tenant_id, ())
+
+
 @dataclass(frozen=True, slots=True)
 class Forwarded:
     """What the local URL answered: a status, or why there was none."""
@@ -173,11 +194,10 @@ def _key(secret: str | None) -> Secret:
     return generate_secret() if secret is None else parse_secret(secret, pointer="--secret")
 
 
-def forward(http: httpx.Client, url: str, event: StoredEvent, secret: Secret) -> Forwarded:
-    """Signs one event and posts it, once."""
+def forward(http: httpx.Client, url: str, event: StoredEvent, content: bytes, secret: Secret) -> Forwarded:
+    """Signs the body of one event and posts it, once."""
     from dispatcher.signing import SCHEMES
 
-    content = body_of(event, BodyForm.ENVELOPE)
     signed = SCHEMES["standard_webhooks_v1"].sign(
         message_id=format_id("evt", event.id),
         timestamp=int(SYSTEM.now().timestamp()),
@@ -215,8 +235,7 @@ def _stored(client: Client, event: Event) -> StoredEvent:
     )
 
 
-def _show(event: Event, stored: StoredEvent, result: Forwarded | None, *, shows_bodies: bool, output: Output) -> None:
-    content = body_of(stored, BodyForm.ENVELOPE).decode()
+def _show(event: Event, content: bytes, result: Forwarded | None, *, shows_bodies: bool, output: Output) -> None:
     if output == "json":
         values: dict[str, Any] = {
             "id": event["id"],
@@ -232,7 +251,7 @@ def _show(event: Event, stored: StoredEvent, result: Forwarded | None, *, shows_
                 "duration_ms": result.duration_ms,
             }
         if shows_bodies:
-            values["body"] = content
+            values["body"] = content.decode()
         _print_json_line(values)
         return
     about = f"  {event['object_id']}" if event["object_id"] else ""
@@ -244,7 +263,7 @@ def _show(event: Event, stored: StoredEvent, result: Forwarded | None, *, shows_
         style = "green" if result.is_success else "red"
     print_line(line, style=style)
     if shows_bodies:
-        print_line(content)
+        print_line(content.decode())
     sys.stdout.flush()
 
 

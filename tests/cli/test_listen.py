@@ -103,6 +103,31 @@ def test_events_are_forwarded_signed_with_the_secret_that_it_prints(
     assert ran.out.splitlines()[-1] == "1 event, 1 answered with success"
 
 
+@pytest.mark.parametrize(("profile", "copied"), [(None, {}), ("checkout", {"metadata": {"checkoutId": "chk_1"}})])
+def test_the_envelope_has_the_members_that_the_tenants_profile_copies(
+    run: Command,
+    client: FakeClient,
+    shop: Shop,
+    monkeypatch: pytest.MonkeyPatch,
+    profile: str | None,
+    copied: dict[str, Any],
+) -> None:
+    client.profile = profile
+    payload = {"metadata": {"checkoutId": "chk_1"}}
+    steps(
+        monkeypatch,
+        lambda: client.accept(payload=payload, at=AT + seconds(1)),
+        lambda: client.accept(payload=payload, at=AT + seconds(2)),
+    )
+    listened = run("listen", "--forward-to", shop.url, "--secret", SECRET, "--print", "--output", "json")
+    bodies = [json.loads(body) for _, body in shop.received]
+    assert [{name: one[name] for name in one.keys() & {"metadata", "data"}} for one in bodies] == [
+        {"data": payload} | copied
+    ] * 2
+    assert [json.loads(json.loads(line)["body"]) for line in listened.out.splitlines()] == bodies
+    assert client.profiles_asked == 1, "asked once for a tenant"
+
+
 def test_a_secret_of_ones_own_is_used_and_not_printed(
     run: Command, client: FakeClient, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,9 @@ class FakeClient:
         self.attempts_: dict[str, list[Any]] = {}
         self.calls: list[str] = []
         self.failing: list[Exception] = []
+        self.profile: str | None = None
+        self.profiles_asked = 0
+        self.tenants = _Tenants(self)
         self.events = _Events(self)
         self.deliveries = _Deliveries(self)
 
@@ -60,6 +63,15 @@ class FakeClient:
     def opened(self) -> Iterator[FakeClient]:
         """What `dispatcher.cli.target.client` gives."""
         yield self
+
+    def profiles(self) -> Any:
+        self.profiles_asked += 1
+        return {
+            "data": [
+                {"name": "checkout", "default": False, "document": {"envelope_members": ["metadata"]}},
+                {"name": "default", "default": True, "document": {"envelope_members": []}},
+            ]
+        }
 
     def accept(self, kind: str = "payment.completed", *, at: datetime = AT, payload: Any = None, **more: Any) -> Any:
         event = {
@@ -85,6 +97,14 @@ class FakeClient:
                 delivery["next_attempt_at"] = "2026-11-21T12:00:05Z" if delivery["status"] == "waiting" else None
                 delivery["last_outcome"], delivery["last_status_code"] = made["outcome"], made["status_code"]
                 delivery["status_reason"] = reason(made["outcome"], made["status_code"])
+
+
+class _Tenants:
+    def __init__(self, client: FakeClient) -> None:
+        self._client = client
+
+    def get(self, tenant_id: str) -> Any:
+        return {"id": tenant_id, "profile": self._client.profile}
 
 
 class _Events:
