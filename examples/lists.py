@@ -250,7 +250,18 @@ STATISTICS: Final = {
 def replay(id_text: str, ago_s: float, **more: Any) -> dict[str, Any]:
     """A replay or a cancellation, as the API describes it."""
     conditions = (
-        *("status", "tenant_id", "endpoint_id", "event_id", "replay_id", "event_type", "object_id", "host", "outcome"),
+        *(
+            "status",
+            "tenant_id",
+            "endpoint_id",
+            "event_id",
+            "replay_id",
+            "event_type",
+            "mode",
+            "object_id",
+            "host",
+            "outcome",
+        ),
         *("status_code", "attempts_min", "attempts_max", "error", "created_after", "created_before"),
         *("ended_after", "ended_before", "delivery_ids", "as_of"),
     )

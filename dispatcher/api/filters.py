@@ -9,6 +9,7 @@ from fastapi import Depends, Query
 
 from dispatcher.ids import parse_id
 from dispatcher.model.delivery import FAILED, DeliveryState
+from dispatcher.model.event import Mode
 from dispatcher.model.filter import Filter
 from dispatcher.shapes import DeliveryConditions
 from dispatcher.shapes.about import NO_EXAMPLE
@@ -49,6 +50,8 @@ def filter_of(given: Mapping[str, Any], tenant_id: UUID | None) -> Filter:
     for name, prefix in _IDS.items():
         if (id_ := given.get(name)) is not None:
             values[name] = parse_id(prefix, id_, pointer=f"/{name}")
+    if values["mode"] is not None:
+        values["mode"] = Mode(values["mode"])
     return Filter(
         states=states(given.get("status")),
         undelivered=bool(given.get("undelivered")),

@@ -15,6 +15,7 @@ from dispatcher.flow.find import Found as FoundThing
 from dispatcher.ids import format_id
 from dispatcher.model.access import Scope
 from dispatcher.model.endpoint import Endpoint
+from dispatcher.model.event import Mode
 from dispatcher.shapes import Found, FoundPage
 from dispatcher.store.log import LoggedDelivery, LoggedEvent
 from dispatcher.store.replays import Replay
@@ -43,6 +44,9 @@ async def find(
             examples=["pay_8f3k2"],
         ),
     ],
+    mode: Annotated[
+        Mode | None, Query(description="Only events, deliveries and attempts of this mode.", examples=["test"])
+    ] = None,
     tenant_id: TenantId = None,
 ) -> Response:
     """Find anything by an id, an object, a URL or a host.
@@ -53,12 +57,13 @@ async def find(
     attempts; several events are then found without their deliveries.
 
     An attempt is found by its id in the 30 days from its delivery's beginning, a delivery by the URL of its event's
-    target for 30 days. Keys are found by those whose scope is admin.
+    target for 30 days. Keys are found by those whose scope is admin. With `mode`, things that have no mode,
+    such as endpoints, are found as without it.
     """
     own = caller.scope(tenant_id)
 
     def read(connection: Connection) -> list[Found]:
-        finder = Finder(connection, context.clock.now(), own=own, keys=caller.may(Scope.ADMIN))
+        finder = Finder(connection, context.clock.now(), own=own, keys=caller.may(Scope.ADMIN), mode=mode)
         return [_form(one, context.keyring) for one in finder(q)]
 
     narrow = "the id of one thing, or a tenant besides"

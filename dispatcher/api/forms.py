@@ -447,6 +447,7 @@ def _chosen(kept: dict[str, Any]) -> ReplayFilter:
         "event_id": id_of("event_id", "evt"),
         "replay_id": id_of("replay_id", "rpl"),
         "event_type": kept.get("event_type"),
+        "mode": kept.get("mode"),
         "object_id": kept.get("object_id"),
         "host": kept.get("host"),
         "outcome": kept.get("outcome"),

@@ -28,6 +28,7 @@ from dispatcher.cli.story import COLOURS
 from dispatcher.clock import SYSTEM
 from dispatcher.ids import format_id
 from dispatcher.model.delivery import FAILED, DeliveryState
+from dispatcher.model.event import Mode
 from dispatcher.model.filter import Filter
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def filter_options(command: Command) -> Command:
         click.option("--endpoint", "endpoint_id", type=Id("ep")),
         click.option("--event", "event_id", type=Id("evt")),
         click.option("--event-type"),
+        click.option("--mode", type=click.Choice(list(map(str, Mode))), help="Real events, or those of a sandbox."),
         click.option("--object", "object_id", help="The payment, order or refund that the event is about."),
         click.option("--tenant", "tenant_id", type=Id("ten")),
         click.option("--host", help="Where the endpoint is."),
@@ -80,6 +82,7 @@ def filter_options(command: Command) -> Command:
         endpoint_id: UUID | None,
         event_id: UUID | None,
         event_type: str | None,
+        mode: str | None,
         object_id: str | None,
         tenant_id: UUID | None,
         host: str | None,
@@ -99,6 +102,7 @@ def filter_options(command: Command) -> Command:
             endpoint_id=endpoint_id,
             event_id=event_id,
             event_type=event_type,
+            mode=None if mode is None else Mode(mode),
             object_id=object_id,
             tenant_id=tenant_id,
             host=host,
@@ -131,6 +135,7 @@ def query_of(chosen: Filter) -> DeliveryFilter:
         "endpoint_id": None if chosen.endpoint_id is None else format_id("ep", chosen.endpoint_id),
         "event_id": None if chosen.event_id is None else format_id("evt", chosen.event_id),
         "event_type": chosen.event_type,
+        "mode": None if chosen.mode is None else chosen.mode.value,
         "object_id": chosen.object_id,
         "host": chosen.host,
         "outcome": chosen.outcome,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import click
 
@@ -39,13 +39,14 @@ FOUND: Final[Table[Found]] = Table(
 
 @click.command()
 @click.argument("anything")
+@click.option("--mode", type=click.Choice(["live", "test"]), help="Only events, deliveries and attempts of this mode.")
 @output_option
-def find(anything: str, output: Output) -> None:
+def find(anything: str, mode: Literal["live", "test"] | None, output: Output) -> None:
     """Find anything by an id, object, URL or host.
 
     An id may be shortened to its first characters. The object is the payment, order or refund that events are about.
     Shown are the newest 50 of each kind.
     """
     with target.client() as client:
-        page = client.find(anything)
+        page = client.find(anything, mode=mode)
     print_page(FOUND, page, output)

@@ -83,9 +83,11 @@ class Api(Resource[X]):
         self.event_types = EventTypes(executor)
 
     @operation
-    def find(self, q: str, *, tenant_id: str | None = None) -> Call[Page[Found]]:
-        """Whatever an id, an object id, a URL or a host names."""
-        return Call("GET", path("find"), read_page, query({"q": q, "tenant_id": tenant_id}))
+    def find(
+        self, q: str, *, mode: Literal["live", "test"] | None = None, tenant_id: str | None = None
+    ) -> Call[Page[Found]]:
+        """Whatever an id, an object id, a URL or a host names; of one mode, if given."""
+        return Call("GET", path("find"), read_page, query({"q": q, "mode": mode, "tenant_id": tenant_id}))
 
     @operation
     def resolve_id(self, short_id: str, *, limit: int | None = None) -> Call[MatchingIds]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from dispatcher.ids import Prefix
     from dispatcher.model.endpoint import Endpoint
+    from dispatcher.model.event import Mode
     from dispatcher.store.log import LoggedAttempt, LoggedDelivery, LoggedEvent
     from dispatcher.store.replays import Replay
     from dispatcher.store.tenants import ApiKey, Tenant
@@ -70,12 +71,16 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Finder:
-    """Who looks: `own` is the tenant whose things are to be found, None for all; `keys` whether API keys may be."""
+    """Who looks: `own` is the tenant whose things are to be found, None for all; `keys` whether API keys may be.
+
+    With a `mode`, only events, deliveries and attempts of that mode are found; other things have no mode.
+    """
 
     connection: Connection
     now: datetime
     own: UUID | None = None
     keys: bool = False
+    mode: Mode | None = None
 
     def __call__(self, asked: str) -> list[Found]:
         """All that `asked` names: one thing by its id, and with an event its deliveries; else everything that has an id
@@ -126,7 +131,7 @@ class Finder:
 
     def _event(self, id_: UUID) -> Iterator[Found]:
         event = log.find_event(self.connection, id_)
-        if event is None or self.own not in (None, event.tenant_id):
+        if event is None or self.own not in (None, event.tenant_id) or self.mode not in (None, event.mode):
             return
         yield _of_event(event)
         for one in search(self.connection, Filter(event_id=id_, tenant_id=self.own), limit=MOST):
@@ -134,7 +139,9 @@ class Finder:
 
     def _delivery(self, id_: UUID) -> LoggedDelivery | None:
         found = log.find(self.connection, id_)
-        return found if found is not None and self.own in (None, found.tenant_id) else None
+        if found is None or self.own not in (None, found.tenant_id) or self.mode not in (None, found.mode):
+            return None
+        return found
 
     def _attempt(self, id_: UUID) -> Iterator[Found]:
         found = log.find_attempt(self.connection, id_)
@@ -148,10 +155,11 @@ class Finder:
     def _about(self, object_id: str) -> Iterator[Found]:
         if len(object_id) > _OBJECT_ID:
             return
-        chosen = EventFilter(object_id=object_id, tenant_id=self.own)
+        chosen = EventFilter(object_id=object_id, tenant_id=self.own, mode=self.mode)
         for event in event_log.search(self.connection, chosen, limit=MOST):
             yield _of_event(event)
-        for one in search(self.connection, Filter(object_id=object_id, tenant_id=self.own), limit=MOST):
+        deliveries = Filter(object_id=object_id, tenant_id=self.own, mode=self.mode)
+        for one in search(self.connection, deliveries, limit=MOST):
             yield _of_delivery(one)
 
     def _at(self, asked: str) -> Iterator[Found]:
@@ -163,7 +171,7 @@ class Finder:
         for one in ids:
             yield _of_endpoint(by_id[one])
         if is_url and store.is_target(self.connection, url=asked, tenant_id=self.own):
-            chosen = Filter(target_url=asked, tenant_id=self.own, created_after=self.now - TARGETS)
+            chosen = Filter(target_url=asked, tenant_id=self.own, mode=self.mode, created_after=self.now - TARGETS)
             for delivery in search(self.connection, chosen, limit=MOST):
                 yield _of_delivery(delivery)
 

@@ -13,6 +13,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.flow import register
 from dispatcher.ids import format_id, parse_id
 from dispatcher.model.delivery import DeliveryState
+from dispatcher.model.event import Mode
 from dispatcher.model.filter import Filter
 from dispatcher.store import log, originals
 from dispatcher.store.originals import Summary
@@ -28,7 +29,7 @@ FASTEST: Final = 1000.0
 """Deliveries a second that a replay without a rate is expected to make."""
 
 _EVENTS_ONLY: Final = frozenset(
-    {"tenant_id", "endpoint_id", "event_id", "event_type", "object_id", "created_after", "created_before"}
+    {"tenant_id", "endpoint_id", "event_id", "event_type", "mode", "object_id", "created_after", "created_before"}
     | {"as_of", "but_delivered"}
 )
 """The conditions of a filter that apply to events and endpoints, not to deliveries."""
@@ -76,8 +77,8 @@ def filter_of_events(chosen: Filter, *, include_delivered: bool = False) -> Filt
             raise InvalidInput(
                 f"/{name}",
                 "a condition on deliveries",
-                "conditions on events where to is matching: tenant_id, endpoint_id, event_id, event_type, object_id, "
-                "created_after, created_before, include_delivered",
+                "conditions on events where to is matching: tenant_id, endpoint_id, event_id, event_type, mode, "
+                "object_id, created_after, created_before, include_delivered",
             )
     return replace(chosen, but_delivered=not include_delivered)
 
@@ -154,6 +155,8 @@ def filter_from_stored(stored: dict[str, Any]) -> Filter:
     for name in ("created_after", "created_before", "ended_after", "ended_before", "as_of"):
         if name in values:
             values[name] = datetime.fromisoformat(values[name])
+    if "mode" in values:
+        values["mode"] = Mode(values["mode"])
     if "states" in values:
         values["states"] = tuple(DeliveryState(state) for state in values["states"])
     if "delivery_ids" in values:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from dispatcher.model.event import Mode
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
@@ -33,6 +35,7 @@ class Filter:
     endpoint_id: UUID | None = None
     event_id: UUID | None = None
     event_type: str | None = None
+    mode: Mode | None = None
     object_id: str | None = None
     host: str | None = None
     outcome: str | None = None

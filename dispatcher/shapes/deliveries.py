@@ -174,6 +174,7 @@ class DeliveryConditions(TypedDict, total=False):
     endpoint_id: Annotated[EndpointId | None, About("Only deliveries to this endpoint.")]
     event_id: Annotated[EventId | None, About("Only deliveries of this event.")]
     event_type: Annotated[EventTypeName | None, About("Only events of exactly this type.")]
+    mode: Annotated[Mode | None, About("Only events of this mode: real ones, or those of a sandbox.", "test")]
     object_id: Annotated[ObjectId | None, About("The payment, order or refund that the event is about.")]
     host: Annotated[
         Annotated[str, About(min_length=1, max_length=253)] | None,

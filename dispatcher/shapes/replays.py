@@ -9,7 +9,18 @@ from typing_extensions import TypedDict
 from dispatcher.model.delivery import LIVE, DeliveryState
 from dispatcher.shapes.about import About, request
 from dispatcher.shapes.deliveries import DeliveryConditions
-from dispatcher.shapes.values import UUID, Actor, EndpointId, EventId, Instant, Paged, PreviewToken, ReplayId, TenantId
+from dispatcher.shapes.values import (
+    UUID,
+    Actor,
+    EndpointId,
+    EventId,
+    Instant,
+    Mode,
+    Paged,
+    PreviewToken,
+    ReplayId,
+    TenantId,
+)
 
 DELIVERY_IDS: Final = 1000
 """Deliveries that a filter can name one by one."""
@@ -162,6 +173,7 @@ class ReplayFilter(TypedDict):
     event_id: Annotated[EventId | None, About(example=None)]
     replay_id: Annotated[ReplayId | None, About(example=None)]
     event_type: Annotated[str | None, About(example="payment.completed")]
+    mode: Annotated[Mode | None, About(example=None)]
     object_id: Annotated[str | None, About(example=None)]
     host: Annotated[str | None, About(example=None)]
     outcome: Annotated[str | None, About(example=None)]

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from dispatcher.ids import first_id
 from dispatcher.model.delivery import DeliveryState
+from dispatcher.model.event import Mode
 from dispatcher.store.decisions import DECIDED
 
 if TYPE_CHECKING:
@@ -162,6 +163,8 @@ def condition(chosen: Filter, table: Literal["deliveries", "ended_deliveries"]) 
         if (value := getattr(chosen, name)) is not None:
             parts.append(condition)
             values[name] = value
+    if chosen.mode is not None:  # not a parameter: the partial indexes of test mode have it as a constant
+        parts.append(f"d.mode = '{Mode(chosen.mode)}'")
     if chosen.object_id is not None and table == "deliveries":  # the live table is found through the event
         parts.append("d.event_id IN (SELECT ev.id FROM dispatcher.events ev WHERE ev.object_id = :object_id)")
     if chosen.replay_id is not None:  # its deliveries are younger than itself, but for what clocks differ

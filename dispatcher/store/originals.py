@@ -133,6 +133,7 @@ def _events(chosen: Filter) -> tuple[str, dict[str, Any]]:
         ("endpoint_id", "e.id = :endpoint_id"),
         ("event_id", "ev.id = :event_id"),
         ("event_type", "ev.type = :event_type"),
+        ("mode", "ev.mode = :mode"),
         ("object_id", "ev.object_id = :object_id"),
         ("created_after", "ev.created_at >= :created_after"),
         ("created_before", "ev.created_at < :created_before"),

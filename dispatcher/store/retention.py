@@ -243,7 +243,7 @@ def keep_since(connection: Connection, since: UUID) -> None:
 
 # Of the default partitions, which no day's partition covers.
 
-# OFFSET 0, and a column that no index has (mode), so that each is looked for by its key.
+# OFFSET 0, and a column by which indexes have no key (mode), so that each is looked for by its key.
 _SWEEP: Final = {
     "payloads": (
         """

@@ -106,3 +106,16 @@ def test_what_an_endpoint_missed_is_sent_again(run: Run, engine: Engine) -> None
     made = run("endpoints", "recover", endpoint["id"], "--since", "1h", "--output", "json").json
     assert (made["status"], made["total"]) == ("running", 1)
     assert run("endpoints", "recover", endpoint["id"]).code == 2
+
+
+def test_deliveries_are_listed_exported_and_found_by_mode(run: Run) -> None:
+    run("endpoints", "create", "https://shop.example.com/hook")
+    run("events", "send", stdin=line(object_id="pay_1") + line(object_id="pay_1", mode="test"))
+    assert [one["mode"] for one in run("deliveries", "list", "--mode", "test", "--output", "json").data] == ["test"]
+    assert '"mode":"live"' not in run("deliveries", "export", "--mode", "test", "--format", "jsonl").out.replace(
+        " ", ""
+    )
+    found = run("find", "pay_1", "--mode", "test", "--output", "json").data
+    assert {one["object"]["mode"] for one in found} == {"test"}
+    assert "1 delivery would be cancelled" in run("deliveries", "cancel", "--mode", "test", "--dry-run").out
+    assert "1 delivery would be cancelled" in run("deliveries", "cancel", "--mode", "live", "--dry-run").out

@@ -19,6 +19,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.ids import DEFAULT_TENANT, first_id, uuid7
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.model.delivery import FAILED, LIVE, DeliveryState, Released
+from dispatcher.model.event import Mode
 from dispatcher.model.filter import Filter
 from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
 from dispatcher.retry import schedule
@@ -70,6 +71,7 @@ def fill(connection: Connection) -> None:
             type_=chance.choice(TYPES),
             tenant_id=chance.choice(tenants),
             object_id=f"pay_{n % 5}",
+            mode=Mode.TEST if n % 4 == 1 else Mode.LIVE,
             now=NOW - timedelta(hours=n),
         )
     for share in (1.0, 0.6, 0.5):
@@ -110,6 +112,7 @@ def matches(connection: Connection, one: LoggedDelivery, chosen: Filter) -> bool
             chosen.tenant_id in (None, one.tenant_id),
             chosen.endpoint_id in (None, one.endpoint_id),
             chosen.event_type in (None, one.event_type),
+            chosen.mode in (None, one.mode),
             chosen.object_id in (None, one.object_id),
             chosen.host is None or chosen.host.lower() == host,
             chosen.outcome in (None, one.last_outcome),
@@ -137,6 +140,7 @@ def filters(connection: Connection) -> st.SearchStrategy[Filter]:
         tenant_id=some({row.tenant_id for row in endpoints}),
         endpoint_id=some(row.id for row in endpoints),
         event_type=some(TYPES),
+        mode=some(Mode),
         object_id=some(["pay_0", "pay_3", "nobody"]),
         host=some([*HOSTS, "PAY.example.com", "example.com"]),
         outcome=some(["ok", "tls_cert", "http_4xx", "dns"]),
@@ -241,3 +245,37 @@ def test_an_attempt_is_found_by_its_id(connection: Connection) -> None:
         assert found is not None
         assert (found[0], found[1].id) == (delivery_id, id_)
     assert log.find_attempt(connection, first_id(NOW)) is None
+
+
+@pytest.mark.parametrize("owned", [False, True], ids=["of all tenants", "of a tenant"])
+def test_the_few_deliveries_of_a_sandbox_are_found_by_an_index_of_their_own(
+    connection: Connection, owned: bool
+) -> None:
+    row = connection.execute(text("SELECT * FROM dispatcher.ended_deliveries WHERE mode = 'test' LIMIT 1")).one()
+    columns = [name for name in row._fields if name not in ("id", "mode")]
+    with connection.begin_nested() as nested:
+        for days in range(2):
+            connection.execute(
+                text(f"""
+                INSERT INTO dispatcher.ended_deliveries (id, mode, {", ".join(columns)})
+                SELECT overlay(CAST(gen_random_uuid() AS text) PLACING :beginning FROM 1)::uuid, 'live',
+                       {", ".join(columns)}
+                FROM dispatcher.ended_deliveries CROSS JOIN generate_series(1, 10000) WHERE id = :id"""),
+                {"id": row.id, "beginning": str(first_id(NOW - timedelta(days=days)))[:13]},
+            )
+        connection.execute(text("ANALYZE dispatcher.ended_deliveries"))
+        chosen = Filter(mode=Mode.TEST, tenant_id=row.tenant_id if owned else None)
+        indexes = set()
+        with limits.limited(connection):
+            for part in store.parts(connection, chosen, limit=50):
+                if not part.is_live:
+                    plan = connection.execute(text(f"EXPLAIN {part.sql}"), part.values).scalars().all()
+                    indexes |= set(re.findall(r"using (ended\w*) on ended_deliveries\w* d", "\n".join(plan)))
+        parents = connection.execute(
+            text("""
+            SELECT parent.relname FROM pg_inherits i JOIN pg_class child ON child.oid = i.inhrelid
+            JOIN pg_class parent ON parent.oid = i.inhparent WHERE child.relname = ANY (:indexes)"""),
+            {"indexes": list(indexes)},
+        )
+        assert set(parents.scalars()) == {"ended_test_endpoint" if owned else "ended_test"}
+        nested.rollback()

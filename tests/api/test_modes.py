@@ -1,0 +1,69 @@
+"""Test mode: what a sandbox sends is told apart from what is real, wherever deliveries are chosen or counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from sqlalchemy import Engine
+
+from tests.api.test_deliveries import UNAVAILABLE, attempt_all, register, send
+from tests.support import walk
+
+
+async def listed(api: httpx.AsyncClient, **chosen: str) -> list[str]:
+    page = (await api.get("/v1/deliveries", params=chosen)).json()
+    return [one["object_id"] for one in page["data"]]
+
+
+async def send_both(api: httpx.AsyncClient) -> None:
+    await send(api, object_id="pay_live")
+    await send(api, object_id="pay_test", mode="test")
+
+
+async def test_deliveries_are_listed_by_mode(api: httpx.AsyncClient, engine: Engine) -> None:
+    await register(api)
+    await send_both(api)
+    attempt_all(engine, walk.EXHAUSTED, UNAVAILABLE)
+    await send_both(api)
+    assert await listed(api, mode="test") == ["pay_test", "pay_test"]
+    assert await listed(api, mode="live", status="failed") == ["pay_live"]
+    assert await listed(api, mode="test", host="shop.example.com", status="waiting") == ["pay_test"]
+    refused = await api.get("/v1/deliveries", params={"mode": "sandbox"})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["pointer"] == "mode"
+
+
+async def test_a_replay_and_a_cancellation_are_of_one_mode(api: httpx.AsyncClient, engine: Engine) -> None:
+    await register(api)
+    await send_both(api)
+    attempt_all(engine, walk.EXHAUSTED, UNAVAILABLE)
+    await send(api, object_id="pay_waits", mode="test")
+    for body, count in (
+        ({"mode": "test"}, 1),
+        ({"mode": "live"}, 1),
+        ({"to": "matching", "mode": "test", "include_delivered": True}, 1),
+    ):
+        assert (await api.post("/v1/replays/preview", json=body)).json()["count"] == count, body
+    assert (await api.post("/v1/cancellations/preview", json={"mode": "live"})).json()["count"] == 0
+    preview: dict[str, Any] = (await api.post("/v1/cancellations/preview", json={"mode": "test"})).json()
+    assert preview["count"] == 1
+    started = await api.post("/v1/cancellations", json={"preview_token": preview["preview_token"], "mode": "test"})
+    assert started.json()["filter"]["mode"] == "test"
+    replay = await api.post("/v1/replays", json={"mode": "test"})
+    assert (replay.json()["total"], replay.json()["filter"]["mode"]) == (1, "test")
+
+
+async def test_what_is_found_is_of_one_mode(api: httpx.AsyncClient, engine: Engine) -> None:
+    await register(api)
+    delivery = await send(api, object_id="pay_1", mode="test")
+    attempt_all(engine, walk.EXHAUSTED, UNAVAILABLE)
+    (attempt,) = (await api.get(f"/v1/deliveries/{delivery['id']}/attempts")).json()["data"]
+    for q in ("pay_1", delivery["event_id"], delivery["id"], attempt["id"]):
+        found = {
+            mode: (await api.get("/v1/find", params={"q": q, "mode": mode})).json()["data"] for mode in ("live", "test")
+        }
+        assert found["live"] == [], q
+        assert found["test"] != [], q
+    endpoint = (await api.get("/v1/find", params={"q": "shop.example.com", "mode": "test"})).json()["data"]
+    assert [one["kind"] for one in endpoint] == ["endpoint"], "an endpoint has no mode"
