@@ -240,6 +240,7 @@ STATISTICS: Final = {
     "tenant_id": None,
     "endpoint_id": None,
     "event_type": None,
+    "mode": "live",
     "by": "endpoint",
     "series": [],
     "groups": GROUPS,

@@ -13,6 +13,7 @@ from dispatcher.api.context import ContextOf, reply
 from dispatcher.api.once import OnceOf
 from dispatcher.flow import replay, statistics
 from dispatcher.ids import parse_id
+from dispatcher.model.event import Mode
 from dispatcher.shapes import EndpointStats, Recovery, Replay, Window
 from dispatcher.store import limits, stats
 
@@ -55,12 +56,15 @@ async def show_stats(
     context: ContextOf,
     caller: EndpointReader,
     window: Annotated[Window, Query(description="Of what was recorded in so long.", examples=["24h"])] = "24h",
+    mode: Annotated[
+        Mode, Query(description="`live` for real events, `test` for those of a sandbox.", examples=["live"])
+    ] = Mode.LIVE,
 ) -> Response:
-    """Get an endpoint's statistics."""
+    """Get an endpoint's statistics: those of one mode."""
     id_ = parse_id("ep", endpoint_id)
 
     def read(connection: Connection) -> EndpointStats:
-        fared = statistics.statistics(connection, tenant_id=caller.tenant_id, endpoint_id=id_, window=window)
-        return forms.stats(fared, stats.latest(connection, id_))
+        fared = statistics.statistics(connection, tenant_id=caller.tenant_id, endpoint_id=id_, mode=mode, window=window)
+        return forms.stats(fared, stats.latest(connection, id_, mode), mode.value)
 
     return reply(await context.search(read, pointer="/window", narrow="a shorter window"))

@@ -261,11 +261,12 @@ def attempt(one: LoggedAttempt) -> Attempt:
     }
 
 
-def stats(one: flow.Statistics, latest: Latest) -> EndpointStats:
+def stats(one: flow.Statistics, latest: Latest, mode: Mode) -> EndpointStats:
     """How an endpoint is doing; durations in milliseconds."""
     failure = latest.failure
     return {
         "window": one.window,
+        "mode": mode,
         "waiting": one.backlog.waiting,
         "in_flight": one.backlog.in_flight,
         "waiting_is_minimum": one.backlog.at_least,
@@ -294,6 +295,7 @@ def statistics(
     tenant_id: str | None,
     endpoint_id: str | None,
     event_type: str | None,
+    mode: Mode,
     by: Literal["endpoint", "event_type", "tenant", "none"],
 ) -> Statistics:
     """How deliveries fare; rates from 0 to 1 with five digits."""
@@ -305,6 +307,7 @@ def statistics(
         "tenant_id": tenant_id,
         "endpoint_id": endpoint_id,
         "event_type": event_type,
+        "mode": mode,
         "by": by,
         **_fared(one.fared),
         "backlog": _backlog(one.backlog, one.until),

@@ -29,7 +29,7 @@ METRICS: Final = {
     "dispatcher_deliveries": "live deliveries by state; beyond 10,000 the server's estimate",
     "dispatcher_held_deliveries": "those that wait for a disabled or paused endpoint; at most 10,000 are counted",
     "dispatcher_failed_deliveries": (
-        "deliveries that ended without success in the last hour, by state; at most 10,000 are counted"
+        "deliveries of live mode that ended without success in the last hour, by state; at most 10,000 are counted"
     ),
     "dispatcher_oldest_due_seconds": "how long the oldest due work has been waiting; 0 where nothing is due",
     "dispatcher_workers": "workers whose heartbeat is good",

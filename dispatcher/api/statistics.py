@@ -11,6 +11,7 @@ from dispatcher.api.caller import Reader, TenantId
 from dispatcher.api.context import ContextOf, reply
 from dispatcher.flow import statistics
 from dispatcher.ids import format_id, parse_id
+from dispatcher.model.event import Mode
 from dispatcher.shapes import Statistics, Window
 from dispatcher.shapes.values import EventTypeName
 
@@ -30,6 +31,9 @@ async def read(
     event_type: Annotated[
         EventTypeName | None, Query(description="Of this type exactly.", examples=["payment.completed"])
     ] = None,
+    mode: Annotated[
+        Mode, Query(description="`live` for real events, `test` for those of a sandbox.", examples=["live"])
+    ] = Mode.LIVE,
     by: Annotated[
         Literal["endpoint", "event_type", "tenant", "none"],
         Query(description="By what `groups` are made; without it there are none.", examples=["endpoint"]),
@@ -39,7 +43,7 @@ async def read(
     """Get statistics: success rates, latencies, attempts to success, backlog, and their course in time.
 
     An attempt, and the end of a delivery, counts from the moment it is recorded, at that moment. The latencies are read
-    from counts by span, so each is within 9 %.
+    from counts by span, so each is within 9 %. All of it is of one mode: a sandbox's failures are in no live figure.
     """
     own = caller.scope(tenant_id)
     endpoint = None if endpoint_id is None else parse_id("ep", endpoint_id, pointer="/endpoint_id")
@@ -50,6 +54,7 @@ async def read(
             tenant_id=own,
             endpoint_id=endpoint,
             event_type=event_type,
+            mode=mode,
             window=window,
             by=by,
             limit=limit,
@@ -63,6 +68,7 @@ async def read(
             tenant_id=None if own is None else format_id("ten", own),
             endpoint_id=endpoint_id,
             event_type=event_type,
+            mode=mode.value,
             by=by,
         )
     )

@@ -274,7 +274,7 @@ def list_(
 ) -> None:
     """List endpoints, the newest first.
 
-    Their health is how many of the last hour's attempts succeeded.
+    Their health is how many of the last hour's attempts in live mode succeeded.
     """
     tenant = None if tenant_id is None else format_id("ten", tenant_id)
     with target.client() as client:
@@ -465,14 +465,17 @@ def recover(endpoint_id: UUID, since: datetime, until: datetime | None, output: 
 @endpoints.command()
 @click.argument("endpoint_id", type=Id("ep"))
 @click.option("--window", type=click.Choice(["1h", "24h", "7d", "30d"]), default="24h", show_default=True)
+@click.option("--mode", type=click.Choice(["live", "test"]), default="live", show_default=True, help="Only this mode.")
 @output_option
-def stats(endpoint_id: UUID, window: Literal["1h", "24h", "7d", "30d"], output: Output) -> None:
+def stats(
+    endpoint_id: UUID, window: Literal["1h", "24h", "7d", "30d"], mode: Literal["live", "test"], output: Output
+) -> None:
     """Show an endpoint's statistics.
 
     They are of now and of the window; `stats --endpoint` tells more.
     """
     with target.client() as client:
-        found = client.endpoints.stats(format_id("ep", endpoint_id), window=window)
+        found = client.endpoints.stats(format_id("ep", endpoint_id), window=window, mode=mode)
     if output == "json":
         print_json(found)
         return

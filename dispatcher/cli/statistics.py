@@ -39,6 +39,7 @@ WIDE: Final = 120
 @click.option("--tenant", "tenant_id", type=Id("ten"), help="Only its deliveries.")
 @click.option("--endpoint", "endpoint_id", type=Id("ep"), help="Only deliveries to it.")
 @click.option("--event-type", help="Only deliveries of this type.")
+@click.option("--mode", type=click.Choice(["live", "test"]), default="live", show_default=True, help="Only this mode.")
 @click.option(
     "--by",
     type=click.Choice(["endpoint", "event_type", "tenant", "none"]),
@@ -51,6 +52,7 @@ def stats(
     tenant_id: UUID | None,
     endpoint_id: UUID | None,
     event_type: str | None,
+    mode: Literal["live", "test"],
     by: Literal["endpoint", "event_type", "tenant", "none"] | None,
     limit: int,
     output: Output,
@@ -65,6 +67,7 @@ def stats(
             tenant_id=None if tenant_id is None else format_id("ten", tenant_id),
             endpoint_id=None if endpoint_id is None else format_id("ep", endpoint_id),
             event_type=event_type,
+            mode=mode,
             by=by or ("endpoint" if endpoint_id is None else "event_type"),
             limit=limit,
         )
@@ -80,7 +83,8 @@ def _print(found: Statistics) -> None:
     rates = [point["succeeded"] / point["attempts"] if point["attempts"] else None for point in series]
     most = max((point["attempts"] for point in series), default=0)
     latency = found["latency_ms"]
-    print_line(f"{_minute(found['from'])} to {_minute(found['to'])} UTC", style="bold")
+    mode = "" if found["mode"] == "live" else f", {found['mode']} mode"
+    print_line(f"{_minute(found['from'])} to {_minute(found['to'])} UTC{mode}", style="bold")
     print_fields(
         [
             ("attempts", _attempts(found["attempts"])),

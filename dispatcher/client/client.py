@@ -102,12 +102,16 @@ class Api(Resource[X]):
         tenant_id: str | None = None,
         endpoint_id: str | None = None,
         event_type: str | None = None,
+        mode: Literal["live", "test"] | None = None,
         by: Literal["endpoint", "event_type", "tenant", "none"] | None = None,
         limit: int | None = None,
     ) -> Call[Statistics]:
-        """How deliveries fare in the window, 24h unless given; with the `limit` groups that fail most where `by`."""
+        """How deliveries of one mode, live unless given, fare in the window, 24h unless given.
+
+        With the `limit` groups that fail most where `by`.
+        """
         chosen = {"window": window, "tenant_id": tenant_id, "endpoint_id": endpoint_id, "event_type": event_type}
-        return Call("GET", path("statistics"), query=query({**chosen, "by": by, "limit": limit}))
+        return Call("GET", path("statistics"), query=query({**chosen, "mode": mode, "by": by, "limit": limit}))
 
     @operation
     def profile(self, name: str) -> Call[dict[str, Any]]:

@@ -128,7 +128,11 @@ class Endpoints(Resource[X]):
 
     @operation
     def stats(
-        self, endpoint_id: str, *, window: Literal["1h", "24h", "7d", "30d"] | None = None
+        self,
+        endpoint_id: str,
+        *,
+        window: Literal["1h", "24h", "7d", "30d"] | None = None,
+        mode: Literal["live", "test"] | None = None,
     ) -> Call[EndpointStats]:
-        """How the endpoint is doing, and did in the window: 24h, unless given."""
-        return Call("GET", path("endpoints", endpoint_id, "stats"), query=query({"window": window}))
+        """How the endpoint is doing, and did in the window: 24h, unless given; in live mode, unless given."""
+        return Call("GET", path("endpoints", endpoint_id, "stats"), query=query({"window": window, "mode": mode}))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from dispatcher.flow import register
 from dispatcher.ids import format_id
 from dispatcher.model.delivery import DeliveryState
+from dispatcher.model.event import Mode
 from dispatcher.model.outcome import OutcomeClass
 from dispatcher.store import counts
 from dispatcher.store.counts import Backlog, By, Counted, Counts, Grain, Span
@@ -163,12 +164,13 @@ def statistics(
     tenant_id: UUID | None = None,
     endpoint_id: UUID | None = None,
     event_type: str | None = None,
+    mode: Mode = Mode.LIVE,
     window: Window = "24h",
     by: By = "none",
     limit: int = 10,
     now: datetime | None = None,
 ) -> Statistics:
-    """How the chosen deliveries fare, with the `limit` groups that have the most failures.
+    """How the chosen deliveries of one mode fare, with the `limit` groups that have the most failures.
 
     An attempt and an end count at the moment they were recorded, by the database's clock (`now`: another one). Exact at
     once, whatever was folded. Raises NotFound for an endpoint that is not there, or not the tenant's.
@@ -178,7 +180,7 @@ def statistics(
     until = now or counts.server_now(connection)
     cut = _CUTS[window]
     since = _rounded_down(until - cut.length, cut.step)
-    scope = Scope(tenant_id, endpoint_id, event_type)
+    scope = Scope(tenant_id, endpoint_id, event_type, mode)
     counted = counts.read(connection, scope, Span(since, until, cut.grain, cut.width, cut.step), by=by, limit=limit)
     backlogs = counts.backlog(connection, scope, by=by)
     keys = list(counted.groups)

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from dispatcher.shapes.about import About, request
 from dispatcher.shapes.deliveries import OutcomeClass
 from dispatcher.shapes.statistics import EndCounts, Window
-from dispatcher.shapes.values import Instant, InstantGiven
+from dispatcher.shapes.values import Instant, InstantGiven, Mode
 
 
 @request
@@ -32,11 +32,12 @@ class LastFailure(TypedDict):
 class EndpointStats(EndCounts):
     """Statistics of an endpoint: waiting and in-flight deliveries as of now, all else as recorded in the window.
 
-    The last attempt, success and failure are those of the newest 500 deliveries that have ended and as many that live,
-    whatever the window. `GET /v1/statistics` with its `endpoint_id` tells more.
+    All is of one mode. The last attempt, success and failure are those of the newest 500 deliveries that have ended and
+    as many that live, whatever the window. `GET /v1/statistics` with its `endpoint_id` tells more.
     """
 
     window: Annotated[Window, About(example="24h")]
+    mode: Annotated[Mode, About(example="live")]
     waiting: Annotated[int, About(example=0)]
     in_flight: Annotated[int, About(example=0)]
     waiting_is_minimum: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from typing_extensions import TypedDict
 
 from dispatcher.shapes.about import About
-from dispatcher.shapes.values import EndpointId, Instant, TenantId
+from dispatcher.shapes.values import EndpointId, Instant, Mode, TenantId
 
 Window: TypeAlias = Literal["1h", "24h", "7d", "30d"]
 
@@ -135,6 +135,7 @@ class Statistics(_From, StatisticsFigures):
     tenant_id: Annotated[TenantId | None, About("The tenant that was requested; null means all.", None)]
     endpoint_id: Annotated[EndpointId | None, About(example=None)]
     event_type: Annotated[str | None, About(example=None)]
+    mode: Annotated[Mode, About(example="live")]
     by: Annotated[Literal["endpoint", "event_type", "tenant", "none"], About(example="none")]
     backlog: Backlog
     series: Annotated[

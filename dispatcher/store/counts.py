@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import orjson
 from sqlalchemy import text
 
+from dispatcher.model.event import Mode
 from dispatcher.store import limits
 from dispatcher.store.rows import to_json
 
@@ -86,11 +87,11 @@ _NOW = text("SELECT statement_timestamp()")
 # meanwhile is seen in both tables or in neither.
 _READ: Final = """
 WITH source AS NOT MATERIALIZED (
-    SELECT {key} AS key, date_bin(:step, c.since, :start) AS point, c.kind, c.what, c.size, c.n
+    SELECT {key} AS key, date_bin(:step, c.since, :start) AS point, {kind} AS kind, c.what, c.size, c.n
     FROM dispatcher.counts c {joined}
     WHERE c.grain = :grain AND c.since >= :start AND c.since <= :now {chosen}
     UNION ALL
-    SELECT {key}, date_bin(:step, c.since, :start), c.kind, c.what, c.size, c.n
+    SELECT {key}, date_bin(:step, c.since, :start), {kind}, c.what, c.size, c.n
     FROM (SELECT x.*, date_bin(:width, t.at, :start) AS since
           FROM dispatcher.tallies t CROSS JOIN LATERAL {expanded}) c {joined}
     WHERE c.since >= :start AND c.since <= :now {chosen}
@@ -115,6 +116,14 @@ FROM top JOIN keyed USING (key) WHERE place <= :limit + 1)
 ORDER BY place
 """
 
+_OF_BOTH: Final = "replace(c.kind, 'test_', '')"
+_KINDS: Final[dict[Mode | None, tuple[str, str]]] = {
+    None: (_OF_BOTH, ""),
+    Mode.LIVE: ("c.kind", "AND c.kind IN ('attempt', 'end')"),
+    Mode.TEST: (_OF_BOTH, "AND c.kind IN ('test_attempt', 'test_end')"),
+}
+"""By the mode: what a count is of, `attempt` or `end`, and which counts are read."""
+
 _KEYS: Final[dict[By, str]] = {
     "endpoint": "c.endpoint_id",
     "event_type": "c.event_type",
@@ -138,16 +147,16 @@ WITH holder AS MATERIALIZED (
 ), share AS MATERIALIZED (
     SELECT greatest(1, :most / greatest(1, count(*))) AS n FROM holder
 ), live AS (
-    SELECT e.id AS endpoint_id, e.tenant_id, d.event_type, d.created_at, d.due_at, false AS in_flight,
+    SELECT e.id AS endpoint_id, e.tenant_id, d.event_type, d.mode, d.created_at, d.due_at, false AS in_flight,
            d.place > share.n AS beyond
     FROM share CROSS JOIN holder e
     CROSS JOIN LATERAL (
-        SELECT event_type, created_at, due_at, row_number() OVER (ORDER BY due_at) AS place
+        SELECT event_type, mode, created_at, due_at, row_number() OVER (ORDER BY due_at) AS place
         FROM dispatcher.deliveries WHERE endpoint_id = e.id AND state = 'waiting'
         ORDER BY due_at LIMIT share.n + 1
     ) d
     UNION ALL
-    (SELECT e.id, e.tenant_id, d.event_type, NULL, NULL, true, false
+    (SELECT e.id, e.tenant_id, d.event_type, d.mode, NULL, NULL, true, false
      FROM dispatcher.deliveries d JOIN dispatcher.endpoints e ON e.id = d.endpoint_id
      WHERE d.claimed_by IS NOT NULL AND {chosen}
      LIMIT :most)
@@ -168,7 +177,9 @@ _NAMES: Final[dict[By, TextClause]] = {
 }
 
 Counts: TypeAlias = Counter[tuple[str, str, int]]
-"""How many by kind ("attempt", "end"), by outcome or state, and by span of latency or attempts made."""
+"""How many by kind ("attempt" or "end", of the requested mode), by outcome or state, and by span of latency or attempts
+made.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +211,7 @@ class Backlog:
     """What is not done now. Held deliveries wait too.
 
     With `at_least` more wait than were counted, and the oldest that waits may be older than what is said; what is due
-    first is exact even then, unless only one event type was asked for. `oldest_due_at` may be to come.
+    first is exact even then, unless one event type or mode was requested. `oldest_due_at` may be to come.
     """
 
     waiting: int = 0
@@ -282,7 +293,9 @@ def read(connection: Connection, scope: Scope, span: Span, *, by: By, limit: int
     }
     found = Counted(Counter(), {}, {}, more=False)
     more = False
-    for row in connection.execute(_reading(_shape(scope), scope.event_type is not None, by), values | _values(scope)):
+    for row in connection.execute(
+        _reading(_shape(scope), scope.event_type is not None, scope.mode, by), values | _values(scope)
+    ):
         if row.place > limit:
             more = True
         elif row.place:
@@ -299,7 +312,7 @@ def backlog(connection: Connection, scope: Scope, *, by: By, most: int = MOST) -
     By the indexes deliveries_due and deliveries_claimed. Pins the plans of its transaction, so it comes last there.
     """
     limits.pin_plans(connection)
-    statement = _waiting(_shape(scope), scope.event_type is not None, by)
+    statement = _waiting(_shape(scope), scope.event_type is not None, scope.mode, by)
     total, groups = Backlog(), {}
     for of_key, key, *values in connection.execute(statement, {"most": most} | _values(scope)):
         if not of_key:
@@ -339,7 +352,8 @@ def _values(scope: Scope) -> dict[str, Any]:
 
 
 @cache
-def _reading(shape: str, typed: bool, by: By) -> TextClause:
+def _reading(shape: str, typed: bool, mode: Mode | None, by: By) -> TextClause:
+    kind, kinds = _KINDS[mode]
     chosen = {
         "all": "",
         "tenant": "AND c.endpoint_id IN (SELECT id FROM dispatcher.endpoints WHERE tenant_id = :tenant_id)",
@@ -347,13 +361,17 @@ def _reading(shape: str, typed: bool, by: By) -> TextClause:
     }[shape]
     if typed:
         chosen += " AND c.event_type = :event_type"
+    chosen += f" {kinds}"
     joined = "JOIN dispatcher.endpoints owner ON owner.id = c.endpoint_id" if by == "tenant" else ""
     reading = _READ if by == "none" else _READ + _READ_BY
-    return text(reading.format(key=_KEYS[by], chosen=chosen, joined=joined, expanded=_EXPANDED))
+    return text(reading.format(key=_KEYS[by], kind=kind, chosen=chosen, joined=joined, expanded=_EXPANDED))
 
 
 @cache
-def _waiting(shape: str, typed: bool, by: By) -> TextClause:
+def _waiting(shape: str, typed: bool, mode: Mode | None, by: By) -> TextClause:
     chosen = {"all": "true", "tenant": "e.tenant_id = :tenant_id", "endpoint": "e.id = :endpoint_id"}[shape]
     key = "c.tenant_id" if by == "tenant" else _KEYS[by]
-    return text(_BACKLOG.format(key=key, chosen=chosen, asked="c.event_type = :event_type" if typed else "true"))
+    asked = "c.event_type = :event_type" if typed else "true"
+    if mode is not None:
+        asked += f" AND c.mode = '{mode}'"
+    return text(_BACKLOG.format(key=key, chosen=chosen, asked=asked))

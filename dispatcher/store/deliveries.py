@@ -220,18 +220,22 @@ _TALLY: Final = """
 """
 """One row for all that a batch adds to the statistics."""
 
+_ATTEMPT_KIND: Final = "CASE WHEN mode = 'test' THEN 'test_attempt' ELSE 'attempt' END"
+_END_KIND: Final = "CASE WHEN mode = 'test' THEN 'test_end' ELSE 'end' END"
+"""What is of test mode is counted by kinds of its own. Of a result that is live, the mode is null."""
+
 # Only what is new in the log: a batch may be run again, in halves too, since the answer of the first run was lost. What
 # was counted as lost with its worker, and is recorded after all, is counted as what it was instead. `IS TRUE` has the
 # evidence hashed, where a join would compare each with each.
 _TALLY_RECORD: Final = _TALLY.format(
     counted=f"""
-    SELECT endpoint_id, event_type, 'attempt' AS kind, outcome AS what, {LATENCY} AS size, 1 AS n
+    SELECT endpoint_id, event_type, {_ATTEMPT_KIND} AS kind, outcome AS what, {LATENCY} AS size, 1 AS n
     FROM result WHERE (id IN (SELECT id FROM evidence)) IS TRUE
     UNION ALL
-    SELECT endpoint_id, event_type, 'attempt', 'worker_lost', 0, -1
+    SELECT endpoint_id, event_type, {_ATTEMPT_KIND}, 'worker_lost', 0, -1
     FROM result WHERE (id IN (SELECT id FROM evidence WHERE was_lost)) IS TRUE
     UNION ALL
-    SELECT endpoint_id, event_type, 'end', final_state, attempts + charged::int, 1 FROM gone"""
+    SELECT endpoint_id, event_type, {_END_KIND}, final_state, attempts + charged::int, 1 FROM gone"""
 )
 
 _RECORD = text(f"""
@@ -240,7 +244,7 @@ WITH clock AS MATERIALIZED (
     FROM dispatcher.due_time(CAST(CAST(:now AS text) AS timestamptz[])) now
 ), result AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(CAST(:rows AS text) AS json)) AS x(
-        delivery_id uuid, claim_seq int, endpoint_id uuid, event_type text, state text, reason text,
+        delivery_id uuid, claim_seq int, endpoint_id uuid, event_type text, mode text, state text, reason text,
         wait_s float8, from_first_attempt bool, not_before_s float8, began_s_ago float8, charged bool, refunded bool,
         id uuid, worker_id uuid, started_at timestamptz, duration_ms real, number smallint, status_code int,
         outcome_known bool, outcome text, phase text, error text, peer_ip text, method text, url text,
@@ -424,8 +428,8 @@ WITH clock AS MATERIALIZED (
 ), tallied AS (
 """
     + _TALLY.format(
-        counted="""
-    SELECT endpoint_id, event_type, 'end' AS kind, :state AS what, attempts AS size, 1 AS n FROM gone"""
+        counted=f"""
+    SELECT endpoint_id, event_type, {_END_KIND} AS kind, :state AS what, attempts AS size, 1 AS n FROM gone"""
     )
     + """
 )
@@ -668,6 +672,8 @@ def _row(result: Result, waited_s: float) -> dict[str, Any]:
         "charged": False,
         "refunded": False,
     }
+    if claim.event.mode == "test":  # most are live, and say nothing: this is the hot path
+        row["mode"] = claim.event.mode
     match change:
         case Stop():
             row |= {"state": change.state, "reason": change.reason, "charged": attempt is not None}

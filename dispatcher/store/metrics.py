@@ -56,11 +56,12 @@ SELECT count(*) FROM (
 ) x
 """)
 
-# By the index ended_lately, the latest first; ids would not do, since a delivery may end a week after it was made.
+# Of live mode, by the index ended_lately_live, the latest first; ids would not do, since a delivery may end a week
+# after it was made.
 _FAILED = text("""
 SELECT state, count(*) FROM (
     SELECT state FROM dispatcher.ended_deliveries
-    WHERE state <> 'delivered' AND ended_at > statement_timestamp() - interval '1 hour'
+    WHERE state <> 'delivered' AND mode = 'live' AND ended_at > statement_timestamp() - interval '1 hour'
     ORDER BY ended_at DESC
     LIMIT :exact
 ) x

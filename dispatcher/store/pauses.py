@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from dispatcher.model.event import Mode
+
 _ADD = text("""
 INSERT INTO dispatcher.pauses (id, tenant_id, endpoint_id, event_type, type_pattern, reason, created_by)
 VALUES (:id, :tenant_id, :endpoint_id, :event_type, :type_pattern, :reason, :created_by)
@@ -67,6 +69,7 @@ class Scope:
     tenant_id: UUID | None = None
     endpoint_id: UUID | None = None
     event_type: str | None = None
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True, slots=True)

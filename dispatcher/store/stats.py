@@ -15,21 +15,23 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from dispatcher.model.event import Mode
+
 NEWEST: Final = 500
 """Of so many deliveries that have ended, the newest, and as many that live, the latest attempts are looked for."""
 
 # Of what waits, that which is due last: what is tried again is due later than what has just come.
 _LATEST = text("""
 WITH recent AS MATERIALIZED (
-    (SELECT id FROM dispatcher.ended_deliveries WHERE endpoint_id = :endpoint_id ORDER BY id DESC LIMIT :newest)
+    (SELECT id, mode FROM dispatcher.ended_deliveries WHERE endpoint_id = :endpoint_id ORDER BY id DESC LIMIT :newest)
     UNION ALL
-    (SELECT id FROM dispatcher.deliveries WHERE endpoint_id = :endpoint_id AND state = 'in_flight' LIMIT :newest)
+    (SELECT id, mode FROM dispatcher.deliveries WHERE endpoint_id = :endpoint_id AND state = 'in_flight' LIMIT :newest)
     UNION ALL
-    (SELECT id FROM dispatcher.deliveries WHERE endpoint_id = :endpoint_id AND state = 'waiting'
+    (SELECT id, mode FROM dispatcher.deliveries WHERE endpoint_id = :endpoint_id AND state = 'waiting'
      ORDER BY due_at DESC, id DESC LIMIT :newest)
 ), attempt AS MATERIALIZED (
     SELECT a.*
-    FROM recent r CROSS JOIN LATERAL (
+    FROM (SELECT id FROM recent WHERE mode = :mode) r CROSS JOIN LATERAL (
         SELECT started_at, outcome, status_code, error FROM dispatcher.attempts
         WHERE delivery_id = r.id ORDER BY claim_seq DESC LIMIT 100
     ) a
@@ -59,7 +61,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latest:
-    """The latest attempts of an endpoint among those of its `NEWEST` deliveries; `cap` attempts may be in flight."""
+    """The latest attempts of one mode among those of an endpoint's `NEWEST` deliveries; `cap` may be in flight."""
 
     attempt_at: datetime | None
     success_at: datetime | None
@@ -67,13 +69,14 @@ class Latest:
     cap: int
 
 
-def latest(connection: Connection, endpoint_id: UUID) -> Latest:
-    """What the endpoint did last. Ended deliveries by the index ended_endpoint, live ones by deliveries_due.
+def latest(connection: Connection, endpoint_id: UUID, mode: Mode) -> Latest:
+    """What the endpoint did last in one mode.
 
+    Reads ended deliveries by the index ended_endpoint, the others by deliveries_due.
     Pins the plans of its transaction, so it comes last there.
     """
     limits.pin_plans(connection)
-    values: dict[str, Any] = {"endpoint_id": endpoint_id, "newest": NEWEST}
+    values: dict[str, Any] = {"endpoint_id": endpoint_id, "newest": NEWEST, "mode": mode}
     last, succeeded, *failure = connection.execute(_LATEST, values).one()
     return Latest(
         attempt_at=last,

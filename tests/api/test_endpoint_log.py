@@ -34,6 +34,7 @@ async def test_an_endpoint_that_was_never_sent_to_has_nothing_to_tell(api: httpx
     endpoint = await register(api, max_in_flight=5)
     assert await stats_of(api, endpoint) == {
         "window": "24h",
+        "mode": "live",
         "waiting": 0,
         "in_flight": 0,
         "waiting_is_minimum": False,

@@ -67,3 +67,40 @@ async def test_what_is_found_is_of_one_mode(api: httpx.AsyncClient, engine: Engi
         assert found["test"] != [], q
     endpoint = (await api.get("/v1/find", params={"q": "shop.example.com", "mode": "test"})).json()["data"]
     assert [one["kind"] for one in endpoint] == ["endpoint"], "an endpoint has no mode"
+
+
+async def test_a_sandboxs_failures_are_in_no_live_figure(api: httpx.AsyncClient, engine: Engine) -> None:
+    endpoint = await register(api)
+    await send(api)
+    attempt_all(engine, walk.DELIVERED)
+    for _ in range(2):
+        await send(api, mode="test")
+    attempt_all(engine, walk.EXHAUSTED, UNAVAILABLE)
+    await send(api, mode="test")
+    cancelled = await send(api, mode="test")
+    assert (await api.post(f"/v1/deliveries/{cancelled['id']}/cancel")).status_code == 202
+
+    async def figures(path: str, **params: str) -> dict[str, Any]:
+        return dict((await api.get(path, params=params)).json())
+
+    for folded in (False, True):
+        if folded:
+            with engine.begin() as connection:
+                assert walk.fold(connection, batch=100) > 0
+        live = await figures("/v1/statistics", by="endpoint")
+        assert live == await figures("/v1/statistics", by="endpoint", mode="live") | {"to": live["to"]}
+        assert (live["mode"], live["attempts"]["success_rate"], live["backlog"]["waiting"]) == ("live", 1.0, 0)
+        assert live["deliveries"]["delivered"] == sum(point["attempts"] for point in live["series"]) == 1
+        assert (live["deliveries"]["exhausted"], live["deliveries"]["cancelled"]) == (0, 0)
+        assert [group["attempts"]["total"] for group in live["groups"]] == [1]
+        test = await figures("/v1/statistics", by="endpoint", mode="test")
+        assert (test["mode"], test["attempts"]["by_outcome"]) == ("test", {"http_retryable": 2})
+        assert (test["deliveries"]["exhausted"], test["deliveries"]["cancelled"]) == (2, 1)
+        assert (test["backlog"]["waiting"], test["groups"][0]["attempts"]["total"]) == (1, 2)
+        own = await figures(f"/v1/endpoints/{endpoint['id']}/stats")
+        assert (own["mode"], own["exhausted"], own["waiting"], own["last_failure"]) == ("live", 0, 0, None)
+        assert own["last_success_at"] is not None
+        sandbox = await figures(f"/v1/endpoints/{endpoint['id']}/stats", mode="test")
+        assert (sandbox["exhausted"], sandbox["waiting"], sandbox["last_success_at"]) == (2, 1, None)
+        assert sandbox["last_failure"]["status_code"] == 503
+    assert 'dispatcher_failed_deliveries{state="exhausted"} 0.0' in (await api.get("/metrics")).text

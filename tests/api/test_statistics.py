@@ -36,6 +36,7 @@ async def test_where_nothing_happened_rates_are_null_and_counts_are_there(api: h
         "tenant_id": None,
         "endpoint_id": None,
         "event_type": None,
+        "mode": "live",
         "by": "none",
         "attempts": {"total": 0, "succeeded": 0, "success_rate": None, "by_outcome": {}},
         "deliveries": {

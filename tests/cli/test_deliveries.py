@@ -119,3 +119,14 @@ def test_deliveries_are_listed_exported_and_found_by_mode(run: Run) -> None:
     assert {one["object"]["mode"] for one in found} == {"test"}
     assert "1 delivery would be cancelled" in run("deliveries", "cancel", "--mode", "test", "--dry-run").out
     assert "1 delivery would be cancelled" in run("deliveries", "cancel", "--mode", "live", "--dry-run").out
+
+
+def test_statistics_are_of_one_mode(run: Run, engine: Engine) -> None:
+    endpoint = run("endpoints", "create", "https://shop.example.com/hook", "--output", "json").json
+    run("events", "send", stdin=line(mode="test"))
+    end_all(engine, FAILED, ANSWER_503)
+    assert run("stats", "--output", "json").json["attempts"]["total"] == 0
+    assert run("stats", "--mode", "test", "--output", "json").json["attempts"]["total"] == 1
+    assert "UTC, test mode" in run("stats", "--mode", "test").out
+    assert "test mode" not in run("stats").out
+    assert run("endpoints", "stats", endpoint["id"], "--mode", "test", "--output", "json").json["exhausted"] == 1

@@ -234,10 +234,19 @@ OPERATIONS = [
     ),
     Operation(lambda c: c.find("pay 1/2"), "GET", "/v1/find", query={"q": "pay 1/2"}, answer=PAGE),
     Operation(
-        lambda c: c.statistics(window="7d", endpoint_id="ep_1", event_type="a.b", by="event_type", limit=3),
+        lambda c: c.statistics(
+            window="7d", endpoint_id="ep_1", event_type="a.b", mode="test", by="event_type", limit=3
+        ),
         "GET",
         "/v1/statistics",
-        query={"window": "7d", "endpoint_id": "ep_1", "event_type": "a.b", "by": "event_type", "limit": "3"},
+        query={
+            "window": "7d",
+            "endpoint_id": "ep_1",
+            "event_type": "a.b",
+            "mode": "test",
+            "by": "event_type",
+            "limit": "3",
+        },
     ),
     Operation(lambda c: c.replays.preview(**_filter()), "POST", "/v1/replays/preview", body=FILTER),
     Operation(

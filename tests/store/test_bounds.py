@@ -141,6 +141,7 @@ COMMON: Final[dict[str, Any]] = {
     "exact": 10000,
     "most": 50,
     "newest": 500,
+    "mode": "live",
     "replay_id": id_of("replay", 1),
     "depth": 100,
     "stuck_s": 60.0,

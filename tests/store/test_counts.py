@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, event
 from dispatcher.clock import Clock
 from dispatcher.flow import rescue
 from dispatcher.model.delivery import Result
+from dispatcher.model.event import Mode
 from dispatcher.model.outcome import Outcome, OutcomeClass
 from dispatcher.store import counts, deliveries
 from dispatcher.store.counts import Counts, Span, Taken
@@ -164,6 +165,19 @@ def test_what_was_taken_for_lost_and_is_recorded_after_all_counts_as_what_it_was
             assert read(connection) == {("attempt", "ok", 14): 1, ("end", "delivered", 1): 1} == recount(connection)
         fold_all(connection)
         assert read(connection) == recount(connection)
+
+
+def test_what_was_taken_for_lost_in_test_mode_is_counted_in_test_mode_only(engine: Engine) -> None:
+    later = NOW + timedelta(seconds=31)
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        walk.emit(connection, mode=Mode.TEST)
+        (claim,) = walk.claim(connection, walk.add_worker(connection))
+        rescue.rescue(connection, read_schedules(connection), clock=Clock(now=lambda: later), now=later)
+        assert read(connection, mode=Mode.TEST) == {("attempt", "worker_lost", 0): 1}
+        walk.record(connection, [walk.result(claim)], now=later)
+        assert read(connection, mode=Mode.LIVE) == {}
+        assert read(connection, mode=Mode.TEST) == read(connection) == recount(connection)
 
 
 def test_a_fold_comes_in_parts_that_hold_all_of_an_endpoint(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

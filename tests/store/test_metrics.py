@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, TextClause, create_engine, text
 
 from dispatcher.ids import uuid7
 from dispatcher.model.delivery import Stop
+from dispatcher.model.event import Mode
 from dispatcher.store import limits, metrics, pauses
 from tests.support import walk
 
@@ -74,6 +75,15 @@ def test_failures_are_those_of_the_last_hour(connection: Connection) -> None:
     assert metrics.read(connection).failed == {"exhausted": 2, "rejected": 1}
     connection.execute(text("UPDATE dispatcher.ended_deliveries SET ended_at = ended_at - interval '61 minutes'"))
     assert metrics.read(connection).failed == {}
+
+
+def test_a_failure_of_test_mode_is_not_among_the_failed(connection: Connection) -> None:
+    walk.add_endpoint(connection)
+    walk.emit(connection, 2, now=None, mode=Mode.TEST)
+    walk.emit(connection, 1, now=None)
+    claims = walk.claim(connection, walk.add_worker(connection, now=None), now=None)
+    walk.record(connection, [walk.result(claim, walk.EXHAUSTED) for claim in claims], now=None)
+    assert metrics.read(connection).failed == {"exhausted": 1}
 
 
 def test_due_work_that_nobody_takes_has_an_age(connection: Connection) -> None:
