@@ -85,6 +85,24 @@ async def retry(delivery_id: str, context: ContextOf, caller: Replayer, once: On
     return answer
 
 
+@router.post("/{delivery_id}/advance", status_code=202, response_model=Delivery)
+async def advance(delivery_id: str, context: ContextOf, caller: Replayer, once: OnceOf) -> Response:
+    """Send a test delivery's next attempt now, whatever its schedule says.
+
+    The attempt is made as every other, and what follows it waits again as the schedule says: so a whole schedule can be
+    walked while integrating. 409 with the code LIVE_MODE where the delivery is of live mode, and HELD, IN_FLIGHT or
+    ENDED where it has no attempt that could be made now.
+    """
+    id_ = parse_id("dlv", delivery_id)
+
+    def work(connection: Connection) -> Delivery:
+        return forms.delivery(intervene.advance(connection, id_, by=caller.actor, own=caller.tenant_id))
+
+    answer = await once.run(work, status=202)
+    context.wakeup.ring()
+    return answer
+
+
 @router.post("/{delivery_id}/cancel", status_code=202, response_model=Delivery)
 async def cancel(
     delivery_id: str, context: ContextOf, caller: Replayer, once: OnceOf, asked: DeliveryCancellation | None = None

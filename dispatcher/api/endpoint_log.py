@@ -60,7 +60,7 @@ async def show_stats(
         Mode, Query(description="`live` for real events, `test` for those of a sandbox.", examples=["live"])
     ] = Mode.LIVE,
 ) -> Response:
-    """Get an endpoint's statistics: those of one mode."""
+    """Get an endpoint's statistics. They are of one mode."""
     id_ = parse_id("ep", endpoint_id)
 
     def read(connection: Connection) -> EndpointStats:

@@ -81,6 +81,7 @@ COMMANDS: Final[Mapping[str, Row]] = MappingProxyType(
 BELOW: Final[Mapping[str, Mapping[str, Row]]] = MappingProxyType(
     {
         "deliveries": {
+            "advance": Row("advance", "", "Send a test delivery's next attempt now."),
             "export": Row("export", "", "Export deliveries as CSV or JSON lines."),
             "tail": Row("tail", "", "Follow the delivery log."),
         },
@@ -183,6 +184,7 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "deliveries export": Verb(Reach.DIRECT, "--since 7d --file deliveries.csv"),
         "deliveries tail": Verb(Reach.DIRECT, "--status failed"),
         "deliveries retry": Verb(Reach.DIRECT, _DELIVERY),
+        "deliveries advance": Verb(Reach.API, f"{_DELIVERY} --to-the-end"),
         "deliveries cancel": Verb(Reach.DIRECT, f"{_DELIVERY} --dry-run"),
         "endpoints create": Verb(Reach.API, "https://shop.example.com/hooks --event-type 'payment.*'"),
         "endpoints import": Verb(Reach.API, "endpoints.jsonl"),

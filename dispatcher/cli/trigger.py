@@ -136,7 +136,7 @@ class Followed:
         new = [(delivery, attempt) for delivery in self.deliveries for attempt in self.attempts[delivery["id"]]]
         while True:
             for delivery, attempt in new:
-                tell(_attempt_line(delivery, attempt))
+                tell(attempt_line(delivery, attempt))
             if not self._moves() or SYSTEM.monotonic() >= until:
                 return
             sleep(POLL_S)
@@ -162,7 +162,8 @@ def _rest(delivery: Delivery) -> str:
     return f"{delivery['id']} is {delivery['status']}{reason}{when}"
 
 
-def _attempt_line(delivery: Delivery, attempt: Attempt) -> str:
+def attempt_line(delivery: Delivery, attempt: Attempt) -> str:
+    """An attempt and the decision about it, in a line."""
     answer = attempt["outcome"] if attempt["status_code"] is None else f"{attempt['outcome']} {attempt['status_code']}"
     error = f" ({attempt['error']})" if attempt["error"] else ""
     took = f"{attempt['duration_ms']:,.0f} ms"

@@ -60,6 +60,11 @@ class Deliveries(Resource[X]):
         return Call("POST", path("deliveries", delivery_id, "retry"), idempotency_key=idempotency_key)
 
     @operation
+    def advance(self, delivery_id: str, *, idempotency_key: str | None = None) -> Call[Delivery]:
+        """Sends the next attempt of a waiting delivery of test mode now, whatever its schedule says."""
+        return Call("POST", path("deliveries", delivery_id, "advance"), idempotency_key=idempotency_key)
+
+    @operation
     def cancel(
         self, delivery_id: str, *, reason: str | None = None, idempotency_key: str | None = None
     ) -> Call[Delivery]:

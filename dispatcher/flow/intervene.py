@@ -1,4 +1,4 @@
-"""What people do to one delivery: have it attempted now, or end it."""
+"""What people do to one delivery: have it attempted now, advance it along its schedule, or end it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dispatcher.errors import Conflict, NotFound
 from dispatcher.flow import replay
 from dispatcher.ids import format_id
 from dispatcher.model.delivery import LIVE, DeliveryState
+from dispatcher.model.event import Mode
 from dispatcher.store import deliveries, endpoints, log, trail
 
 if TYPE_CHECKING:
@@ -48,6 +49,40 @@ def retry(
         tenant_id=before.tenant_id,
         before={"status": str(before.state)},
         after={"status": str(after.state), "delivery_id": format_id("dlv", after.id)},
+    )
+    return after
+
+
+def advance(connection: Connection, delivery_id: UUID, *, by: str, own: UUID | None = None) -> LoggedDelivery:
+    """Makes the next attempt of a waiting delivery of test mode due now, whatever its schedule says.
+
+    Only the wait before the attempt is left out: it is claimed, made and recorded as every other, and the wait after it
+    counts from its failure. Raises NotFound, and Conflict where the delivery is of live mode, is held, is in flight or
+    has ended.
+    """
+    before = find(connection, delivery_id, own=own)
+    named = format_id("dlv", delivery_id)
+    if before.mode != Mode.TEST:
+        raise Conflict(
+            f"{named} is of live mode; allowed: a delivery of test mode. To attempt a live one now, retry it",
+            code="LIVE_MODE",
+        )
+    if before.state is DeliveryState.WAITING and before.held is not None:
+        raise Conflict(f"{named} is held, so no attempt can be made now: {before.held}", code="HELD")
+    moved = before.state is DeliveryState.WAITING and deliveries.hurry(connection, delivery_id)
+    after = find(connection, delivery_id, own=own)
+    if not moved:
+        if after.state in LIVE:
+            raise Conflict(f"{named} is in flight: it is being attempted now", code="IN_FLIGHT")
+        raise Conflict(f"{named} has ended as {after.state}; to start its schedule anew, retry it", code="ENDED")
+    trail.append(
+        connection,
+        actor=by,
+        action="delivery.advanced",
+        object=named,
+        tenant_id=after.tenant_id,
+        before={"next_attempt_at": None if before.due_at is None else before.due_at.isoformat()},
+        after={"attempt_count": after.attempts},
     )
     return after
 

@@ -266,7 +266,8 @@ SELECT 'dlv_' || delivery_id || ': attempt ' || number || ' ' || (due_at - start
 FROM bound
 WHERE started_at < due_at - make_interval(secs => :tolerance_s)
   AND NOT EXISTS (SELECT FROM dispatcher.audit_log g
-                  WHERE g.action = 'delivery.retried' AND g.object = 'dlv_' || bound.delivery_id)
+                  WHERE g.action IN ('delivery.retried', 'delivery.advanced')
+                    AND g.object = 'dlv_' || bound.delivery_id)
 """
 )
 

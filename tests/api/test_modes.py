@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 from sqlalchemy import Engine
 
+from dispatcher.flow import audit
+from tests.api.conftest import other_tenant
 from tests.api.test_deliveries import UNAVAILABLE, attempt_all, register, send
 from tests.support import walk
 
@@ -104,3 +106,49 @@ async def test_a_sandboxs_failures_are_in_no_live_figure(api: httpx.AsyncClient,
         assert (sandbox["exhausted"], sandbox["waiting"], sandbox["last_success_at"]) == (2, 1, None)
         assert sandbox["last_failure"]["status_code"] == 503
     assert 'dispatcher_failed_deliveries{state="exhausted"} 0.0' in (await api.get("/metrics")).text
+
+
+async def test_a_test_deliverys_ladder_is_walked_without_its_waits(api: httpx.AsyncClient, engine: Engine) -> None:
+    await register(api)
+    delivery = await send(api, mode="test")
+    assert attempt_all(engine, walk.retry(5), UNAVAILABLE) == 1
+    for wait_s in (300, 1800, 7200, 18_000, 36_000, 36_000):
+        assert attempt_all(engine) == 0, "it waits as the schedule says"
+        answer = await api.post(f"/v1/deliveries/{delivery['id']}/advance")
+        assert (answer.status_code, answer.json()["id"]) == (202, delivery["id"])
+        assert attempt_all(engine, walk.retry(wait_s), UNAVAILABLE) == 1
+    await api.post(f"/v1/deliveries/{delivery['id']}/advance")
+    assert attempt_all(engine, walk.EXHAUSTED, UNAVAILABLE) == 1
+    after = (await api.get(f"/v1/deliveries/{delivery['id']}")).json()
+    assert (after["status"], after["attempt_count"]) == ("exhausted", 8)
+    assert (await api.get("/v1/statistics")).json()["attempts"]["total"] == 0
+    ended = await api.post(f"/v1/deliveries/{delivery['id']}/advance")
+    assert (ended.status_code, ended.json()["code"]) == (409, "ENDED")
+    story = (await api.get(f"/v1/deliveries/{delivery['id']}/story")).json()
+    assert [entry["action"] for entry in story["audit"]] == ["delivery.advanced"] * 7
+    with engine.begin() as connection:
+        assert 5 not in {violation.invariant for violation in audit.verify(connection)}, "by hand is not early"
+
+
+async def test_what_waits_is_not_moved_for_an_advance_that_is_refused(api: httpx.AsyncClient, engine: Engine) -> None:
+    await register(api)
+    live = await send(api, not_before="2999-01-01T00:00:00Z")
+    answer = await api.post(f"/v1/deliveries/{live['id']}/advance")
+    assert (answer.status_code, answer.json()["code"]) == (409, "LIVE_MODE")
+    assert "live mode; allowed: a delivery of test mode" in answer.json()["detail"]
+    assert (await api.get(f"/v1/deliveries/{live['id']}")).json() == live
+
+    delivery = await send(api, mode="test")
+    assert attempt_all(engine, record=False) == 1
+    flying = await api.post(f"/v1/deliveries/{delivery['id']}/advance")
+    assert (flying.status_code, flying.json()["code"]) == (409, "IN_FLIGHT")
+
+    later = await send(api, mode="test", not_before="2999-01-01T00:00:00Z")
+    await api.post("/v1/pauses", json={"all": True, "reason": "the bank is away"})
+    held = await api.post(f"/v1/deliveries/{later['id']}/advance")
+    assert (held.status_code, held.json()["code"]) == (409, "HELD")
+    assert "the bank is away" in held.json()["detail"]
+
+    _, key = other_tenant(engine)
+    theirs = await api.post(f"/v1/deliveries/{later['id']}/advance", headers={"authorization": f"Bearer {key}"})
+    assert theirs.status_code == 404

@@ -213,6 +213,9 @@ OPERATIONS = [
         answer=PAGE,
     ),
     Operation(lambda c: c.deliveries.story("dlv_1"), "GET", "/v1/deliveries/{}/story", "/v1/deliveries/dlv_1/story"),
+    Operation(
+        lambda c: c.deliveries.advance("dlv_1"), "POST", "/v1/deliveries/{}/advance", "/v1/deliveries/dlv_1/advance"
+    ),
     Operation(lambda c: c.deliveries.retry("dlv_1"), "POST", "/v1/deliveries/{}/retry", "/v1/deliveries/dlv_1/retry"),
     Operation(
         lambda c: c.deliveries.cancel("dlv_1"), "POST", "/v1/deliveries/{}/cancel", "/v1/deliveries/dlv_1/cancel"

@@ -8,7 +8,8 @@ Each judge has a name, and finds nothing where the promise of that name holds:
 - unprovoked: an attempt of unknown outcome whose worker nobody has taken.
 - unlogged: a request without an attempt that could be its own; phantom: an attempt without its request.
 - forged: a request whose signature does not verify.
-- early: a request sooner after the one before than the schedule allows, by the receiver's own clock.
+- early: a request sooner after the one before than the schedule allows, by the receiver's own clock. The promise
+  excepts what is sent by hand (retry, advance); the harness sends nothing by hand, so the judge excepts nothing.
 - order: on an ordered endpoint, a request of a later delivery before an earlier one was accepted or had ended.
 - held: a request to an endpoint while it was paused or disabled, with nothing in flight to it when that began.
 - replayed: a delivery that was replayed twice.

@@ -170,10 +170,11 @@ def test_it_writes_nothing(history: Engine) -> None:
         assert connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on"
 
 
-def test_what_was_hurried_did_not_start_too_early(history: Engine) -> None:
+@pytest.mark.parametrize("action", ["delivery.retried", "delivery.advanced"])
+def test_what_was_hurried_did_not_start_too_early(history: Engine, action: str) -> None:
     early = f"{stamped_earlier(2)} WHERE number = 2"
-    hurried = """INSERT INTO dispatcher.audit_log (id, actor, action, object)
-        SELECT gen_random_uuid(), 'cli:test', 'delivery.retried', 'dlv_' || id FROM dispatcher.ended_deliveries"""
+    hurried = f"""INSERT INTO dispatcher.audit_log (id, actor, action, object)
+        SELECT gen_random_uuid(), 'cli:test', '{action}', 'dlv_' || id FROM dispatcher.ended_deliveries"""
     assert (5, "an attempt that started before its schedule allows, unless an operator hurried it") in breaches(
         history, early
     )

@@ -73,6 +73,7 @@ TYPED = {
     "deliveries export": Typed("", "GET /v1/deliveries"),
     "deliveries tail": Typed("", "GET /v1/deliveries"),
     "deliveries retry": Typed("--status failed --yes", "POST /v1/replays"),
+    "deliveries advance": Typed(DLV, f"POST /v1/deliveries/{DLV}/advance"),
     "deliveries cancel": Typed(f"{DLV}", f"POST /v1/deliveries/{DLV}/cancel"),
     "endpoints create": Typed("https://shop.example.com/hook", "POST /v1/endpoints"),
     "endpoints import": Typed("", "POST /v1/endpoints/import", '{"url": "https://a.example/", "secret": "whsec_x"}'),
