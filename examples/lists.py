@@ -323,6 +323,7 @@ PAUSES: Final = [
         "tenant_id": tenant,
         "endpoint_id": endpoint_id,
         "event_type": kind,
+        "mode": None,
         "reason": why,
         "created_by": by,
         "created_at": at(ago_s),

@@ -129,6 +129,7 @@ def pause(one: pauses.Pause) -> Pause:
         "tenant_id": None if scope.tenant_id is None else format_id("ten", scope.tenant_id),
         "endpoint_id": None if scope.endpoint_id is None else format_id("ep", scope.endpoint_id),
         "event_type": scope.event_type,
+        "mode": None if scope.mode is None else scope.mode.value,
         "reason": one.reason,
         "created_by": one.created_by,
         "created_at": instant(one.created_at),

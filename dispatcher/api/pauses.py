@@ -16,6 +16,7 @@ from dispatcher.errors import Forbidden, InvalidInput
 from dispatcher.flow import pause as flow
 from dispatcher.ids import parse_id
 from dispatcher.model.access import Scope
+from dispatcher.model.event import Mode
 from dispatcher.shapes import NewPause, Pause, PausePage
 from dispatcher.shapes.pauses import EVERYTHING
 from dispatcher.shapes.values import EventTypeOrFamily
@@ -42,6 +43,7 @@ async def create(asked: NewPause, context: ContextOf, caller: EndpointWriter, on
         asked.get("tenant_id"),
         asked.get("endpoint_id"),
         asked.get("event_type"),
+        asked.get("mode"),
         everything=asked.get("all", False),
     )
     reason = asked.get("reason") or f"paused by {'an operator' if caller.is_operator else 'its owner'}"
@@ -87,9 +89,10 @@ async def end_scope(
     event_type: Annotated[
         EventTypeOrFamily | None, Query(description="As the pause has it.", examples=["payment.*"])
     ] = None,
+    mode: Annotated[Mode | None, Query(description="As the pause has it.", examples=["test"])] = None,
 ) -> Response:
     """End the pause of exactly this scope. `all=true` names the pause of everything."""
-    scope = _scope(caller, tenant_id, endpoint_id, event_type, everything=everything)
+    scope = _scope(caller, tenant_id, endpoint_id, event_type, mode, everything=everything)
     await context.transaction(
         lambda connection: flow.end_scope(connection, scope, by=caller.actor, own=caller.tenant_id)
     )
@@ -98,20 +101,28 @@ async def end_scope(
 
 
 def _scope(
-    caller: Caller, tenant_id: str | None, endpoint_id: str | None, event_type: str | None, *, everything: bool
+    caller: Caller,
+    tenant_id: str | None,
+    endpoint_id: str | None,
+    event_type: str | None,
+    mode: str | None,
+    *,
+    everything: bool,
 ) -> store.Scope:
     """What is named, within what is the caller's.
 
     Raises InvalidInput where nothing is named, or everything and something, NotFound for another tenant, and Forbidden
-    for every tenant's by an operator's key that is not an admin's.
+    for everything of every tenant, or all of one mode, by an operator's key that is not an admin's.
     """
-    if everything != ((tenant_id, endpoint_id, event_type) == (None, None, None)):
+    of_all = (tenant_id, endpoint_id, event_type) == (None, None, None)
+    if everything != (of_all and mode is None):
         found = "true beside a narrower scope" if everything else "no scope"
         raise InvalidInput(
-            "/all", found, "all=true for everything, or one or more of tenant_id, endpoint_id, event_type"
+            "/all", found, "all=true for everything, or one or more of tenant_id, endpoint_id, event_type, mode"
         )
     tenant = caller.scope(tenant_id)
     endpoint = None if endpoint_id is None else parse_id("ep", endpoint_id, pointer="/endpoint_id")
-    if everything and caller.is_operator and not caller.may(Scope.ADMIN):
-        raise Forbidden("this holds everything, of every tenant; allowed: an operator's key with the scope admin")
-    return store.Scope(tenant, endpoint, event_type)
+    if of_all and caller.is_operator and not caller.may(Scope.ADMIN):
+        what = "everything" if mode is None else f"everything of {mode} mode"
+        raise Forbidden(f"this holds {what}, of every tenant; allowed: an operator's key with the scope admin")
+    return store.Scope(tenant, endpoint, event_type, None if mode is None else Mode(mode))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 import click
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 
 def _scope_options(command: Command) -> Command:
-    """Adds what names the scope, passed as `everything`, `tenant_id`, `endpoint_id` and `event_type`."""
+    """Adds what names the scope, passed as `everything`, `tenant_id`, `endpoint_id`, `event_type` and `mode`."""
     options: list[Callable[[Any], Any]] = [
         click.argument("everything", metavar="[all]", required=False, type=click.Choice(["all"])),
         click.option("--tenant", "tenant_id", type=Id("ten"), help="Only what is sent for it."),
         click.option("--endpoint", "endpoint_id", type=Id("ep"), help="Only what is sent to it."),
         click.option("--type", "event_type", help="Only events of this type, or payment.* for a family."),
+        click.option("--mode", type=click.Choice(["live", "test"]), help="Only real events, or those of a sandbox."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -34,7 +35,11 @@ def _scope_options(command: Command) -> Command:
 
 
 def _scope(
-    everything: str | None, tenant_id: UUID | None, endpoint_id: UUID | None, event_type: str | None
+    everything: str | None,
+    tenant_id: UUID | None,
+    endpoint_id: UUID | None,
+    event_type: str | None,
+    mode: Literal["live", "test"] | None,
 ) -> PauseScope:
     """What the options name. Raises UsageError for nothing, or for all and something."""
     scope: PauseScope = {}
@@ -44,9 +49,11 @@ def _scope(
         scope["endpoint_id"] = format_id("ep", endpoint_id)
     if event_type is not None:
         scope["event_type"] = event_type
+    if mode is not None:
+        scope["mode"] = mode
     if bool(scope) == (everything is not None):
         found = "all and an option" if scope else "nothing"
-        raise click.UsageError(f"found {found}; allowed: all, or at least one of --tenant, --endpoint, --type")
+        raise click.UsageError(f"found {found}; allowed: all, or at least one of --tenant, --endpoint, --type, --mode")
     if everything is not None:
         scope["all"] = True
     return scope
@@ -63,6 +70,7 @@ def pause(
     tenant_id: UUID | None,
     endpoint_id: UUID | None,
     event_type: str | None,
+    mode: Literal["live", "test"] | None,
     reason: str | None,
     lists: bool,
     yes: bool,
@@ -75,9 +83,10 @@ def pause(
     if lists:
         _list(output)
         return
-    scope = _scope(everything, tenant_id, endpoint_id, event_type)
-    if everything is not None and not yes:
-        click.confirm("Hold every delivery of every tenant, or of the key's tenant if it has one?", abort=True)
+    scope = _scope(everything, tenant_id, endpoint_id, event_type, mode)
+    if (everything is not None or scope == {"mode": "live"}) and not yes:
+        what = "delivery" if everything is not None else "live delivery"
+        click.confirm(f"Hold every {what} of every tenant, or of the key's tenant if it has one?", abort=True)
     with target.client() as client:
         made = client.pauses.create(**scope, reason=reason)
     if output == "json":
@@ -88,12 +97,18 @@ def pause(
 
 @click.command()
 @_scope_options
-def unpause(everything: str | None, tenant_id: UUID | None, endpoint_id: UUID | None, event_type: str | None) -> None:
+def unpause(
+    everything: str | None,
+    tenant_id: UUID | None,
+    endpoint_id: UUID | None,
+    event_type: str | None,
+    mode: Literal["live", "test"] | None,
+) -> None:
     """Unpause deliveries.
 
     This ends the pause of exactly this scope; what it held is sent.
     """
-    scope = _scope(everything, tenant_id, endpoint_id, event_type)
+    scope = _scope(everything, tenant_id, endpoint_id, event_type, mode)
     with target.client() as client:
         client.pauses.delete_scope(**scope)
     print_line("unpaused")
@@ -101,7 +116,7 @@ def unpause(everything: str | None, tenant_id: UUID | None, endpoint_id: UUID | 
 
 def _what(one: Pause) -> str | None:
     """Says "everything" of a pause without a condition, whose other columns are empty."""
-    return None if one["tenant_id"] or one["endpoint_id"] or one["event_type"] else "everything"
+    return None if one["tenant_id"] or one["endpoint_id"] or one["event_type"] or one["mode"] else "everything"
 
 
 PAUSES: Final[Table[Pause]] = Table(
@@ -113,6 +128,7 @@ PAUSES: Final[Table[Pause]] = Table(
         Column("tenant", "tenant_id", kind="id"),
         Column("endpoint", "endpoint_id", kind="id"),
         Column("type", "event_type", least=10),
+        Column("mode", "mode"),
         Column("by", "created_by", kind="id", where="room"),
         Column("reason", "reason", least=8),
     ),

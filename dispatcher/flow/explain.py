@@ -73,7 +73,7 @@ def _of_delivery(one: Hearer, event: LoggedEvent, delivery: LoggedDelivery, now:
         return Verdict.DISABLED, f"{chosen}; it was disabled then{_because(one.status_reason)}: the delivery was held"
     if delivery.state is DeliveryState.WAITING:
         if one.paused_at is not None:
-            what = "" if one.pause_type is None else f" of {one.pause_type}"
+            what = "" if one.pause_scope is None else f" of {one.pause_scope}"
             return Verdict.PAUSED, f"{chosen}; a pause{what} holds it{_because(one.pause_reason)}"
         if one.status_now == "disabled":
             return Verdict.DISABLED, f"{chosen}; it has been disabled since: the delivery is held"

@@ -1,4 +1,4 @@
-"""Holds deliveries, and lets them go on: of everything, a tenant, an endpoint or a type of event.
+"""Holds deliveries, and lets them go on: of everything, a tenant, an endpoint, a type of event or a mode.
 
 What is held waits. Nothing that is in flight is called back.
 """
@@ -108,6 +108,7 @@ def _facts(pause: Pause) -> dict[str, Any]:
         "tenant_id": None if scope.tenant_id is None else format_id("ten", scope.tenant_id),
         "endpoint_id": None if scope.endpoint_id is None else format_id("ep", scope.endpoint_id),
         "event_type": scope.event_type,
+        "mode": None if scope.mode is None else scope.mode.value,
         "reason": pause.reason,
     }
 

@@ -12,6 +12,7 @@ from dispatcher.shapes.values import (
     EndpointId,
     EventTypeOrFamily,
     Instant,
+    Mode,
     Paged,
     PauseId,
     TenantId,
@@ -32,6 +33,7 @@ class PauseScope(TypedDict, total=False):
     tenant_id: Annotated[TenantId | None, About("Only deliveries of this tenant.")]
     endpoint_id: Annotated[EndpointId | None, About("Only deliveries to this endpoint.")]
     event_type: Annotated[EventTypeOrFamily | None, About("An event type, or `payment.*` for a family of types.")]
+    mode: Annotated[Mode | None, About("Only events of this mode.", "test")]
 
 
 @request
@@ -48,6 +50,7 @@ class Pause(TypedDict):
     tenant_id: Annotated[TenantId | None, About("The tenant; null means every tenant.")]
     endpoint_id: Annotated[EndpointId | None, About("The endpoint; null means every endpoint.", None)]
     event_type: Annotated[str | None, About("The event type or family; null means every type.", "payment.*")]
+    mode: Annotated[Mode | None, About("The mode; null means both.", None)]
     reason: Annotated[str, About(example="the bank is away")]
     created_by: Actor
     created_at: Instant

@@ -74,7 +74,7 @@ SELECT endpoint_id FROM found UNION ALL SELECT NULL FROM contended
 # backlog crawl: each claim, POST and record of a slot takes some 0.2 s, so 6,357 refusals took 14 minutes.
 #
 # The usual lane is read by an index-only scan, which touches the rows of none that it does not take. Only a lane whose
-# types are held in part needs the rows.
+# deliveries are held in part, by mode or type, needs the rows: these are compared with patterns as `test:payment.%`.
 #
 # What has to come together for each lane is stacked by UNION ALL and grouped, never joined: a join of two CTEs is a
 # nested loop here (see PLANS), and its n × m comparisons were half the cost of a claim of 300 (measured).
@@ -101,15 +101,16 @@ WITH clock AS MATERIALIZED (
           UNION ALL SELECT * FROM woken) x
     GROUP BY endpoint_id
 ), lane AS MATERIALIZED (
-    SELECT l.endpoint_id, e.version, e.ordered, held.types AS held_types, tuned.cap, e.rate_limit, bucket.tokens,
+    SELECT l.endpoint_id, e.version, e.ordered, held.kinds AS held_kinds, tuned.cap, e.rate_limit, bucket.tokens,
            e.status = 'active' AND NOT held.whole AS active, space.whole,
            greatest(0, least(space.whole, CAST(:lane_limit AS int) - busy.n)) AS room
     FROM clock, folded f
     JOIN dispatcher.lanes l ON l.endpoint_id = ANY (ARRAY[f.endpoint_id])
     JOIN dispatcher.endpoints e ON e.id = ANY (ARRAY[f.endpoint_id])
     CROSS JOIN LATERAL (
-        SELECT coalesce(bool_or(p.type_pattern IS NULL), false) AS whole,
-               array_agg(p.type_pattern) FILTER (WHERE p.type_pattern IS NOT NULL) AS types
+        SELECT coalesce(bool_or(p.type_pattern IS NULL AND p.mode IS NULL), false) AS whole,
+               array_agg(coalesce(p.mode, '____') || ':' || coalesce(p.type_pattern, '%'))
+                   FILTER (WHERE p.type_pattern IS NOT NULL OR p.mode IS NOT NULL) AS kinds
         FROM dispatcher.pauses p
         WHERE (p.tenant_id IS NULL OR p.tenant_id = e.tenant_id) AND (p.endpoint_id IS NULL OR p.endpoint_id = e.id)
     ) held
@@ -139,17 +140,18 @@ WITH clock AS MATERIALIZED (
     FROM clock, lane
     CROSS JOIN LATERAL (
         (SELECT id, due_at, row_number() OVER (ORDER BY due_at) AS n FROM dispatcher.deliveries
-         WHERE NOT lane.ordered AND lane.held_types IS NULL AND endpoint_id = lane.endpoint_id AND state = 'waiting'
+         WHERE NOT lane.ordered AND lane.held_kinds IS NULL AND endpoint_id = lane.endpoint_id AND state = 'waiting'
          ORDER BY due_at
          LIMIT least(lane.room, :quantum) + 1)
         UNION ALL
         (SELECT id, due_at, row_number() OVER (ORDER BY due_at) AS n FROM dispatcher.deliveries
-         WHERE NOT lane.ordered AND lane.held_types IS NOT NULL
-           AND endpoint_id = lane.endpoint_id AND state = 'waiting' AND event_type NOT LIKE ALL (lane.held_types)
+         WHERE NOT lane.ordered AND lane.held_kinds IS NOT NULL
+           AND endpoint_id = lane.endpoint_id AND state = 'waiting'
+           AND mode || ':' || event_type NOT LIKE ALL (lane.held_kinds)
          ORDER BY due_at
          LIMIT least(lane.room, :quantum) + 1)
         UNION ALL  -- in order, only the oldest counts: what comes after it waits, even where that is held
-        (SELECT id, CASE WHEN event_type LIKE ANY (lane.held_types) THEN 'infinity' ELSE due_at END, 1
+        (SELECT id, CASE WHEN mode || ':' || event_type LIKE ANY (lane.held_kinds) THEN 'infinity' ELSE due_at END, 1
          FROM dispatcher.deliveries
          WHERE lane.ordered AND endpoint_id = lane.endpoint_id AND ordered
          ORDER BY id
@@ -491,7 +493,8 @@ _EXPIRE_PAUSED = text(
           AND EXISTS (SELECT FROM dispatcher.pauses p
                       WHERE (p.tenant_id IS NULL OR p.tenant_id = e.tenant_id)
                         AND (p.endpoint_id IS NULL OR p.endpoint_id = e.id)
-                        AND (p.type_pattern IS NULL OR d.event_type LIKE p.type_pattern) OFFSET 0)""",
+                        AND (p.type_pattern IS NULL OR d.event_type LIKE p.type_pattern)
+                        AND (p.mode IS NULL OR p.mode = d.mode) OFFSET 0)""",
             of="EXISTS (SELECT FROM dispatcher.pauses)",  # once, before anything is read
         )
     )

@@ -36,7 +36,8 @@ WITH RECURSIVE owner AS (
 SELECT e.id, e.tenant_id, e.url, e.origin IS NOT NULL AS is_implicit, e.created_at,
        h.version, h.event_types, h.status, h.status_reason, h.changed_at,
        e.status AS status_now, e.version AS version_now,
-       pause.event_type, pause.reason, pause.created_at AS paused_at,
+       nullif(concat_ws(' in ', pause.event_type, pause.mode || ' mode'), '') AS pause_scope, pause.reason,
+       pause.created_at AS paused_at,
        e.rate_limit, coalesce(l.capped, false) AS capped
 FROM hearer e
 LEFT JOIN LATERAL (
@@ -46,7 +47,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT p.* FROM dispatcher.pauses p
     WHERE (p.tenant_id IS NULL OR p.tenant_id = e.tenant_id) AND (p.endpoint_id IS NULL OR p.endpoint_id = e.id)
-      AND (p.type_pattern IS NULL OR :type LIKE p.type_pattern)
+      AND (p.type_pattern IS NULL OR :type LIKE p.type_pattern) AND (p.mode IS NULL OR p.mode = :mode)
     ORDER BY p.created_at LIMIT 1
 ) pause ON true
 LEFT JOIN dispatcher.lanes l ON l.endpoint_id = ANY (ARRAY[e.id])
@@ -88,7 +89,7 @@ class Hearer:
     changed_at: datetime | None
     status_now: str
     version_now: int
-    pause_type: str | None
+    pause_scope: str | None
     pause_reason: str | None
     paused_at: datetime | None
     rate_limit: float | None
@@ -140,6 +141,7 @@ def hearers(connection: Connection, event: LoggedEvent, *, only: UUID | None = N
             "event_id": event.id,
             "at": event.created_at,
             "type": event.type,
+            "mode": event.mode,
             "only": only,
         },
     )

@@ -36,11 +36,14 @@ JOIN dispatcher.schedule_versions v ON v.id = d.schedule_id
 HELD: Final = """
 CASE WHEN d.state <> 'waiting' THEN NULL
      WHEN e.status <> 'active' THEN 'the endpoint is ' || e.status || coalesce(': ' || e.status_reason, '')
-     ELSE (SELECT 'paused' || coalesce(' (' || p.event_type || ')', '') || ': ' || p.reason
+     ELSE (SELECT 'paused'
+                  || coalesce(' (' || nullif(concat_ws(', ', p.event_type, p.mode || ' mode'), '') || ')', '')
+                  || ': ' || p.reason
            FROM dispatcher.pauses p
            WHERE (p.tenant_id IS NULL OR p.tenant_id = e.tenant_id)
              AND (p.endpoint_id IS NULL OR p.endpoint_id = e.id)
              AND (p.type_pattern IS NULL OR d.event_type LIKE p.type_pattern)
+             AND (p.mode IS NULL OR p.mode = d.mode)
            ORDER BY p.created_at, p.id LIMIT 1) END AS held
 """
 

@@ -35,7 +35,9 @@ SELECT (SELECT count(*) FROM (SELECT id FROM dispatcher.deliveries ORDER BY id L
 
 # One look into deliveries_due an endpoint that is held, until there are enough. Pauses are hashed by what they hold.
 _HELD = text("""
-WITH pause AS MATERIALIZED (SELECT tenant_id, endpoint_id FROM dispatcher.pauses WHERE type_pattern IS NULL)
+WITH pause AS MATERIALIZED (
+    SELECT tenant_id, endpoint_id FROM dispatcher.pauses WHERE type_pattern IS NULL AND mode IS NULL
+)
 SELECT count(*) FROM (
     SELECT FROM (
         SELECT e.id FROM dispatcher.endpoints e

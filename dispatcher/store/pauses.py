@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from dispatcher.model.endpoint import like_patterns
+from dispatcher.model.event import Mode
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -15,16 +16,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from dispatcher.model.event import Mode
-
 _ADD = text("""
-INSERT INTO dispatcher.pauses (id, tenant_id, endpoint_id, event_type, type_pattern, reason, created_by)
-VALUES (:id, :tenant_id, :endpoint_id, :event_type, :type_pattern, :reason, :created_by)
+INSERT INTO dispatcher.pauses (id, tenant_id, endpoint_id, event_type, type_pattern, mode, reason, created_by)
+VALUES (:id, :tenant_id, :endpoint_id, :event_type, :type_pattern, :mode, :reason, :created_by)
 ON CONFLICT ON CONSTRAINT one_pause_a_scope DO NOTHING
 """)
 
 _PAUSES = """
-SELECT id, tenant_id, endpoint_id, event_type, reason, created_by, created_at FROM dispatcher.pauses
+SELECT id, tenant_id, endpoint_id, event_type, mode, reason, created_by, created_at FROM dispatcher.pauses
 """
 
 _FIND = text(f"{_PAUSES} WHERE id = :id")
@@ -33,6 +32,7 @@ _FIND_SCOPE = text(f"""{_PAUSES}
 WHERE tenant_id IS NOT DISTINCT FROM CAST(:tenant_id AS uuid)
   AND endpoint_id IS NOT DISTINCT FROM CAST(:endpoint_id AS uuid)
   AND event_type IS NOT DISTINCT FROM CAST(:event_type AS text)
+  AND mode IS NOT DISTINCT FROM CAST(:mode AS text)
 """)
 
 _LIST = text(f"""{_PAUSES}
@@ -84,8 +84,9 @@ class Pause:
 
 
 def _pause(row: Any) -> Pause:
-    id_, tenant_id, endpoint_id, event_type, reason, created_by, created_at = row
-    return Pause(id_, Scope(tenant_id, endpoint_id, event_type), reason, created_by, created_at)
+    id_, tenant_id, endpoint_id, event_type, mode, reason, created_by, created_at = row
+    scope = Scope(tenant_id, endpoint_id, event_type, None if mode is None else Mode(mode))
+    return Pause(id_, scope, reason, created_by, created_at)
 
 
 def add(connection: Connection, pause_id: UUID, scope: Scope, *, reason: str, by: str) -> bool:
@@ -97,6 +98,7 @@ def add(connection: Connection, pause_id: UUID, scope: Scope, *, reason: str, by
         "endpoint_id": scope.endpoint_id,
         "event_type": scope.event_type,
         "type_pattern": None if patterns is None else patterns[0],
+        "mode": scope.mode,
         "reason": reason,
         "created_by": by,
     }
@@ -111,7 +113,12 @@ def find(connection: Connection, pause_id: UUID) -> Pause | None:
 
 def find_scope(connection: Connection, scope: Scope) -> Pause | None:
     """The pause of exactly this scope, by the unique index one_pause_a_scope."""
-    values = {"tenant_id": scope.tenant_id, "endpoint_id": scope.endpoint_id, "event_type": scope.event_type}
+    values = {
+        "tenant_id": scope.tenant_id,
+        "endpoint_id": scope.endpoint_id,
+        "event_type": scope.event_type,
+        "mode": scope.mode,
+    }
     row = connection.execute(_FIND_SCOPE, values).first()
     return None if row is None else _pause(row)
 

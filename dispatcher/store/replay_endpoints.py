@@ -33,11 +33,11 @@ WHERE replay_id = :replay_id AND attempts = 0 AND refunds = 0
 GROUP BY endpoint_id
 """
 
-# Why nothing of an endpoint is sent now: whatever was made for it would wait. A pause of a type alone holds a part.
+# Why nothing of an endpoint is sent now: whatever was made for it would wait. A pause of a type or mode holds a part.
 _HELD: Final = """
 CASE WHEN e.status <> 'active' THEN 'the endpoint is ' || e.status || coalesce(': ' || e.status_reason, '')
      ELSE (SELECT 'paused: ' || p.reason FROM dispatcher.pauses p
-           WHERE p.type_pattern IS NULL AND (p.tenant_id IS NULL OR p.tenant_id = e.tenant_id)
+           WHERE p.type_pattern IS NULL AND p.mode IS NULL AND (p.tenant_id IS NULL OR p.tenant_id = e.tenant_id)
              AND (p.endpoint_id IS NULL OR p.endpoint_id = e.id)
            ORDER BY p.created_at, p.id LIMIT 1) END
 """

@@ -152,3 +152,34 @@ async def test_what_waits_is_not_moved_for_an_advance_that_is_refused(api: httpx
     _, key = other_tenant(engine)
     theirs = await api.post(f"/v1/deliveries/{later['id']}/advance", headers={"authorization": f"Bearer {key}"})
     assert theirs.status_code == 404
+
+
+async def test_a_pause_of_test_mode_holds_no_live_delivery(api: httpx.AsyncClient, engine: Engine) -> None:
+    await register(api)
+    made = await api.post("/v1/pauses", json={"mode": "test", "reason": "a load test"})
+    assert (made.status_code, made.json()["mode"], made.json()["event_type"]) == (201, "test", None)
+    again = await api.post("/v1/pauses", json={"mode": "test"})
+    assert (again.status_code, again.json()["code"]) == (409, "PAUSED_ALREADY")
+    await send_both(api)
+    live, test = [
+        (await api.get("/v1/deliveries", params={"mode": mode})).json()["data"][0] for mode in ("live", "test")
+    ]
+    assert (live["status_reason"], test["status_reason"]) == (None, "paused (test mode): a load test")
+    explained = (await api.get(f"/v1/events/{test['event_id']}/explain")).json()["endpoints"]
+    assert "a pause of test mode holds it (a load test)" in explained[0]["rule"]
+    assert attempt_all(engine, walk.DELIVERED) == 1
+    assert "dispatcher_held_deliveries 0.0" in (await api.get("/metrics")).text
+    for params, status in (({"mode": "live"}, 404), ({"all": "true"}, 404), ({"mode": "test"}, 204)):
+        assert (await api.delete("/v1/pauses", params=params)).status_code == status, params
+    assert attempt_all(engine, walk.DELIVERED) == 1
+    assert (await api.post("/v1/pauses", json={"mode": "live", "all": True})).status_code == 422
+
+
+async def test_all_of_one_mode_is_held_by_operators_with_the_scope_admin_only(api: httpx.AsyncClient) -> None:
+    made = await api.post("/v1/keys", json={"name": "ops", "scopes": ["endpoints:write"]})
+    ops = {"authorization": f"Bearer {made.json()['key']}"}
+    refused = await api.post("/v1/pauses", json={"mode": "live"}, headers=ops)
+    assert (refused.status_code, refused.json()["detail"]) == (
+        403,
+        "this holds everything of live mode, of every tenant; allowed: an operator's key with the scope admin",
+    )

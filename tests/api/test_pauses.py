@@ -116,7 +116,7 @@ async def test_a_scope_that_is_left_out_is_not_taken_for_everything(api: httpx.A
                 {
                     "pointer": "/all",
                     "detail": "found no scope; allowed: all=true for everything, or one "
-                    "or more of tenant_id, endpoint_id, event_type",
+                    "or more of tenant_id, endpoint_id, event_type, mode",
                 }
             ]
         made = await api.post("/v1/pauses", json={"all": True}, headers=headers)
@@ -207,4 +207,10 @@ async def test_pauses_are_in_the_audit_log(api: httpx.AsyncClient) -> None:
     entries = (await api.get("/v1/audit_log", params={"object": made["id"]})).json()["data"][::-1]
     assert [one["action"] for one in entries] == ["pause.created", "pause.ended"]
     assert entries[0]["after"] == entries[1]["before"]
-    assert entries[0]["after"] == {"tenant_id": None, "endpoint_id": None, "event_type": "payment.*", "reason": "audit"}
+    assert entries[0]["after"] == {
+        "tenant_id": None,
+        "endpoint_id": None,
+        "event_type": "payment.*",
+        "mode": None,
+        "reason": "audit",
+    }

@@ -130,3 +130,12 @@ def test_statistics_are_of_one_mode(run: Run, engine: Engine) -> None:
     assert "UTC, test mode" in run("stats", "--mode", "test").out
     assert "test mode" not in run("stats").out
     assert run("endpoints", "stats", endpoint["id"], "--mode", "test", "--output", "json").json["exhausted"] == 1
+
+
+def test_a_pause_is_of_one_mode(run: Run) -> None:
+    assert "test" in run("pause", "--mode", "test", "--reason", "a load test").out
+    (paused,) = run("pause", "--list", "--output", "json").data
+    assert (paused["mode"], paused["event_type"]) == ("test", None)
+    assert run("unpause", "--mode", "live").code == 1
+    assert run("unpause", "--mode", "test").out == "unpaused\n"
+    assert run("pause", "--mode", "live").code == 1, "it asks, and nobody answers"

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 from dispatcher.flow.prune import prune
 from dispatcher.ids import uuid7
 from dispatcher.model.delivery import Claim, Stop
+from dispatcher.model.event import Mode
 from dispatcher.model.outcome import Outcome, OutcomeClass
 from dispatcher.store import deliveries
 from tests.support import walk
@@ -26,11 +27,13 @@ def later(seconds: float) -> Any:
 
 def pause(connection: Connection, **scope: Any) -> UUID:
     pause_id = uuid7()
-    values: dict[str, Any] = {"tenant_id": None, "endpoint_id": None, "event_type": None, "type_pattern": None} | scope
+    names = ("tenant_id", "endpoint_id", "event_type", "type_pattern", "mode")
+    values: dict[str, Any] = dict.fromkeys(names) | scope
     walk.rows(
         connection,
-        """INSERT INTO dispatcher.pauses (id, tenant_id, endpoint_id, event_type, type_pattern, reason, created_by)
-        VALUES (:id, :tenant_id, :endpoint_id, :event_type, :type_pattern, 'test', 'test') RETURNING id""",
+        """INSERT INTO dispatcher.pauses
+            (id, tenant_id, endpoint_id, event_type, type_pattern, mode, reason, created_by)
+        VALUES (:id, :tenant_id, :endpoint_id, :event_type, :type_pattern, :mode, 'test', 'test') RETURNING id""",
         id=pause_id,
         **values,
     )
@@ -80,6 +83,33 @@ def test_a_pause_of_a_type_lets_the_others_pass(engine: Engine) -> None:
         assert walk.lane(connection, endpoint.id).asleep
         unpause(connection, endpoint.id)
         assert types(connection, walk.claim_all(connection, worker_id)) == ["payment.completed", "payment.failed"]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("of_type", [False, True])
+def test_a_pause_of_one_mode_lets_the_other_pass(engine: Engine, ordered: bool, of_type: bool) -> None:
+    with engine.begin() as connection:
+        endpoint = walk.add_endpoint(connection, ordered=ordered)
+        walk.emit(connection, 1, mode=Mode.LIVE)
+        walk.emit(connection, 1, mode=Mode.TEST)
+        worker_id = walk.add_worker(connection)
+        pause(connection, mode="test", **({"event_type": "payment.*", "type_pattern": "payment.%"} if of_type else {}))
+        live = walk.claim_all(connection, worker_id)
+        assert [claim.event.mode for claim in live] == ["live"]
+        walk.record(connection, [walk.result(claim) for claim in live])
+        assert walk.claim_all(connection, worker_id) == []
+        unpause(connection, endpoint.id)
+        assert [claim.event.mode for claim in walk.claim_all(connection, worker_id)] == ["test"]
+
+
+def test_what_a_pause_of_test_mode_holds_for_seven_days_expires(engine: Engine) -> None:
+    with engine.begin() as connection:
+        walk.add_endpoint(connection)
+        walk.emit(connection, 1, mode=Mode.LIVE)
+        walk.emit(connection, 1, mode=Mode.TEST)
+        pause(connection, mode="test")
+        prune(connection, now=NOW + timedelta(days=7))
+        assert [(row.mode, row.state) for row in walk.ended(connection)] == [("test", "expired")]
 
 
 def test_a_pause_of_a_type_at_one_endpoint_is_none_at_another(engine: Engine) -> None:
