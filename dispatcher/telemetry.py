@@ -84,8 +84,8 @@ EVENTS: Final = {
     "delivery.attempted": Declared(
         "an attempt was recorded, or a claim that ended without one: its outcome and the decision",
         (
-            *("delivery_id", "event_id", "endpoint_id", "attempt", "decision", "charged", "wait_s"),
-            *("wait_relative_to", "outcome", "status_code", "outcome_known", "duration_ms"),
+            *("delivery_id", "event_id", "endpoint_id", "attempt", "mode", "decision", "charged"),
+            *("wait_s", "wait_relative_to", "outcome", "status_code", "outcome_known", "duration_ms"),
         ),
     ),
     "duty.failed": Declared("another duty of the scheduler failed; it is tried again", ("duty", "error")),
@@ -247,6 +247,7 @@ FIELDS: Final = {
     "limit": "how many files the process may open",
     "lock": "the lock that was not available",
     "max_in_flight": "how many deliveries the worker holds at most",
+    "mode": "`test` of an event of test mode; left out for a live one",
     "noticed_by": "which process noticed it",
     "outcome": "the class of the attempt's outcome, as in [outcomes](outcomes.md)",
     "outcome_known": "whether the receiver's answer is known; false where the request may have arrived unanswered",

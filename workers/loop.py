@@ -23,6 +23,7 @@ from dispatcher.flow.due_clock import DueClock
 from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import format_id, uuid7, uuid_texts
 from dispatcher.model.delivery import Attempt, Released, Result, RetryAt, Stop
+from dispatcher.model.event import Mode
 from dispatcher.model.outcome import Outcome, OutcomeClass
 from dispatcher.store import deliveries, endpoints, workers
 from dispatcher.wiring import read_schedules
@@ -508,6 +509,8 @@ def _attempted(result: Result) -> dict[str, telemetry.Value]:
         "endpoint_id": f"ep_{endpoint}",
         "attempt": claim.number,
     }
+    if claim.event.mode == Mode.TEST:
+        fields["mode"] = claim.event.mode
     match change:
         case Stop():
             fields["decision"] = change.state

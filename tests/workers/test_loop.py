@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from dispatcher.flow import rescue
 from dispatcher.ids import format_id
 from dispatcher.local.postgres import EmbeddedPostgres
 from dispatcher.model.delivery import Released, Result, Stop
+from dispatcher.model.event import Mode
 from dispatcher.model.outcome import Outcome, OutcomeClass, Phase
 from dispatcher.store import deliveries
 from dispatcher.store.deliveries import Claimed
@@ -414,12 +416,15 @@ def test_the_line_of_an_attempt_has_the_declared_fields_and_needs_no_quotes(engi
         (claim,) = walk.claim(connection, walk.add_worker(connection, now=None), now=None)
     results = [walk.result(claim, change, outcome) for change in CHANGES for outcome in OUTCOMES]
     results.append(Result(claim, None, Released(), 0.0))
+    of_test_mode = replace(claim, event=replace(claim.event, mode=Mode.TEST))
+    results.append(Result(of_test_mode, None, Released(), 0.0))
     rows = [_attempted(result) for result in results]
     assert {name for row in rows for name in row} == set(telemetry.EVENTS["delivery.attempted"].fields)
     for row in rows:
         line = str(telemetry.Line("delivery.attempted", row))
         assert '"' not in line
         assert line.count(" ") == len(row)
+    assert rows[-1]["mode"] == "test"
     assert rows[0] == {
         "delivery_id": format_id("dlv", claim.delivery_id),
         "event_id": format_id("evt", claim.event.id),
