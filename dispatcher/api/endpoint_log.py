@@ -39,6 +39,7 @@ async def recover(endpoint_id: str, asked: Recovery, context: ContextOf, caller:
                 id_,
                 since=cast("datetime", asked["since"]),
                 until=cast("datetime | None", asked.get("until")),
+                mode=None if (mode := asked.get("mode")) is None else Mode(mode),
                 by=caller.actor,
                 own=caller.tenant_id,
                 clock=context.clock,

@@ -448,14 +448,21 @@ def rotate_secret(endpoint_id: UUID, overlap: str, output: Output) -> None:
 @click.argument("endpoint_id", type=Id("ep"))
 @click.option("--since", required=True, type=Since(), help="Failed after: 24h, or an instant.")
 @click.option("--until", type=Since(), help="Failed before.")
+@click.option("--mode", type=click.Choice(["live", "test"]), help="Only this mode.")
 @output_option
-def recover(endpoint_id: UUID, since: datetime, until: datetime | None, output: Output) -> None:
+def recover(
+    endpoint_id: UUID,
+    since: datetime,
+    until: datetime | None,
+    mode: Literal["live", "test"] | None,
+    output: Output,
+) -> None:
     """Replay what an endpoint missed.
 
     This starts a replay of the deliveries that failed; `replay status` tells how far it is.
     """
     with target.client() as client:
-        made = client.endpoints.recover(format_id("ep", endpoint_id), since=since, until=until)
+        made = client.endpoints.recover(format_id("ep", endpoint_id), since=since, until=until, mode=mode)
     if output == "json":
         print_json(made)
         return

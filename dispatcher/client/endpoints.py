@@ -120,10 +120,11 @@ class Endpoints(Resource[X]):
         *,
         since: InstantGiven,
         until: InstantGiven | None = None,
+        mode: Literal["live", "test"] | None = None,
         idempotency_key: str | None = None,
     ) -> Call[Replay]:
         """Sends again all that failed to reach the endpoint since then."""
-        body = write(given({"since": since, "until": until}))
+        body = write(given({"since": since, "until": until, "mode": mode}))
         return Call("POST", path("endpoints", endpoint_id, "recover"), body=body, idempotency_key=idempotency_key)
 
     @operation

@@ -24,6 +24,7 @@ from dispatcher.store.originals import Share
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from dispatcher.model.event import Mode
     from dispatcher.store.originals import Original
     from dispatcher.store.replays import Kind, Replay
 
@@ -96,11 +97,12 @@ def recover(
     *,
     since: datetime,
     until: datetime | None = None,
+    mode: Mode | None = None,
     by: str,
     own: UUID | None = None,
     clock: Clock = SYSTEM,
 ) -> Replay:
-    """Replays what failed to reach an endpoint, whenever it was made: its failed deliveries that ended since then.
+    """Replays an endpoint's failed deliveries that ended since then, whenever they were made; of one mode, if given.
 
     Reads the endpoint's failed deliveries by the index ended_failed. Raises NotFound where the endpoint is not there,
     or not of the tenant `own`, if given, and InvalidInput for an invalid span.
@@ -108,7 +110,7 @@ def recover(
     if until is not None and until <= since:
         raise InvalidInput("/until", until.isoformat(), "an instant after since")
     endpoint = register.find(connection, endpoint_id, tenant_id=own)
-    chosen = of_failed(Filter(endpoint_id=endpoint_id, ended_after=since, ended_before=until))
+    chosen = of_failed(Filter(endpoint_id=endpoint_id, mode=mode, ended_after=since, ended_before=until))
     made = start(connection, chosen, by=by, tenant_id=own, clock=clock)
     trail.append(
         connection,

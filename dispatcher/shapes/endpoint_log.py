@@ -18,6 +18,7 @@ class Recovery(TypedDict, total=False):
 
     since: Required[Annotated[InstantGiven, About(example="2026-03-02T08:00:00Z")]]
     until: Annotated[InstantGiven | None, About("The end of the period; the default is now.", "2026-03-02T09:00:00Z")]
+    mode: Annotated[Mode | None, About("Only deliveries of this mode; null means both.", "live")]
 
 
 class LastFailure(TypedDict):

@@ -56,6 +56,15 @@ async def test_a_replay_and_a_cancellation_are_of_one_mode(api: httpx.AsyncClien
     assert (replay.json()["total"], replay.json()["filter"]["mode"]) == (1, "test")
 
 
+async def test_an_endpoint_is_recovered_in_one_mode(api: httpx.AsyncClient, engine: Engine) -> None:
+    endpoint = await register(api)
+    await send_both(api)
+    attempt_all(engine, walk.EXHAUSTED, UNAVAILABLE)
+    body = {"since": "2020-01-01T00:00:00Z", "mode": "live"}
+    made = (await api.post(f"/v1/endpoints/{endpoint['id']}/recover", json=body)).json()
+    assert (made["total"], made["filter"]["mode"]) == (1, "live")
+
+
 async def test_what_is_found_is_of_one_mode(api: httpx.AsyncClient, engine: Engine) -> None:
     await register(api)
     delivery = await send(api, object_id="pay_1", mode="test")
