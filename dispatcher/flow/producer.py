@@ -25,10 +25,15 @@ SyncSource = Session | scoped_session[Any] | Connection
 AsyncSource = AsyncSession | async_scoped_session[Any] | AsyncConnection
 
 _FOREIGN: Final = "dispatcher.foreign_transaction"
-"""Where a connection notes that SQLAlchemy found it inside a transaction of somebody else."""
+"""Where a connection notes that SQLAlchemy began on it inside a transaction of somebody else."""
+
+_LENT: Final = "dispatcher.lent_in_transaction"
+"""Where a connection notes, until SQLAlchemy begins on it, whether it was in a transaction when the pool lent it. What
+listeners of the pool begin afterwards is the producer's own.
+"""
 
 _NEW: Final = "dispatcher.new_connection"
-"""Where a connection notes that the pool has just made it: what is begun then was begun by the pool's own listeners."""
+"""Where a connection notes that the pool has just made it; its own listeners may have begun a transaction since."""
 
 _SHARED: Final = "dispatcher.shared_connection"
 """Where a connection notes that it was in a transaction when the pool got it: the pool has not made it."""
@@ -76,12 +81,11 @@ def connection_of(source: Session | Connection) -> Connection:
             "found a connection in AUTOCOMMIT, where each statement commits by itself;"
             " allowed: one whose transaction commits the event with what it tells of"
         )
-    if not connection.in_transaction():
-        _note_foreign(connection)
-    if connection.info.get(_FOREIGN) or connection.info.get(_SHARED):
+    foreign = connection.info.get(_FOREIGN) if connection.in_transaction() else _is_foreign(connection)
+    if foreign or connection.info.get(_SHARED):
         raise NoTransaction(
             "found a connection inside a transaction that SQLAlchemy did not begin: another library's, such as"
-            " Django's, which shares the connection, or one that a listener of the pool has left open;"
+            " Django's, which shares the connection;"
             " allowed: a session or connection whose transaction SQLAlchemy began"
         )
     return connection
@@ -147,9 +151,10 @@ def _is_in_transaction(driver: Any) -> bool:
     return isinstance(status, int) and status != 0
 
 
-def _note_foreign(connection: Connection) -> None:
-    is_new = connection.info.pop(_NEW, False)
-    connection.info[_FOREIGN] = not is_new and _is_in_transaction(connection.connection.driver_connection)
+def _is_foreign(connection: Connection) -> bool:
+    """Whether a transaction that begins now begins inside one of somebody else."""
+    lent: bool | None = connection.info.get(_LENT)
+    return _is_in_transaction(connection.connection.driver_connection) if lent is None else lent
 
 
 @event.listens_for(Pool, "connect")
@@ -160,9 +165,16 @@ def _connected(_dbapi_connection: DBAPIConnection, record: ConnectionPoolEntry) 
         record.info[_SHARED] = True
 
 
+@event.listens_for(Pool, "checkout")
+def _checked_out(_dbapi_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+    is_new = record.info.pop(_NEW, False)
+    record.info[_LENT] = not is_new and _is_in_transaction(record.driver_connection)
+
+
 @event.listens_for(Engine, "begin")
 def _began(connection: Connection) -> None:
-    _note_foreign(connection)
+    connection.info[_FOREIGN] = _is_foreign(connection)
+    connection.info.pop(_LENT, None)
     _ring_committed(connection.info)
 
 

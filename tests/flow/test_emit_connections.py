@@ -214,19 +214,36 @@ def test_a_transaction_of_somebody_else_is_refused(
     assert stored(url) == (0, 0)
 
 
+@pytest.mark.parametrize("hook", ["connect", "checkout"])
 @pytest.mark.parametrize("driver", SYNC_DRIVERS)
-def test_what_a_listener_of_the_pool_began_on_a_new_connection_is_the_producers_own(url: str, driver: str) -> None:
+def test_what_a_listener_of_the_pool_began_is_the_producers_own(url: str, driver: str, hook: str) -> None:
     engine = create_engine(with_driver(url, driver))
 
-    @event.listens_for(engine, "connect")
-    def set_up(connection: Any, _record: Any) -> None:
+    @event.listens_for(engine, hook)
+    def set_up(connection: Any, *_: Any) -> None:
         connection.cursor().execute("SET TIME ZONE 'Europe/Amsterdam'")
 
-    with engine.begin() as first, engine.begin() as second:
-        for connection in (first, second):
-            emit(connection, PAID)
+    for _ in range(2):
+        with engine.begin() as first, engine.connect() as second:
+            for connection in (first, second):
+                emit(connection, PAID)
+                emit(connection, PAID)
+            second.commit()
+            emit(second, PAID)
+            second.commit()
     engine.dispose()
-    assert stored(url) == (0, 2)
+    assert stored(url) == (0, 10)
+
+
+def test_a_transaction_that_somebody_began_between_two_of_ours_is_refused(url: str) -> None:
+    with closing(psycopg.connect(url.replace("+psycopg", ""))) as theirs:
+        engine = create_engine("postgresql+psycopg://", creator=lambda: theirs, poolclass=StaticPool)
+        with engine.connect() as connection:
+            emit(connection, PAID)
+            connection.commit()
+            theirs.execute("INSERT INTO orders VALUES ('o1')")
+            refused(connection, "inside a transaction that SQLAlchemy did not begin")
+    assert stored(url) == (0, 1)
 
 
 @pytest.fixture

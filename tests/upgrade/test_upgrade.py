@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, NullPool, create_engine, text
 
+from dispatcher import renamed
 from dispatcher.local.accounts import server_account
 from dispatcher.local.paths import remove_data_dir
 from dispatcher.local.postgres import EmbeddedPostgres
@@ -86,7 +87,7 @@ class Version:
     def __init__(self, checkout: Path, env: dict[str, str]) -> None:
         self._checkout = checkout
         self._env = {name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER_")}
-        self._env |= env | {"PYTHONPATH": str(checkout)}
+        self._env |= named_as_in(checkout, env) | {"PYTHONPATH": str(checkout)}
         self.processes: dict[str, subprocess.Popen[str]] = {}
         self.log = checkout.parent / f"{checkout.name}.log"
 
@@ -129,6 +130,17 @@ class Version:
             self.processes[name].terminate()
         for name in names or list(self.processes):
             self.processes.pop(name).communicate()
+
+
+def named_as_in(checkout: Path, env: dict[str, str]) -> dict[str, str]:
+    """The settings under the names that they have in a checkout: some have been renamed since."""
+    known = (checkout / "dispatcher" / "config.py").read_text()
+    earlier = {new: old for old, new in renamed.SETTINGS.items()}
+
+    def name_in(name: str) -> str:
+        return name if f"\n    {name.removeprefix('DISPATCHER_').lower()}: " in known else earlier.get(name, name)
+
+    return {name_in(name): value for name, value in env.items()}
 
 
 def check_out(commit: str, target: Path) -> None:
