@@ -13,7 +13,7 @@ import click
 from dispatcher.cli import sheet, story, target
 from dispatcher.cli.arguments import Id, Since
 from dispatcher.cli.commands import Group
-from dispatcher.cli.listing import Column, Table, limit_options, print_more, print_page, take, whole
+from dispatcher.cli.listing import PAGE, Column, Table, limit_options, print_more, print_page, take, whole
 from dispatcher.cli.output import (
     counted,
     instant,
@@ -23,8 +23,10 @@ from dispatcher.cli.output import (
     print_line,
     styled,
 )
+from dispatcher.cli.pauses import holds
 from dispatcher.cli.reasons import reason_of
 from dispatcher.cli.story import COLOURS
+from dispatcher.client import Forbidden
 from dispatcher.clock import SYSTEM
 from dispatcher.ids import format_id
 from dispatcher.model.delivery import FAILED, DeliveryState
@@ -269,7 +271,31 @@ def retry(delivery_ids: tuple[UUID, ...], chosen: Filter, dry_run: bool, yes: bo
                 print_line(f"{id_} is {client.deliveries.get(id_)['status']}")
                 continue
             made = client.deliveries.retry(id_)
-            print_line(f"{made['id']} is due now" + ("" if made["id"] == id_ else ", a replay"))
+            print_line(f"{made['id']} {_due(client, made)}" + ("" if made["id"] == id_ else ", a replay"))
+
+
+def _due(client: Client, delivery: Delivery) -> str:
+    """What a delivery that was made due does now: it is due, or waits for what holds it."""
+    if delivery["status"] != "waiting" or delivery["next_attempt_at"] is not None:
+        return "is due now"
+    reason = delivery["status_reason"]
+    if reason is None or not reason.startswith("paused"):
+        return f"waits: {reason}"
+    try:
+        pauses = list(client.pauses.iterate(limit=PAGE))
+    except Forbidden:  # a key that may retry need not be one that may list pauses
+        pauses = []
+    held_by = [
+        pause["id"]
+        for pause in reversed(pauses)
+        if holds(
+            pause,
+            tenant_id=delivery["tenant_id"],
+            endpoint_id=delivery["endpoint_id"],
+            event_type=delivery["event_type"],
+        )
+    ]
+    return f"waits for the end of {' and '.join(held_by) or 'a pause'}: {reason}"
 
 
 @deliveries.command()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from dispatcher.cli.output import Output
     from dispatcher.client import Client
-    from dispatcher.shapes import BatchItem, Event, NewEvent
+    from dispatcher.shapes import BatchItem, Delivery, Event, NewEvent
 
 _UNKNOWN: Final = (Unreachable, Unavailable, TooMany, ForeignAnswer, KeyboardInterrupt)
 """After these nobody knows whether what was sent last was accepted."""
@@ -300,6 +300,12 @@ def explain(event_id: UUID, output: Output) -> None:
     )
 
 
+def _number_of(deliveries: list[Delivery]) -> str:
+    """How many there are, and how many of them are replays."""
+    replays = sum(delivery["replay_of"] is not None for delivery in deliveries)
+    return f"{len(deliveries)}, {counted(replays, 'replay')} among them" if replays else str(len(deliveries))
+
+
 @events.command()
 @click.argument("event_id", type=Id("evt"))
 @output_option
@@ -322,7 +328,8 @@ def show(event_id: UUID, output: Output) -> None:
             ("tenant", event["tenant_id"]),
             ("mode", event["mode"]),
             ("accepted", event["created_at"]),
-            ("deliveries", event["deliveries"] or "none: no endpoint wanted it when it was accepted"),
+            ("matched", counted(event["deliveries"], "endpoint") + " when it was accepted"),
+            ("deliveries", _number_of(deliveries)),
             ("payload", payload),
         ]
     )

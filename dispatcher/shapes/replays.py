@@ -9,7 +9,18 @@ from typing_extensions import TypedDict
 from dispatcher.model.delivery import LIVE, DeliveryState
 from dispatcher.shapes.about import About, request
 from dispatcher.shapes.deliveries import DeliveryConditions
-from dispatcher.shapes.values import UUID, Actor, EndpointId, EventId, Instant, Paged, PreviewToken, ReplayId, TenantId
+from dispatcher.shapes.values import (
+    UUID,
+    Actor,
+    EndpointId,
+    EventId,
+    Instant,
+    InstantGiven,
+    Paged,
+    PreviewToken,
+    ReplayId,
+    TenantId,
+)
 
 DELIVERY_IDS: Final = 1000
 """Deliveries that a filter can name one by one."""
@@ -69,6 +80,12 @@ class EndedFilter(ChosenByIds, total=False):
             "by another delivery; null: these are left out.",
             False,
         ),
+    ]
+    ended_after: Annotated[
+        InstantGiven | None, About("Only deliveries that ended at this time or later.", "2026-03-02T08:00:00Z")
+    ]
+    ended_before: Annotated[
+        InstantGiven | None, About("Only deliveries that ended before this time.", "2026-03-02T09:00:00Z")
     ]
 
 
@@ -171,8 +188,8 @@ class ReplayFilter(TypedDict):
     error: Annotated[str | None, About(example=None)]
     created_after: Annotated[Instant | None, About(example="2026-03-02T09:00:00Z")]
     created_before: Annotated[Instant | None, About(example=None)]
-    ended_after: Annotated[Instant | None, About("Set by a recovery.", None)]
-    ended_before: Annotated[Instant | None, About("Set by a recovery.", None)]
+    ended_after: Annotated[Instant | None, About("Only deliveries that ended at this time or later.", None)]
+    ended_before: Annotated[Instant | None, About("Only deliveries that ended before this time.", None)]
     delivery_ids: Annotated[list[str] | None, About(example=None)]
     as_of: Annotated[
         Instant | None, About("Deliveries that ended at this time or later are not included.", "2026-03-02T09:00:00Z")

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from dispatcher.client.exchange import Exchange
 from dispatcher.ids import format_id, uuid7
+from tests.cli.test_commands import ANSWER_503, FAILED, end_all
 from tests.support import walk
 from tests.support.command import Command
 
@@ -132,6 +133,18 @@ def test_an_event_is_shown_as_it_was_written(run: Command) -> None:
     shown = run("events", "show", sent["id"], "--output", "json").json
     assert shown["deliveries"] == []
     assert shown["payload"]["amount"] == 1.1
+
+
+def test_the_deliveries_of_an_event_are_counted_with_its_replays(run: Command, engine: Engine) -> None:
+    run("endpoints", "create", "https://shop.example.com/hook")
+    event_id = send(run)
+    shown = run("events", "show", event_id).out
+    assert re.search(r"^matched +1 endpoint when it was accepted$", shown, re.MULTILINE)
+    assert re.search(r"^deliveries +1$", shown, re.MULTILINE)
+    end_all(engine, FAILED, ANSWER_503)
+    (delivery,) = (one["id"] for one in run("deliveries", "list", "--output", "json").data)
+    run("deliveries", "retry", delivery)
+    assert re.search(r"^deliveries +2, 1 replay among them$", run("events", "show", event_id).out, re.MULTILINE)
 
 
 def test_events_are_listed(run: Command) -> None:
