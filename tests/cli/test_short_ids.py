@@ -153,3 +153,21 @@ def test_a_command_of_this_machine_takes_a_shortened_id(run: Command, engine: En
     assert (ran.code, ran.err) == (0, "")
     assert kept() == 9
     assert run("tenants", "retention", "ten_f").code == 1
+
+
+def test_a_deleted_endpoint_is_found_by_its_beginning_in_the_audit_log(run: Command) -> None:
+    (endpoint,) = make(run, 1)
+    run("endpoints", "delete", endpoint, "--yes")
+    entries = run("audit-log", "list", "--object", endpoint[:20], "--output", "json")
+    assert (entries.code, [one["object"] for one in entries.data]) == (0, [endpoint, endpoint])
+    (alive,) = make(run, 1)
+    shown = run("endpoints", "show", "ep_0", "--output", "json")
+    assert shown.json["id"] == alive, "a deleted endpoint makes no beginning ambiguous"
+
+
+def test_an_ended_pause_says_that_its_whole_id_is_needed(run: Command) -> None:
+    pause = run("pause", "--type", "payment.*", "--output", "json").json["id"]
+    run("unpause", pause)
+    ran = run("audit-log", "list", "--object", pause[:20])
+    assert (ran.code, "an ended pause is found by its whole id only" in ran.err) == (1, True)
+    assert len(run("audit-log", "list", "--object", pause, "--output", "json").data) == 2
