@@ -41,6 +41,15 @@ class ShortId:
     end: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class TenantName:
+    """A tenant's name where its id is expected. `dispatcher.cli.short_ids` finds the id. The rest is for messages."""
+
+    text: str
+    param: click.Parameter | None
+    ctx: click.Context | None
+
+
 def short_id(
     value: str, read: Callable[[str], Any], param: click.Parameter | None, ctx: click.Context | None
 ) -> ShortId | None:
@@ -50,7 +59,10 @@ def short_id(
 
 
 class Id(click.ParamType[UUID]):
-    """`<prefix>_<uuid>`, as a UUID. A shortened one becomes a ShortId, until the command runs."""
+    """`<prefix>_<uuid>`, as a UUID. A shortened one becomes a ShortId, until the command runs.
+
+    A tenant's name becomes a TenantName likewise.
+    """
 
     def __init__(self, prefix: Prefix) -> None:
         self.prefix: Prefix = prefix
@@ -63,6 +75,8 @@ class Id(click.ParamType[UUID]):
         short = short_id(value, partial(parse_id, self.prefix), param, ctx)
         if short is not None and value.startswith(f"{self.prefix}_"):
             return short
+        if self.prefix == "ten" and value and not value.startswith("ten_"):
+            return TenantName(value, param, ctx)
         try:
             return parse_id(self.prefix, value)
         except InvalidInput as error:

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dispatcher.cli.arguments import ShortId
+from dispatcher.cli.arguments import ShortId, TenantName
 from dispatcher.cli.output import visible
 from dispatcher.client import Forbidden
 from dispatcher.errors import DispatcherError, NotFound
+from dispatcher.ids import parse_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
 
     from dispatcher.client import Client
     from dispatcher.shapes import Found, Pause
@@ -34,7 +36,7 @@ class ScopeMissing(DispatcherError):
 def any_short(values: Mapping[str, Any]) -> bool:
     """Whether an id among a command's parameters was shortened. If none was, nothing needs to be asked."""
     return any(
-        isinstance(one, ShortId)
+        isinstance(one, ShortId | TenantName)
         for value in values.values()
         for one in (value if isinstance(value, tuple) else [value])
     )
@@ -49,6 +51,8 @@ def resolve(client: Client, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _whole(client: Client, value: Any) -> Any:
+    if isinstance(value, TenantName):
+        return _tenant(client, value)
     if not isinstance(value, ShortId):
         return value
     # Ids of one batch may differ at their ends only, hundreds of them.
@@ -72,6 +76,22 @@ def _whole(client: Client, value: Any) -> Any:
         ctx=value.ctx,
         param=value.param,
     )
+
+
+def _tenant(client: Client, name: TenantName) -> UUID:
+    """The id of the tenant with this name, which is unique."""
+    try:
+        found = client.tenants.list(name=name.text)["data"]
+    except Forbidden as error:
+        raise ScopeMissing(f"{error}; that is to find the tenant named {name.text}: its id works") from error
+    if not found:
+        raise click.BadParameter(
+            f"found {name.text!r}, which no tenant is called; allowed: the id of a tenant, its first characters, or "
+            "the name of a tenant",
+            ctx=name.ctx,
+            param=name.param,
+        )
+    return parse_id("ten", found[0]["id"])
 
 
 def _described(client: Client, beginning: str, ids: list[str]) -> list[str]:

@@ -171,3 +171,23 @@ def test_an_ended_pause_says_that_its_whole_id_is_needed(run: Command) -> None:
     ran = run("audit-log", "list", "--object", pause[:20])
     assert (ran.code, "an ended pause is found by its whole id only" in ran.err) == (1, True)
     assert len(run("audit-log", "list", "--object", pause, "--output", "json").data) == 2
+
+
+def test_a_tenants_name_is_as_good_as_its_id(run: Command) -> None:
+    tenant = run("tenants", "create", "acme", "--output", "json").json["id"]
+    make(run, 1)
+    endpoint = run("endpoints", "create", "https://acme.example.com/", "--tenant", "acme", "--output", "json").json
+    assert endpoint["tenant_id"] == tenant
+    listed = run("endpoints", "list", "--tenant", "acme", "--output", "json").data
+    assert [one["id"] for one in listed] == [endpoint["id"]]
+    assert run("tenants", "show", "acme", "--output", "json").json["id"] == tenant
+    assert run("tenants", "retention", "acme", "--payloads", "9").code == 0
+    assert run("tenants", "create", "till", "--parent", "acme", "--output", "json").json["parent_id"] == tenant
+    for unknown in ("acm", "ACME"):
+        ran = run("endpoints", "list", "--tenant", unknown)
+        assert ran.code == 2
+        assert (
+            f"Invalid value for '--tenant': found {unknown!r}, which no tenant is called; allowed: the id of a tenant, "
+            "its first characters, or the name of a tenant"
+        ) in ran.err
+    assert "allowed: ten_ and a UUID, or its first characters" in run("endpoints", "list", "--tenant", "ten_x").err
