@@ -12,6 +12,7 @@ from uuid import UUID
 
 import click
 
+from dispatcher import renamed
 from dispatcher.clock import SYSTEM
 from dispatcher.datafile import nearest
 from dispatcher.errors import InvalidInput
@@ -106,6 +107,38 @@ def suggest_choices(command: click.Command) -> None:
     for parameter in command.params:
         if type(parameter.type) is click.Choice:
             parameter.type = Choice(parameter.type.choices, case_sensitive=parameter.type.case_sensitive)
+
+
+def accept_old_names(command: click.Command) -> None:
+    """Have each option of the command that was renamed be taken by its old name too, with a line on stderr."""
+    taken = {name for parameter in command.params for name in parameter.opts}
+    for old, new in renamed.ACCEPTED_OPTIONS.items():
+        if old in taken:  # where it is another option
+            continue
+        for parameter in command.params:
+            if new in parameter.opts:
+                parameter.add_to_parser = partial(_add_both, parameter.add_to_parser, parameter, old)  # type: ignore[method-assign]
+
+
+def _add_both(
+    add: Callable[[Any, click.Context], None],
+    parameter: click.Parameter,
+    old: str,
+    parser: Any,
+    context: click.Context,
+) -> None:
+    """Adds an option to click's parser by both names. The parser alone knows by which of them it was given."""
+    add(parser, context)
+    action = "append" if parameter.multiple else "store"
+    parser.add_option(parameter, [old], dest=parameter.name, action=action, nargs=1)
+    known = parser._long_opt[old]  # noqa: SLF001 - click has no other way
+    process = known.process
+
+    def announced(value: Any, state: Any) -> None:
+        click.echo(f"dispatcher: {old}: {renamed.hint(old, renamed.ACCEPTED_OPTIONS)}", err=True)
+        process(value, state)
+
+    known.process = announced
 
 
 class Since(click.ParamType[datetime]):

@@ -61,7 +61,7 @@ def filter_options(command: Command) -> Command:
         click.option("--endpoint", "endpoint_id", type=Id("ep")),
         click.option("--event", "event_id", type=Id("evt")),
         click.option("--event-type"),
-        click.option("--object", "object_id", help="The payment, order or refund that the event is about."),
+        click.option("--object-id", help="The payment, order or refund that the event is about."),
         click.option("--tenant", "tenant_id", type=Id("ten")),
         click.option("--host", help="Where the endpoint is."),
         click.option("--outcome", help="Of the last attempt, such as http_4xx or dns."),

@@ -25,7 +25,7 @@ def _narrow_options(command: Command) -> Command:
     options: list[Callable[[Any], Any]] = [
         click.option("--tenant", "tenant_id", type=Id("ten"), help="Only what is sent for it."),
         click.option("--endpoint", "endpoint_id", type=Id("ep"), help="Only what is sent to it."),
-        click.option("--type", "event_type", help="Only events of this type, or payment.* for a family."),
+        click.option("--event-type", help="Only events of this type, or payment.* for a family."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -45,7 +45,7 @@ def _scope(
         scope["event_type"] = event_type
     if bool(scope) == (everything is not None):
         found = "all and an option" if scope else "nothing"
-        raise click.UsageError(f"found {found}; allowed: all, or at least one of --tenant, --endpoint, --type")
+        raise click.UsageError(f"found {found}; allowed: all, or at least one of --tenant, --endpoint, --event-type")
     if everything is not None:
         scope["all"] = True
     return scope

@@ -125,9 +125,9 @@ def test_a_retry_of_what_is_held_names_the_pause_or_says_that_the_endpoint_is_di
     endpoint = run("endpoints", "create", "https://shop.example.com/hook", "--output", "json").json["id"]
     run("events", "send", stdin=line())
     (delivery,) = (one["id"] for one in run("deliveries", "list", "--output", "json").data)
-    run("pause", "--type", "refund.*")
+    run("pause", "--event-type", "refund.*")
     assert run("deliveries", "retry", delivery).out == f"{delivery} is due now\n"
-    pause = run("pause", "--type", "payment.*", "--reason", "audit", "--output", "json").json["id"]
+    pause = run("pause", "--event-type", "payment.*", "--reason", "audit", "--output", "json").json["id"]
     waits = run("deliveries", "retry", delivery).out
     assert waits == f"{delivery} waits for the end of {pause}: paused (payment.*): audit\n"
     assert run("unpause", pause[:-4]).out == "unpaused\n"

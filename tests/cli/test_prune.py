@@ -91,7 +91,7 @@ def test_an_export_has_every_digit_and_what_tenants_above_received(run: Run, eng
         walk.add_endpoint(connection)
     till = run("tenants", "create", "till", "--parent", format_id("ten", DEFAULT_TENANT), "--output", "json").json["id"]
     for tenant in ((), ("--tenant", till)):
-        sent = ("events", "send", "--type", "a.b", "--object-id", "pay_2", *tenant)
+        sent = ("events", "send", "--event-type", "a.b", "--object-id", "pay_2", *tenant)
         assert run(*sent, stdin=written).code == 0
     told = run("erase", "pay_2", "--tenant", till, "--dry-run", "--output", "json").json
     assert told == {"events": 1, "payloads": 1, "live_deliveries": 1}

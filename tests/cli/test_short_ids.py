@@ -64,7 +64,7 @@ def test_each_of_several_ids_is_told_with_what_tells_it_apart(run: Command) -> N
     make(run, 1)
     run("events", "send", stdin=f"{LINE}\n{LINE}")
     for type_ in ("payment.*", "refund.*"):
-        run("pause", "--type", type_, "--reason", "audit")
+        run("pause", "--event-type", type_, "--reason", "audit")
     run("tenants", "create", "shop")
     for words, said in (
         ("deliveries show dlv_0", "payment.completed to https://0.example.com/: waiting (paused (payment.*): audit)"),
@@ -166,7 +166,7 @@ def test_a_deleted_endpoint_is_found_by_its_beginning_in_the_audit_log(run: Comm
 
 
 def test_an_ended_pause_says_that_its_whole_id_is_needed(run: Command) -> None:
-    pause = run("pause", "--type", "payment.*", "--output", "json").json["id"]
+    pause = run("pause", "--event-type", "payment.*", "--output", "json").json["id"]
     run("unpause", pause)
     ran = run("audit-log", "list", "--object", pause[:20])
     assert (ran.code, "an ended pause is found by its whole id only" in ran.err) == (1, True)
