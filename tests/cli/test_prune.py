@@ -74,7 +74,7 @@ def test_what_cannot_be_written_does_not_go(
 
 def test_an_object_is_erased(run: Run, engine: Engine, old: datetime, tmp_path: Path) -> None:
     ran = run("erase", "pay_1", "--dry-run")
-    assert "1 event, 1 of them with a payload" in ran.out
+    assert ran.out == "would erase 1 payload of 1 event, and cancel what waits of 0 deliveries that have not ended\n"
     assert payloads(engine) == [b'{"n":0}']
     path = tmp_path / "pay_1.jsonl.gz"
     ran = run("erase", "pay_1", "--yes", "--export", str(path), "--output", "json")
@@ -136,4 +136,5 @@ def test_an_erasure_that_nobody_goes_on_with_says_so(run: Run, engine: Engine, m
     left = run("erase", "pay_3", "--yes")
     assert left.code == 0
     assert "running" in left.out
+    assert "next check at" not in left.out
     assert "The scheduler goes on with the others." in left.out
