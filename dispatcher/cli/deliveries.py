@@ -23,11 +23,10 @@ from dispatcher.cli.output import (
     print_line,
     styled,
 )
-from dispatcher.cli.pauses import holds
 from dispatcher.cli.reasons import reason_of
 from dispatcher.cli.story import COLOURS
-from dispatcher.client import Forbidden
 from dispatcher.clock import SYSTEM
+from dispatcher.errors import Forbidden
 from dispatcher.ids import format_id
 from dispatcher.model.delivery import FAILED, DeliveryState
 from dispatcher.model.filter import Filter
@@ -281,6 +280,8 @@ def _due(client: Client, delivery: Delivery) -> str:
     reason = delivery["status_reason"]
     if reason is None or not reason.startswith("paused"):
         return f"waits: {reason}"
+    from dispatcher.cli.pauses import holds  # a command's module, which the others do without
+
     try:
         pauses = list(client.pauses.iterate(limit=PAGE))
     except Forbidden:  # a key that may retry need not be one that may list pauses

@@ -8,8 +8,7 @@ import click
 
 from dispatcher.cli.arguments import ShortId, TenantName
 from dispatcher.cli.output import visible
-from dispatcher.client import Forbidden
-from dispatcher.errors import DispatcherError, NotFound
+from dispatcher.errors import DispatcherError, Forbidden, NotFound
 from dispatcher.ids import parse_id
 
 if TYPE_CHECKING:
