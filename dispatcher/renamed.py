@@ -31,6 +31,12 @@ OPTIONS: Final = {
     "--takes": "--attempt-duration",
 }
 
+ACCEPTED_OPTIONS: Final = {
+    "--object": "--object-id",
+    "--type": "--event-type",
+}
+"""Old options that commands which have the new one still take, with a line on stderr."""
+
 METRICS: Final = {
     "dispatcher_api_answer_seconds": "dispatcher_api_request_duration_seconds",
     "dispatcher_api_answers_total": "dispatcher_api_requests_total",

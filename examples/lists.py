@@ -468,7 +468,7 @@ def profiles() -> list[dict[str, Any]]:
 @functools.cache
 def answers() -> dict[str, tuple[str, dict[str, Any]]]:
     """The answer to each request, with the name of its shape in `dispatcher.shapes`."""
-    more = {"has_more": True, "next_cursor": "AZytzj9AfB6dK19qe4ydDg"}
+    more = {"has_more": True, "next_cursor": "deliveries.AZytzj9AfB6dK19qe4ydDg"}
     pages: dict[str, tuple[str, list[Any]]] = {
         "events": ("EventPage", EVENTS),
         "endpoints": ("EndpointPage", ENDPOINTS),

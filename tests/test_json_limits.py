@@ -149,7 +149,7 @@ ENTRANCES: dict[str, Callable[[System, bytes], str]] = {
     "emit": emitted,
     "emit_many": emitted_with_others,
     "events send": command("events", "send"),
-    "events send --type": command("events", "send", "--type", "a"),
+    "events send --event-type": command("events", "send", "--event-type", "a"),
     "trigger": command("trigger", "a", "--payload", "-", "--no-wait"),
     "the client": client,
 }

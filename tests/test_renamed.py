@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from dispatcher import config, renamed
 from dispatcher.api.problems import field_faults
+from dispatcher.cli import cli
+from dispatcher.cli.verbs import leaves
 from dispatcher.errors import ConfigurationError
 from tests.support.command import Command
 
@@ -19,6 +22,7 @@ TABLES = {
     "request field": renamed.REQUEST_FIELDS,
     "answer field": renamed.ANSWER_FIELDS,
     "option": renamed.OPTIONS,
+    "accepted option": renamed.ACCEPTED_OPTIONS,
     "metric": renamed.METRICS,
 }
 
@@ -49,6 +53,35 @@ def test_an_old_option_is_refused_with_the_new_one(
     ran = Command(monkeypatch, capsys)("schedules", "simulate", "standard", old, "5s")
     assert ran.code == 2
     assert f"dispatcher: No such option '{old}': it is now {new}\n" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "old"),
+    [
+        ("events send --type a.b --object-id pay_1 --dry-run", "--type"),
+        ("events send --type=a.b --dry-run", "--type"),
+    ],
+)
+def test_an_accepted_old_option_works_and_the_new_one_is_announced(
+    words: str, old: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = Command(monkeypatch, capsys)(*words.split(), stdin="{}")
+    assert (ran.code, ran.out) == (0, "checked 1 event, all right; nothing was sent\n")
+    assert ran.err == f"dispatcher: {old}: it is now {renamed.ACCEPTED_OPTIONS[old]}\n"
+
+
+def test_each_accepted_old_option_is_taken_by_every_command_that_has_the_new_one() -> None:
+    seen = set()
+    for verb, command in leaves(cli):
+        names = {name for parameter in command.params for name in parameter.opts}
+        parser = command.make_parser(click.Context(command))
+        for old, new in renamed.ACCEPTED_OPTIONS.items():
+            if new in names:
+                assert old in parser._long_opt, (verb, old)
+                seen.add(old)
+        with pytest.raises(click.NoSuchOption):
+            parser.parse_args(["--no-such-option"])
+    assert seen == set(renamed.ACCEPTED_OPTIONS)
 
 
 def test_no_name_is_both_old_and_new() -> None:

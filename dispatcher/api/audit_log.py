@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from dispatcher.api import forms
 from dispatcher.api.caller import Admin, TenantId
 from dispatcher.api.context import ContextOf, reply
-from dispatcher.api.paging import Cursor, Limit, page, read_cursor
+from dispatcher.api.paging import Limit, cursor_of, page, read_cursor
 from dispatcher.shapes import AuditPage
 from dispatcher.store import trail
 
@@ -26,12 +26,12 @@ async def list_(
         str | None, Query(max_length=200, description="The id of what was changed.", examples=[_OBJECT])
     ] = None,
     tenant_id: TenantId = None,
-    cursor: Cursor = None,
+    cursor: Annotated[str | None, cursor_of("audit_log")] = None,
     limit: Limit = 50,
 ) -> Response:
     """List all changes, the newest first. Nobody can change or delete an entry."""
-    scope, before = caller.scope(tenant_id), read_cursor(cursor)
+    scope, before = caller.scope(tenant_id), read_cursor(cursor, "audit_log")
     found = await context.search(
         lambda connection: trail.read(connection, tenant_id=scope, object=object, before=before, limit=limit + 1)
     )
-    return reply(page(found, limit, forms.audit_entry))
+    return reply(page(found, limit, forms.audit_entry, "audit_log"))

@@ -11,7 +11,7 @@ from dispatcher.api.caller import Reader, Replayer
 from dispatcher.api.context import ContextOf, reply
 from dispatcher.api.filters import filter_of, in_query
 from dispatcher.api.once import OnceOf
-from dispatcher.api.paging import Cursor, Limit, page, read_cursor, whole
+from dispatcher.api.paging import Limit, cursor_of, page, read_cursor, whole
 from dispatcher.flow import intervene
 from dispatcher.ids import parse_id
 from dispatcher.shapes import AttemptPage, Delivery, DeliveryCancellation, DeliveryPage, DeliverySearch
@@ -29,7 +29,7 @@ async def list_(
     context: ContextOf,
     caller: Reader,
     given: Annotated[dict[str, Any], in_query(DeliverySearch)],
-    cursor: Cursor = None,
+    cursor: Annotated[str | None, cursor_of("deliveries")] = None,
     limit: Limit = 50,
 ) -> Response:
     """List deliveries, the newest or the oldest first. All given parameters must match.
@@ -37,13 +37,13 @@ async def list_(
     A search that takes longer than 5 s is given up: 422 with the code SEARCH_TOO_BROAD.
     """
     chosen = filter_of(given, caller.scope(given.get("tenant_id")))
-    past = read_cursor(cursor)
+    past = read_cursor(cursor, "deliveries")
 
     def read(connection: Connection) -> list[log.LoggedDelivery]:
         return search(connection, chosen, past=past, oldest_first=given.get("sort") == "oldest", limit=limit + 1)
 
     found = await context.transaction(read)
-    return reply(page(found, limit, forms.delivery))
+    return reply(page(found, limit, forms.delivery, "deliveries"))
 
 
 @router.get("/{delivery_id}", response_model=Delivery)

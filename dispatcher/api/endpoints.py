@@ -11,7 +11,7 @@ from dispatcher.api import forms
 from dispatcher.api.caller import Caller, EndpointReader, EndpointWriter, TenantId
 from dispatcher.api.context import Context, ContextOf, reply
 from dispatcher.api.once import OnceOf
-from dispatcher.api.paging import Cursor, Limit, page, read_cursor
+from dispatcher.api.paging import Limit, cursor_of, page, read_cursor
 from dispatcher.flow import register
 from dispatcher.flow.signing_keys import PlatformKeys
 from dispatcher.ids import parse_id
@@ -94,11 +94,11 @@ async def list_(
     profile: Annotated[
         str | None, Query(max_length=200, description="Only those under it.", examples=["default"])
     ] = None,
-    cursor: Cursor = None,
+    cursor: Annotated[str | None, cursor_of("endpoints")] = None,
     limit: Limit = 50,
 ) -> Response:
     """List endpoints, the newest first."""
-    after, scope = read_cursor(cursor), caller.scope(tenant_id)
+    after, scope = read_cursor(cursor, "endpoints"), caller.scope(tenant_id)
     found = await context.search(
         lambda connection: store.list_(
             connection,
@@ -109,7 +109,7 @@ async def list_(
             limit=limit + 1,
         )
     )
-    return reply(page(found, limit, lambda one: forms.endpoint(one, context.keyring)))
+    return reply(page(found, limit, lambda one: forms.endpoint(one, context.keyring), "endpoints"))
 
 
 @router.get("/{endpoint_id}", response_model=Endpoint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Response
 
@@ -10,7 +10,7 @@ from dispatcher.api import forms
 from dispatcher.api.caller import Admin, TenantId
 from dispatcher.api.context import ContextOf, reply
 from dispatcher.api.once import OnceOf
-from dispatcher.api.paging import Cursor, Limit, page, read_cursor
+from dispatcher.api.paging import Limit, cursor_of, page, read_cursor
 from dispatcher.errors import Forbidden, InvalidInput
 from dispatcher.flow import erase
 from dispatcher.ids import parse_id
@@ -56,14 +56,18 @@ async def create(asked: NewErasure, context: ContextOf, caller: Admin, once: Onc
 
 @router.get("", response_model=ErasurePage)
 async def list_(
-    context: ContextOf, caller: Admin, tenant_id: TenantId = None, cursor: Cursor = None, limit: Limit = 50
+    context: ContextOf,
+    caller: Admin,
+    tenant_id: TenantId = None,
+    cursor: Annotated[str | None, cursor_of("erasures")] = None,
+    limit: Limit = 50,
 ) -> Response:
     """List erasures, the newest first. A tenant's key sees those of its own events."""
-    scope, before = caller.scope(tenant_id), read_cursor(cursor)
+    scope, before = caller.scope(tenant_id), read_cursor(cursor, "erasures")
     found = await context.search(
         lambda connection: store.list_(connection, tenant_id=scope, before=before, limit=limit + 1)
     )
-    return reply(page(found, limit, forms.erasure))
+    return reply(page(found, limit, forms.erasure, "erasures"))
 
 
 @router.get("/{erasure_id}", response_model=Erasure)

@@ -17,7 +17,7 @@ from dispatcher.api.caller import Caller, EventReader, EventWriter, TenantId, ne
 from dispatcher.api.context import ContextOf, context, reply
 from dispatcher.api.ingest import check_key, pause
 from dispatcher.api.once import OnceOf
-from dispatcher.api.paging import CreatedAfter, CreatedBefore, Cursor, Limit, page, read_cursor
+from dispatcher.api.paging import CreatedAfter, CreatedBefore, Limit, cursor_of, page, read_cursor
 from dispatcher.api.problems import faults
 from dispatcher.errors import DispatcherError, InvalidInput, NotFound
 from dispatcher.flow.enqueue import Accepted, enqueue_each
@@ -201,7 +201,7 @@ async def list_(
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
     tenant_id: TenantId = None,
-    cursor: Cursor = None,
+    cursor: Annotated[str | None, cursor_of("events")] = None,
     limit: Limit = 50,
 ) -> Response:
     """List events, the newest first. All given parameters must match."""
@@ -213,13 +213,13 @@ async def list_(
         created_after=created_after,
         created_before=created_before,
     )
-    before = read_cursor(cursor)
+    before = read_cursor(cursor, "events")
     found = await context.search(
         lambda connection: event_log.search(connection, chosen, before=before, limit=limit + 1),
         pointer="/created_after",
         narrow="a shorter time, or an object besides",
     )
-    return reply(page(found, limit, forms.event))
+    return reply(page(found, limit, forms.event, "events"))
 
 
 @router.get(f"{_PATH}/{{event_id}}", response_model=Event)

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 _IDS: Final[Mapping[str, Prefix]] = {"endpoint_id": "ep", "event_id": "evt", "replay_id": "rpl"}
 
-_AS_THEY_ARE: Final = get_type_hints(DeliveryConditions).keys() - _IDS.keys() - {"tenant_id"}
+_ENDED: Final = {"ended_after", "ended_before"}
+"""Conditions of replays only."""
+
+_AS_THEY_ARE: Final = (get_type_hints(DeliveryConditions).keys() | _ENDED) - _IDS.keys() - {"tenant_id"}
 """A condition that the shape has and `Filter` lacks is a TypeError, never one that is passed over."""
 
 

@@ -74,15 +74,20 @@ async def resolve(short_id: ShortId, context: ContextOf, caller: ReaderOf, limit
     """Find the ids that begin with the given characters.
 
     The newest are listed. A key needs the scopes that reading such an object takes, and finds only ids of objects
-    that it can read.
+    that it can read. Where no endpoint begins so, deleted ones are found by keys whose scope is admin, to read of them
+    in the audit log.
     """
     wanted = parse_short_id(list(READERS), short_id)
 
     def read(connection: Connection) -> list[UUID]:
-        return short_ids.find(connection, wanted, tenant_id=caller.tenant_id, limit=limit + 1)
+        found = short_ids.find(connection, wanted, tenant_id=caller.tenant_id, limit=limit + 1)
+        if not found and wanted.prefix == "ep" and caller.may(Scope.ADMIN):  # who may read the audit log
+            found = short_ids.find_deleted(connection, wanted, tenant_id=caller.tenant_id, limit=limit + 1)
+        return found
 
     found = await context.search(read, pointer="/id", narrow="more characters of the id")
     if not found:
-        raise NotFound(f"there is no id that begins with {short_id}")
+        more = "; an ended pause is found by its whole id only" if wanted.prefix == "pau" else ""
+        raise NotFound(f"there is no id that begins with {short_id}{more}")
     ids = [format_id(wanted.prefix, id_) for id_ in found[:limit]]
     return reply(MatchingIds(ids=ids, has_more=len(found) > limit))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Response
 
@@ -10,7 +10,7 @@ from dispatcher.api import forms
 from dispatcher.api.caller import Admin, TenantId
 from dispatcher.api.context import ContextOf, reply
 from dispatcher.api.once import OnceOf
-from dispatcher.api.paging import Cursor, Limit, page, read_cursor
+from dispatcher.api.paging import Limit, cursor_of, page, read_cursor
 from dispatcher.flow import keys as flow
 from dispatcher.ids import parse_id
 from dispatcher.model.access import ALL, Scope
@@ -46,14 +46,18 @@ async def create(
 
 @router.get("", response_model=KeyPage)
 async def list_(
-    context: ContextOf, caller: Admin, tenant_id: TenantId = None, cursor: Cursor = None, limit: Limit = 50
+    context: ContextOf,
+    caller: Admin,
+    tenant_id: TenantId = None,
+    cursor: Annotated[str | None, cursor_of("keys")] = None,
+    limit: Limit = 50,
 ) -> Response:
     """List keys, including revoked ones, the newest first."""
-    scope, before = caller.scope(tenant_id), read_cursor(cursor)
+    scope, before = caller.scope(tenant_id), read_cursor(cursor, "keys")
     found = await context.search(
         lambda connection: store.list_keys(connection, tenant_id=scope, before=before, limit=limit + 1)
     )
-    return reply(page(found, limit, forms.key))
+    return reply(page(found, limit, forms.key, "keys"))
 
 
 @router.delete("/{key_id}", status_code=204)

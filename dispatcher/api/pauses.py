@@ -11,7 +11,7 @@ from dispatcher.api import forms
 from dispatcher.api.caller import Caller, EndpointReader, EndpointWriter, TenantId
 from dispatcher.api.context import ContextOf, reply
 from dispatcher.api.once import OnceOf
-from dispatcher.api.paging import Cursor, Limit, page, read_cursor
+from dispatcher.api.paging import Limit, cursor_of, page, read_cursor
 from dispatcher.errors import Forbidden, InvalidInput
 from dispatcher.flow import pause as flow
 from dispatcher.ids import parse_id
@@ -58,14 +58,18 @@ async def create(asked: NewPause, context: ContextOf, caller: EndpointWriter, on
 
 @router.get("", response_model=PausePage)
 async def list_(
-    context: ContextOf, caller: EndpointReader, tenant_id: TenantId = None, cursor: Cursor = None, limit: Limit = 50
+    context: ContextOf,
+    caller: EndpointReader,
+    tenant_id: TenantId = None,
+    cursor: Annotated[str | None, cursor_of("pauses")] = None,
+    limit: Limit = 50,
 ) -> Response:
     """List pauses, the newest first. A tenant's key sees those within its tenant."""
-    scope, before = caller.scope(tenant_id), read_cursor(cursor)
+    scope, before = caller.scope(tenant_id), read_cursor(cursor, "pauses")
     found = await context.search(
         lambda connection: store.list_(connection, tenant_id=scope, before=before, limit=limit + 1)
     )
-    return reply(page(found, limit, forms.pause))
+    return reply(page(found, limit, forms.pause, "pauses"))
 
 
 @router.delete("/{pause_id}", status_code=204)

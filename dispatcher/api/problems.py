@@ -227,7 +227,7 @@ def _refused(request: Request, error: HTTPException) -> Response:
         case 400:  # the same, of an integer of thousands of digits, or of bytes that are not UTF-8
             return _faulty(request, InvalidInput.code, [_fault("/", "invalid JSON", STRICT_JSON)])
         case 404:
-            detail = "there is no such path"
+            detail = "there is no such path; /docs and /openapi.json describe the API"
         case 405:
             allowed = ", ".join(_methods(request))
             headers = {"allow": allowed}

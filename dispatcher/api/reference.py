@@ -15,8 +15,6 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from dispatcher.errors import NotFound
-
 router = APIRouter(include_in_schema=False)
 
 _PAGES: Final = Path(__file__).parent / "pages"
@@ -68,12 +66,8 @@ async def page() -> Response:
     return Response(found.content, media_type=found.media_type, headers=headers | {"cache-control": "no-cache"})
 
 
-@router.get("/docs/{name}")
-async def file(name: str, request: Request) -> Response:
-    """Get a file that the page loads."""
-    path = _BY_NAME.get(name)
-    if path is None:
-        raise NotFound("there is no such path")
+def _answer(path: str, request: Request) -> Response:
+    """A file that the page loads."""
     found = stored(path, FILES[path])
     headers = {"cache-control": "no-cache", "etag": found.etag, "vary": "accept-encoding"}
     if request.headers.get("if-none-match") == found.etag:
@@ -85,3 +79,16 @@ async def file(name: str, request: Request) -> Response:
         else:
             content = gzip.decompress(content)
     return Response(content, media_type=found.media_type, headers=headers)
+
+
+def _route(name: str, path: str) -> None:
+    """Serve one file. A route for each: a path without a file is then a 404 by every method."""
+
+    @router.get(f"/docs/{name}")
+    async def file(request: Request) -> Response:
+        """Get a file that the page loads."""
+        return _answer(path, request)
+
+
+for _name, _path in _BY_NAME.items():
+    _route(_name, _path)

@@ -11,7 +11,7 @@ from dispatcher.api.caller import Caller, Reader, Replayer, TenantId
 from dispatcher.api.context import Context, ContextOf, reply
 from dispatcher.api.filters import filter_of
 from dispatcher.api.once import Once, OnceOf
-from dispatcher.api.paging import Cursor, Limit, page, read_cursor
+from dispatcher.api.paging import Limit, cursor_of, page, read_cursor
 from dispatcher.errors import InvalidInput
 from dispatcher.flow import previews, replay_choice
 from dispatcher.flow import replay as flow
@@ -214,15 +214,15 @@ async def list_(
     caller: Reader,
     kind: Annotated[Literal["replay", "cancellation"] | None, Query(description="Only those.")] = None,
     tenant_id: TenantId = None,
-    cursor: Cursor = None,
+    cursor: Annotated[str | None, cursor_of("replays")] = None,
     limit: Limit = 50,
 ) -> Response:
     """List replays and cancellations, the newest first."""
-    scope, before = caller.scope(tenant_id), read_cursor(cursor)
+    scope, before = caller.scope(tenant_id), read_cursor(cursor, "replays")
     found = await context.search(
         lambda connection: store.list_(connection, tenant_id=scope, kind=kind, before=before, limit=limit + 1)
     )
-    return reply(page(found, limit, forms.replay))
+    return reply(page(found, limit, forms.replay, "replays"))
 
 
 @router.get("/{replay_id}", response_model=ReplayProgress)
@@ -239,17 +239,21 @@ async def show(replay_id: str, context: ContextOf, caller: Reader) -> Response:
 
 @router.get("/{replay_id}/endpoints", response_model=ReplayEndpointPage)
 async def list_endpoints(
-    replay_id: str, context: ContextOf, caller: Reader, cursor: Cursor = None, limit: Limit = 50
+    replay_id: str,
+    context: ContextOf,
+    caller: Reader,
+    cursor: Annotated[str | None, cursor_of("replay_endpoints")] = None,
+    limit: Limit = 50,
 ) -> Response:
     """List a replay's endpoints with their progress, in the order of their ids.
 
     A cancellation has none.
     """
-    id_, after = parse_id("rpl", replay_id), read_cursor(cursor)
+    id_, after = parse_id("rpl", replay_id), read_cursor(cursor, "replay_endpoints")
     found = await context.search(
         lambda connection: flow.endpoints(connection, id_, own=caller.tenant_id, after=after, limit=limit + 1)
     )
-    return reply(page(found, limit, forms.replay_endpoint))
+    return reply(page(found, limit, forms.replay_endpoint, "replay_endpoints"))
 
 
 @router.post("/{replay_id}/pause", response_model=Replay)

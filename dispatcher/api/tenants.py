@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 
 from dispatcher.api import forms
 from dispatcher.api.caller import Admin, Operator, Reader
 from dispatcher.api.context import ContextOf, reply
 from dispatcher.api.once import OnceOf
-from dispatcher.api.paging import Cursor, Limit, page, read_cursor
+from dispatcher.api.paging import Limit, cursor_of, page, read_cursor
 from dispatcher.flow import tenants as flow
 from dispatcher.flow.register import OVERLAP
 from dispatcher.ids import parse_id
@@ -44,13 +44,21 @@ async def create(asked: NewTenant, context: ContextOf, caller: Operator, once: O
 
 
 @router.get("", response_model=TenantPage)
-async def list_(context: ContextOf, caller: Reader, cursor: Cursor = None, limit: Limit = 50) -> Response:
+async def list_(
+    context: ContextOf,
+    caller: Reader,
+    name: Annotated[
+        str | None, Query(max_length=200, description="Only the tenant with this name.", examples=["shop-8127"])
+    ] = None,
+    cursor: Annotated[str | None, cursor_of("tenants")] = None,
+    limit: Limit = 50,
+) -> Response:
     """List tenants, the newest first. A tenant's key sees its own."""
-    before = read_cursor(cursor)
+    before = read_cursor(cursor, "tenants")
     found = await context.search(
-        lambda connection: store.list_(connection, own=caller.tenant_id, before=before, limit=limit + 1)
+        lambda connection: store.list_(connection, own=caller.tenant_id, name=name, before=before, limit=limit + 1)
     )
-    return reply(page(found, limit, forms.tenant))
+    return reply(page(found, limit, forms.tenant, "tenants"))
 
 
 @router.get("/{tenant_id}", response_model=Tenant)

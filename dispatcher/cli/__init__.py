@@ -63,7 +63,8 @@ def cli() -> None:
 
     `up` runs everything on this machine. Commands that the HTTP API has go to the system that DISPATCHER_API_URL
     names, with the key DISPATCHER_API_KEY; without it to the `up` that runs on the data directory, DISPATCHER_DATA_DIR.
-    Wherever a command takes an id, its first characters are enough if no other id begins with them.
+    Wherever a command takes an id, its first characters are enough if no other id begins with them; a tenant's name is
+    as good as its id.
 
     Commands of this machine (up, api, worker, scheduler, migrate, doctor, prune, audit verify, tenants retention,
     signing-keys generate, import, rotate and retire) work on the database that DISPATCHER_DATABASE_URL names or,

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import click
 
+from dispatcher import renamed
 from dispatcher.clock import SYSTEM
 from dispatcher.datafile import nearest
 from dispatcher.errors import InvalidInput
@@ -41,6 +42,15 @@ class ShortId:
     end: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class TenantName:
+    """A tenant's name where its id is expected. `dispatcher.cli.short_ids` finds the id. The rest is for messages."""
+
+    text: str
+    param: click.Parameter | None
+    ctx: click.Context | None
+
+
 def short_id(
     value: str, read: Callable[[str], Any], param: click.Parameter | None, ctx: click.Context | None
 ) -> ShortId | None:
@@ -50,7 +60,10 @@ def short_id(
 
 
 class Id(click.ParamType[UUID]):
-    """`<prefix>_<uuid>`, as a UUID. A shortened one becomes a ShortId, until the command runs."""
+    """`<prefix>_<uuid>`, as a UUID. A shortened one becomes a ShortId, until the command runs.
+
+    A tenant's name becomes a TenantName likewise.
+    """
 
     def __init__(self, prefix: Prefix) -> None:
         self.prefix: Prefix = prefix
@@ -63,6 +76,8 @@ class Id(click.ParamType[UUID]):
         short = short_id(value, partial(parse_id, self.prefix), param, ctx)
         if short is not None and value.startswith(f"{self.prefix}_"):
             return short
+        if self.prefix == "ten" and value and not value.startswith("ten_"):
+            return TenantName(value, param, ctx)
         try:
             return parse_id(self.prefix, value)
         except InvalidInput as error:
@@ -92,6 +107,38 @@ def suggest_choices(command: click.Command) -> None:
     for parameter in command.params:
         if type(parameter.type) is click.Choice:
             parameter.type = Choice(parameter.type.choices, case_sensitive=parameter.type.case_sensitive)
+
+
+def accept_old_names(command: click.Command) -> None:
+    """Have each option of the command that was renamed be taken by its old name too, with a line on stderr."""
+    taken = {name for parameter in command.params for name in parameter.opts}
+    for old, new in renamed.ACCEPTED_OPTIONS.items():
+        if old in taken:  # where it is another option
+            continue
+        for parameter in command.params:
+            if new in parameter.opts:
+                parameter.add_to_parser = partial(_add_both, parameter.add_to_parser, parameter, old)  # type: ignore[method-assign]
+
+
+def _add_both(
+    add: Callable[[Any, click.Context], None],
+    parameter: click.Parameter,
+    old: str,
+    parser: Any,
+    context: click.Context,
+) -> None:
+    """Adds an option to click's parser by both names. The parser alone knows by which of them it was given."""
+    add(parser, context)
+    action = "append" if parameter.multiple else "store"
+    parser.add_option(parameter, [old], dest=parameter.name, action=action, nargs=1)
+    known = parser._long_opt[old]  # noqa: SLF001 - click has no other way
+    process = known.process
+
+    def announced(value: Any, state: Any) -> None:
+        click.echo(f"dispatcher: {old}: {renamed.hint(old, renamed.ACCEPTED_OPTIONS)}", err=True)
+        process(value, state)
+
+    known.process = announced
 
 
 class Since(click.ParamType[datetime]):

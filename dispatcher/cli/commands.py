@@ -176,7 +176,7 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "pause": Verb(Reach.DIRECT, f'--endpoint {_ENDPOINT} --reason "maintenance"'),
         "unpause": Verb(Reach.DIRECT, f"--endpoint {_ENDPOINT}"),
         "events send": Verb(Reach.API, "events.jsonl"),
-        "events list": Verb(Reach.DIRECT, "--object pay_9"),
+        "events list": Verb(Reach.DIRECT, "--object-id pay_9"),
         "events show": Verb(Reach.DIRECT, _EVENT),
         "events explain": Verb(Reach.DIRECT, _EVENT),
         "deliveries list": Verb(Reach.DIRECT, "--status failed --since 24h"),

@@ -13,7 +13,7 @@ import click
 from dispatcher.cli import sheet, story, target
 from dispatcher.cli.arguments import Id, Since
 from dispatcher.cli.commands import Group
-from dispatcher.cli.listing import Column, Table, limit_options, print_more, print_page, take, whole
+from dispatcher.cli.listing import PAGE, Column, Table, limit_options, print_more, print_page, take, whole
 from dispatcher.cli.output import (
     counted,
     instant,
@@ -26,6 +26,7 @@ from dispatcher.cli.output import (
 from dispatcher.cli.reasons import reason_of
 from dispatcher.cli.story import COLOURS
 from dispatcher.clock import SYSTEM
+from dispatcher.errors import Forbidden
 from dispatcher.ids import format_id
 from dispatcher.model.delivery import FAILED, DeliveryState
 from dispatcher.model.event import Mode
@@ -61,7 +62,7 @@ def filter_options(command: Command) -> Command:
         click.option("--event", "event_id", type=Id("evt")),
         click.option("--event-type"),
         click.option("--mode", type=click.Choice(list(map(str, Mode))), help="Real events, or those of a sandbox."),
-        click.option("--object", "object_id", help="The payment, order or refund that the event is about."),
+        click.option("--object-id", help="The payment, order or refund that the event is about."),
         click.option("--tenant", "tenant_id", type=Id("ten")),
         click.option("--host", help="Where the endpoint is."),
         click.option("--outcome", help="Of the last attempt, such as http_4xx or dns."),
@@ -274,7 +275,34 @@ def retry(delivery_ids: tuple[UUID, ...], chosen: Filter, dry_run: bool, yes: bo
                 print_line(f"{id_} is {client.deliveries.get(id_)['status']}")
                 continue
             made = client.deliveries.retry(id_)
-            print_line(f"{made['id']} is due now" + ("" if made["id"] == id_ else ", a replay"))
+            print_line(f"{made['id']} {_due(client, made)}" + ("" if made["id"] == id_ else ", a replay"))
+
+
+def _due(client: Client, delivery: Delivery) -> str:
+    """What a delivery that was made due does now: it is due, or waits for what holds it."""
+    if delivery["status"] != "waiting" or delivery["next_attempt_at"] is not None:
+        return "is due now"
+    reason = delivery["status_reason"]
+    if reason is None or not reason.startswith("paused"):
+        return f"waits: {reason}"
+    from dispatcher.cli.pauses import holds  # a command's module, which the others do without
+
+    try:
+        pauses = list(client.pauses.iterate(limit=PAGE))
+    except Forbidden:  # a key that may retry need not be one that may list pauses
+        pauses = []
+    held_by = [
+        pause["id"]
+        for pause in reversed(pauses)
+        if holds(
+            pause,
+            tenant_id=delivery["tenant_id"],
+            endpoint_id=delivery["endpoint_id"],
+            event_type=delivery["event_type"],
+            mode=delivery["mode"],
+        )
+    ]
+    return f"waits for the end of {' and '.join(held_by) or 'a pause'}: {reason}"
 
 
 @deliveries.command()

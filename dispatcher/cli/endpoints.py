@@ -15,6 +15,7 @@ from dispatcher.cli.arguments import Id, Since
 from dispatcher.cli.listing import PAGE, Column, Table, limit_options, print_page, take
 from dispatcher.cli.output import (
     counted,
+    note_secret,
     output_option,
     print_fields,
     print_json,
@@ -23,6 +24,7 @@ from dispatcher.cli.output import (
     progress_bar,
     styled,
 )
+from dispatcher.cli.pauses import holds
 from dispatcher.cli.statistics import rate
 from dispatcher.client import Forbidden, TooMany, Unavailable
 from dispatcher.ids import format_id
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
         ImportedEndpoint,
         ImportItem,
         NewEndpoint,
+        Pause,
         StatisticsGroup,
     )
 
@@ -148,6 +151,7 @@ def create(
     with target.client() as client:
         endpoint = client.endpoints.create(**asked)
     _print(endpoint, output)
+    note_secret()
 
 
 @endpoints.command("import")
@@ -243,6 +247,14 @@ def _waiting(one: Mapping[str, Any]) -> object:
     return f"{backlog['waiting']}+" if backlog["waiting_is_minimum"] else backlog["waiting"]
 
 
+def _paused(one: Mapping[str, Any]) -> object:
+    """Which deliveries to it are held by pauses: all, or those of some types."""
+    types: list[str | None] = [pause["event_type"] for pause in one["paused"]]
+    if not types:
+        return None
+    return styled("all" if None in types else ", ".join(sorted(map(str, types))), "yellow")
+
+
 ENDPOINTS: Final[Table[Mapping[str, Any]]] = Table(
     "Endpoint",
     (
@@ -252,6 +264,7 @@ ENDPOINTS: Final[Table[Mapping[str, Any]]] = Table(
         Column("status", "status", where="pipe"),
         Column("health", "health", _health),
         Column("waiting", "health", _waiting),
+        Column("paused", "paused", _paused),
         Column("types", "event_types", lambda one: ", ".join(one["event_types"] or ["all"]), where="room"),
         Column("profile", "profile", where="room"),
         Column("schedule", "schedule", where="room"),
@@ -259,7 +272,7 @@ ENDPOINTS: Final[Table[Mapping[str, Any]]] = Table(
         Column("reason", "status_reason", least=8),
     ),
     empty="No endpoint matches.",
-    joined=("tenant_name", "health"),
+    joined=("tenant_name", "health", "paused"),
 )
 
 
@@ -297,7 +310,9 @@ def _with_health(
     note = ""
     groups: dict[str, StatisticsGroup] = {}
     names: dict[str, str] = {}
+    pauses: list[Pause] = []
     try:
+        pauses = list(client.pauses.iterate(limit=PAGE))  # a key that may list endpoints may list pauses
         found = client.statistics(by="endpoint", window="1h", tenant_id=tenant_id, limit=_HEALTHS)
         groups = {group["key"]: group for group in found["groups"]}
         if found["has_more"]:
@@ -306,19 +321,37 @@ def _with_health(
     except (Forbidden, Unavailable, TooMany) as error:
         note = f"The health of endpoints and the names of tenants are not shown: {error}."
     rows: list[Mapping[str, Any]] = [
-        {**one, "tenant_name": names.get(one["tenant_id"]), "health": groups.get(one["id"])} for one in endpoints
+        {
+            **one,
+            "tenant_name": names.get(one["tenant_id"]),
+            "health": groups.get(one["id"]),
+            "paused": _pauses_of(one, pauses),
+        }
+        for one in endpoints
     ]
     return rows, note
+
+
+def _pauses_of(endpoint: Endpoint, pauses: Sequence[Pause]) -> list[Pause]:
+    """Those that hold deliveries to the endpoint."""
+    return [pause for pause in pauses if holds(pause, tenant_id=endpoint["tenant_id"], endpoint_id=endpoint["id"])]
 
 
 @endpoints.command()
 @_endpoint_id
 @output_option
 def show(endpoint_id: UUID, output: Output) -> None:
-    """Show an endpoint."""
+    """Show an endpoint.
+
+    And the pauses that hold deliveries to it.
+    """
     with target.client() as client:
         endpoint = client.endpoints.get(format_id("ep", endpoint_id))
+        pauses = [] if output == "json" else list(client.pauses.iterate(limit=PAGE))
     _print(endpoint, output)
+    for pause in _pauses_of(endpoint, pauses):
+        what = "all deliveries" if pause["event_type"] is None else f"deliveries of {pause['event_type']}"
+        print_line(f"paused: {pause['id']} holds {what} since {pause['created_at']}: {pause['reason']}")
 
 
 @endpoints.command()
@@ -442,6 +475,7 @@ def rotate_secret(endpoint_id: UUID, overlap: str, output: Output) -> None:
     with target.client() as client:
         endpoint = client.endpoints.rotate_secret(format_id("ep", endpoint_id), overlap_s=kept.total_seconds())
     _print(endpoint, output)
+    note_secret()
 
 
 @endpoints.command()
@@ -449,20 +483,33 @@ def rotate_secret(endpoint_id: UUID, overlap: str, output: Output) -> None:
 @click.option("--since", required=True, type=Since(), help="Failed after: 24h, or an instant.")
 @click.option("--until", type=Since(), help="Failed before.")
 @click.option("--mode", type=click.Choice(["live", "test"]), help="Only this mode.")
+@click.option("--dry-run", is_flag=True, help="Count what would be replayed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @output_option
 def recover(
     endpoint_id: UUID,
     since: datetime,
     until: datetime | None,
     mode: Literal["live", "test"] | None,
+    dry_run: bool,
+    yes: bool,
     output: Output,
 ) -> None:
     """Replay what an endpoint missed.
 
     This starts a replay of the deliveries that failed; `replay status` tells how far it is.
     """
+    id_ = format_id("ep", endpoint_id)
     with target.client() as client:
-        made = client.endpoints.recover(format_id("ep", endpoint_id), since=since, until=until, mode=mode)
+        if dry_run or not yes:
+            preview = client.replays.preview(endpoint_id=id_, ended_after=since, ended_before=until, mode=mode)
+            number = counted(preview["count"], "delivery", "deliveries")
+            if dry_run:
+                print_line(f"{number} would be replayed")
+                return
+            if preview["count"]:
+                click.confirm(f"Replay {number}?", abort=True, err=output == "json")
+        made = client.endpoints.recover(id_, since=since, until=until, mode=mode)
     if output == "json":
         print_json(made)
         return

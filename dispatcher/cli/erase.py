@@ -65,10 +65,8 @@ def erase(
     tenant = None if tenant_id is None else format_id("ten", tenant_id)
     with target.client() as client:
         found = _Found.of(client, object_id, tenant)
-        said = (
-            f"{counted(len(found.events), 'event')}, {found.payloads} of them with a payload, "
-            f"and {counted(found.live_deliveries, 'live delivery', 'live deliveries')}"
-        )
+        payloads = f"{counted(found.payloads, 'payload')} of {counted(len(found.events), 'event')}"
+        deliveries = counted(found.live_deliveries, "delivery that has not ended", "deliveries that have not ended")
         if dry_run:
             if output == "json":
                 print_json(
@@ -79,13 +77,13 @@ def erase(
                     }
                 )
             else:
-                print_line(f"{said} would be erased")
+                print_line(f"would erase {payloads}, and cancel what waits of {deliveries}")
             return
         if len(found.tenants) > 1 and not all_tenants:
             named = ", ".join(sorted(found.tenants))
             raise click.UsageError(f"found events of {named}; allowed: --tenant with one of them, or --all-tenants")
         if not yes:
-            click.confirm(f"Erase {said}?", abort=True)
+            click.confirm(f"Erase {payloads}, and cancel what waits of {deliveries}?", abort=True)
         if path is not None:
             archive.write(path, found.rows(client))
         everywhere = all_tenants and len(found.tenants) > 1  # else a tenant's own key may do it, too
@@ -94,9 +92,17 @@ def erase(
     if output == "json":
         print_json(erasure)
         return
-    print_fields([(name.replace("_", " "), value) for name, value in erasure.items()])
+    print_erasure(erasure)
     if erasure["status"] == "running":
         print_line("The scheduler goes on with the others.")
+
+
+def print_erasure(erasure: Erasure) -> None:
+    """Print what an erasure has done and, while it runs, when the scheduler erases what is still in flight."""
+    labels = {"next_check_at": "goes on at"}
+    print_fields(
+        [(labels.get(name, name.replace("_", " ")), value) for name, value in erasure.items() if value is not None]
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ import click
 
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
+from dispatcher.cli.erase import print_erasure
 from dispatcher.cli.listing import Column, Table, limit_options, print_page, take
-from dispatcher.cli.output import output_option, print_fields, print_json
+from dispatcher.cli.output import output_option, print_json
 from dispatcher.ids import format_id
 
 if TYPE_CHECKING:
@@ -64,4 +65,4 @@ def show(erasure_id: UUID, output: Output) -> None:
     if output == "json":
         print_json(erasure)
         return
-    print_fields([(name.replace("_", " "), value) for name, value in erasure.items() if value is not None])
+    print_erasure(erasure)

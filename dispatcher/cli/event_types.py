@@ -10,10 +10,12 @@ import orjson
 from dispatcher.cli import target
 from dispatcher.cli.listing import Column, Table, print_page
 from dispatcher.cli.output import output_option, print_fields, print_json, print_line
+from dispatcher.client import NotFound
 from dispatcher.model import json_text
 
 if TYPE_CHECKING:
     from dispatcher.cli.output import Output
+    from dispatcher.client import Client
     from dispatcher.shapes import EventType
 
 
@@ -78,17 +80,32 @@ def show(name: str, output: Output) -> None:
 @_name
 @click.option("--description", help="What has happened, for people.")
 @click.option("--schema", "source", type=click.File("rb"), help="A JSON Schema in a file, or - for standard input.")
+@click.option("--no-schema", is_flag=True, help="Remove the schema: payloads are not checked any more.")
 @output_option
-def put(name: str, description: str | None, source: BinaryIO | None, output: Output) -> None:
-    """Create or replace an event type.
+def put(name: str, description: str | None, source: BinaryIO | None, no_schema: bool, output: Output) -> None:
+    """Create or change an event type.
 
-    With a schema, events of TYPE whose payload does not meet it are refused from now on. If TYPE exists, what no option
-    gives is removed from it.
+    With a schema, events of TYPE whose payload does not meet it are refused from now on. If TYPE exists, it keeps what
+    no option gives. An empty description removes it.
     """
+    if source is not None and no_schema:
+        raise click.UsageError("found --schema and --no-schema; allowed: one of the two")
     schema: Any = None if source is None else json_text.read(source.read(), "--schema")
     with target.client() as client:
-        event_type = client.event_types.put(name, description=description, schema=schema)
+        if (source is None and not no_schema) or description is None:
+            before = _described(client, name)
+            schema = before["schema"] if before and source is None and not no_schema else schema
+            description = before["description"] if before and description is None else description
+        event_type = client.event_types.put(name, description=description or None, schema=schema)
     _print(event_type, output)
+
+
+def _described(client: Client, name: str) -> EventType | None:
+    """The type as it is; None where nobody has described it."""
+    try:
+        return client.event_types.get(name)
+    except NotFound:
+        return None
 
 
 @event_types.command()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from dispatcher.cli.output import Output
     from dispatcher.client import Client
-    from dispatcher.shapes import BatchItem, Event, NewEvent
+    from dispatcher.shapes import BatchItem, Delivery, Event, NewEvent
 
 _UNKNOWN: Final = (Unreachable, Unavailable, TooMany, ForeignAnswer, KeyboardInterrupt)
 """After these nobody knows whether what was sent last was accepted."""
@@ -61,10 +61,10 @@ def events() -> None:
 
 @events.command()
 @click.argument("source", type=click.File("rb"), default="-")
-@click.option("--type", "event_type", help="Send SOURCE as the payload of one event of this type.")
-@click.option("--object-id", help="With --type: the payment or order that the event is about.")
+@click.option("--event-type", help="Send SOURCE as the payload of one event of this type.")
+@click.option("--object-id", help="With --event-type: the payment or order that the event is about.")
 @click.option("--idempotency-key", help="The same sent again under this key makes no second event, for 24 hours.")
-@click.option("--target", "--url", "url", help="With --type: send it to this URL, not to the tenant's endpoints.")
+@click.option("--target", "--url", "url", help="With --event-type: send it to this URL, not to the tenant's endpoints.")
 @click.option("--method", type=click.Choice(METHODS), help="With --target; by default the profile's first one.")
 @click.option("--tenant", "tenant_id", type=Id("ten"), help="Whose, where a line names none.")
 @click.option("--dry-run", is_flag=True, help="Check every line and send nothing.")
@@ -83,9 +83,9 @@ def send(
     """Send events from a file.
 
     SOURCE is a file, or - for standard input. One JSON object a line: {"type": "payment.completed", "payload": {…}},
-    with the fields of POST /v1/events. With --type, SOURCE is the payload of a single event. Committed in batches of
-    1,000: after an error, what was printed as accepted is accepted. The error names the --idempotency-key under which
-    the same can be sent again: nothing of it is accepted twice.
+    with the fields of POST /v1/events. With --event-type, SOURCE is the payload of a single event. Committed in batches
+    of 1,000: after an error, what was printed as accepted is accepted. The error names the --idempotency-key under
+    which the same can be sent again: nothing of it is accepted twice.
     """
     if method is not None and url is None:
         raise click.UsageError("--method goes with --target")
@@ -93,7 +93,7 @@ def send(
         found = iter([(1, _one(source, event_type, object_id, url, method))])
     else:
         if (object_id, url) != (None, None):
-            raise click.UsageError("--object-id and --target go with --type; lines carry their own")
+            raise click.UsageError("--object-id and --target go with --event-type; lines carry their own")
         found = _lines(source)
     if dry_run:
         checked = sum(1 for _ in found)
@@ -230,7 +230,7 @@ EVENTS: Final[Table[Event]] = Table(
 
 @events.command("list")
 @click.option("--event-type", help="Of this type.")
-@click.option("--object", "object_id", help="The payment, order or refund that the event is about.")
+@click.option("--object-id", help="The payment, order or refund that the event is about.")
 @click.option("--mode", type=click.Choice(list(map(str, Mode))))
 @click.option("--tenant", "tenant_id", type=Id("ten"))
 @click.option("--since", type=Since(), help="Accepted after: 24h, or an instant.")
@@ -300,6 +300,18 @@ def explain(event_id: UUID, output: Output) -> None:
     )
 
 
+def _matched(endpoints: int) -> str:
+    if not endpoints:
+        return "none: no endpoint wanted it when it was accepted"
+    return f"{counted(endpoints, 'endpoint')} when it was accepted"
+
+
+def _number_of(deliveries: list[Delivery]) -> str:
+    """How many there are, and how many of them are replays."""
+    replays = sum(delivery["replay_of"] is not None for delivery in deliveries)
+    return f"{len(deliveries)}, {counted(replays, 'replay')} among them" if replays else str(len(deliveries))
+
+
 @events.command()
 @click.argument("event_id", type=Id("evt"))
 @output_option
@@ -322,7 +334,8 @@ def show(event_id: UUID, output: Output) -> None:
             ("tenant", event["tenant_id"]),
             ("mode", event["mode"]),
             ("accepted", event["created_at"]),
-            ("deliveries", event["deliveries"] or "none: no endpoint wanted it when it was accepted"),
+            ("matched", _matched(event["deliveries"])),
+            ("deliveries", _number_of(deliveries)),
             ("payload", payload),
         ]
     )

@@ -10,7 +10,7 @@ import click
 from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
 from dispatcher.cli.listing import Column, Table, limit_options, print_page, take
-from dispatcher.cli.output import output_option, print_fields, print_json, print_line
+from dispatcher.cli.output import note_secret, output_option, print_fields, print_json, print_line
 from dispatcher.ids import format_id
 from dispatcher.model.access import Scope
 
@@ -50,9 +50,10 @@ def create(
         key = client.keys.create(**asked)
     if output == "json":
         print_json(key)
-        return
-    shown = {**key, "scopes": ", ".join(key["scopes"])}
-    print_fields([(field, value) for field, value in shown.items() if value is not None])
+    else:
+        shown = {**key, "scopes": ", ".join(key["scopes"])}
+        print_fields([(field, value) for field, value in shown.items() if value is not None])
+    note_secret("key")
 
 
 KEYS: Final[Table[Key]] = Table(

@@ -162,6 +162,11 @@ def print_line(text: str, *, style: str = "") -> None:
         sys.stdout.flush()
 
 
+def note_secret(what: str = "secret") -> None:
+    """Say on stderr that a secret was printed that cannot be shown again."""
+    click.echo(f"dispatcher: the {what} is shown only now; store it before you go on", err=True)
+
+
 def print_json(value: object) -> None:
     """Print `value` as JSON: instants as RFC 3339 in UTC, durations in seconds, ids and paths as text."""
     text = json.dumps(value, indent=2, ensure_ascii=not plain.has_every_character(sys.stdout), default=_plain)

@@ -20,13 +20,12 @@ if TYPE_CHECKING:
     from dispatcher.shapes import Pause, PauseScope
 
 
-def _scope_options(command: Command) -> Command:
-    """Adds what names the scope, passed as `everything`, `tenant_id`, `endpoint_id`, `event_type` and `mode`."""
+def _narrow_options(command: Command) -> Command:
+    """Adds what names the scope of a pause, passed as `tenant_id`, `endpoint_id`, `event_type` and `mode`."""
     options: list[Callable[[Any], Any]] = [
-        click.argument("everything", metavar="[all]", required=False, type=click.Choice(["all"])),
         click.option("--tenant", "tenant_id", type=Id("ten"), help="Only what is sent for it."),
         click.option("--endpoint", "endpoint_id", type=Id("ep"), help="Only what is sent to it."),
-        click.option("--type", "event_type", help="Only events of this type, or payment.* for a family."),
+        click.option("--event-type", help="Only events of this type, or payment.* for a family."),
         click.option("--mode", type=click.Choice(["live", "test"]), help="Only real events, or those of a sandbox."),
     ]
     for option in reversed(options):
@@ -53,14 +52,17 @@ def _scope(
         scope["mode"] = mode
     if bool(scope) == (everything is not None):
         found = "all and an option" if scope else "nothing"
-        raise click.UsageError(f"found {found}; allowed: all, or at least one of --tenant, --endpoint, --type, --mode")
+        raise click.UsageError(
+            f"found {found}; allowed: all, or at least one of --tenant, --endpoint, --event-type, --mode"
+        )
     if everything is not None:
         scope["all"] = True
     return scope
 
 
 @click.command()
-@_scope_options
+@click.argument("everything", metavar="[all]", required=False, type=click.Choice(["all"]))
+@_narrow_options
 @click.option("--reason", help="Shown with what waits.")
 @click.option("--list", "lists", is_flag=True, help="Show what is paused, and do nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask before everything is held.")
@@ -95,10 +97,25 @@ def pause(
     print_fields([(name, value) for name, value in made.items() if value is not None])
 
 
+class _Ended(click.ParamType[Any]):
+    """What `unpause` takes besides options: `all`, or a pause's id."""
+
+    name = "pause"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Raises BadParameter for anything else."""
+        if value == "all" or not isinstance(value, str):
+            return value
+        if not value.startswith("pau_"):
+            self.fail(f"found {value!r}; allowed: all, or the id of a pause", param, ctx)
+        return Id("pau").convert(value, param, ctx)
+
+
 @click.command()
-@_scope_options
+@click.argument("pause", metavar="[all|PAUSE_ID]", required=False, type=_Ended())
+@_narrow_options
 def unpause(
-    everything: str | None,
+    pause: str | UUID | None,
     tenant_id: UUID | None,
     endpoint_id: UUID | None,
     event_type: str | None,
@@ -106,12 +123,32 @@ def unpause(
 ) -> None:
     """Unpause deliveries.
 
-    This ends the pause of exactly this scope; what it held is sent.
+    This ends the pause with this id, or the pause of exactly this scope; what it held is sent.
     """
-    scope = _scope(everything, tenant_id, endpoint_id, event_type, mode)
-    with target.client() as client:
-        client.pauses.delete_scope(**scope)
+    if isinstance(pause, UUID):
+        if any(narrow is not None for narrow in (tenant_id, endpoint_id, event_type, mode)):
+            raise click.UsageError("found the id of a pause and an option; allowed: one of the two")
+        with target.client() as client:
+            client.pauses.delete(format_id("pau", pause))
+    else:
+        scope = _scope(pause, tenant_id, endpoint_id, event_type, mode)
+        with target.client() as client:
+            client.pauses.delete_scope(**scope)
     print_line("unpaused")
+
+
+def holds(
+    pause: Pause, *, tenant_id: str, endpoint_id: str, event_type: str | None = None, mode: str | None = None
+) -> bool:
+    """Whether a pause holds deliveries of the tenant to the endpoint; without a type or mode, some of them at least."""
+    if mode is not None and pause["mode"] not in (None, mode):
+        return False
+    if pause["tenant_id"] not in (None, tenant_id) or pause["endpoint_id"] not in (None, endpoint_id):
+        return False
+    held = pause["event_type"]
+    if held is None or event_type is None:
+        return True
+    return event_type.startswith(held.removesuffix("*")) if held.endswith(".*") else event_type == held
 
 
 def _what(one: Pause) -> str | None:

@@ -117,7 +117,7 @@ def _print_preview(found: Preview) -> None:
             ("takes", f"{ago(found['estimated_seconds'])} at least"),
         ]
     )
-    if len(found["endpoints"]) > 1:
+    if found["endpoints"]:
         print_line("")
         print_rows(PREVIEWED_ENDPOINTS, found["endpoints"])
         print_line("")
@@ -175,6 +175,8 @@ def start(
             number = counted(found["count"], "delivery", "deliveries")
             if dry_run:
                 print_line(f"{number} would be replayed")
+                if found["endpoints"]:
+                    print_rows(PREVIEWED_ENDPOINTS, found["endpoints"])
                 return
             if not yes and found["count"]:
                 _print_preview(found)

@@ -89,7 +89,7 @@ def _fields(story: Story, state: DeliveryState) -> list[tuple[str, object]]:
 def _print_attempts(attempts: list[StoryAttempt]) -> None:
     longest = max((sum(_steps(one["timings"])) for one in attempts), default=0.0)
     print_table(
-        ["#", "when", "outcome", "HTTP", "ms", "where it went", "decision"],
+        ["#", "when UTC", "outcome", "HTTP", "ms", "where it went", "decision"],
         [
             (
                 one["number"],
@@ -215,7 +215,7 @@ def _print_audit(entries: list[AuditEntry]) -> None:
         print_line("")
         print_line("what people did", style="bold")
         print_table(
-            ["when", "who", "what", "to"],
+            ["when UTC", "who", "what", "to"],
             [(_moment(one["at"]), one["actor"], one["action"], one["object"]) for one in entries],
         )
 

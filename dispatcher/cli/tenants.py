@@ -12,7 +12,7 @@ from dispatcher.cli import target
 from dispatcher.cli.arguments import Id
 from dispatcher.cli.commands import Group
 from dispatcher.cli.listing import Column, Table, limit_options, print_page, take
-from dispatcher.cli.output import output_option, print_fields, print_json
+from dispatcher.cli.output import note_secret, output_option, print_fields, print_json
 from dispatcher.ids import format_id
 from dispatcher.model.duration import parse_duration
 
@@ -57,6 +57,7 @@ def create(name: str, parent_id: UUID | None, profile: str | None, output: Outpu
     with target.client() as client:
         tenant = client.tenants.create(**asked)
     _print(tenant, output)
+    note_secret()
 
 
 TENANTS: Final[Table[Tenant]] = Table(
@@ -108,3 +109,4 @@ def rotate_secret(tenant_id: UUID, overlap: str, output: Output) -> None:
     with target.client() as client:
         tenant = client.tenants.rotate_secret(format_id("ten", tenant_id), overlap_s=kept.total_seconds())
     _print(tenant, output)
+    note_secret()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from dispatcher.cli import short_ids
-from dispatcher.cli.arguments import suggest_choices
+from dispatcher.cli.arguments import accept_old_names, suggest_choices
 from dispatcher.cli.commands import VERBS, Reach
 from dispatcher.errors import DispatcherError
 from dispatcher.model.access import API_URL
@@ -57,6 +57,7 @@ def install(verb: str, command: click.Command) -> None:
     if reach is Reach.DIRECT:
         command.params.append(_direct_option())
     suggest_choices(command)
+    accept_old_names(command)
     command.epilog = f"\b\nExample:\n  dispatcher {verb} {example}".rstrip()
 
 

@@ -22,9 +22,9 @@ class Tenants(Resource[X]):
         return Call("POST", path("tenants"), body=write(given(tenant)), idempotency_key=idempotency_key)
 
     @operation
-    def list(self, *, limit: int = 50, cursor: str | None = None) -> Call[Page[Tenant]]:
-        """The tenants, the newest first."""
-        return Call("GET", path("tenants"), read_page, query({"limit": limit, "cursor": cursor}))
+    def list(self, *, name: str | None = None, limit: int = 50, cursor: str | None = None) -> Call[Page[Tenant]]:
+        """The tenants, the newest first; with a name the one that is called so."""
+        return Call("GET", path("tenants"), read_page, query({"name": name, "limit": limit, "cursor": cursor}))
 
     iterate = paging(list)
 

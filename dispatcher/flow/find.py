@@ -45,7 +45,7 @@ _SHORTENED: Final[tuple[Prefix, ...]] = ("evt", "ep", "dlv", "rpl", "ten", "key"
 
 _OBJECT_ID: Final = 200
 
-_HOST: Final = re.compile(r"(?:(\[[0-9A-Fa-f:.]+\])|([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+\.?|localhost))(?::\d{1,5})?")
+_HOST: Final = re.compile(r"(?:(\[[0-9A-Fa-f:.]+\])|([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+\.?|localhost))(?::(\d{1,5}))?")
 _ORIGIN: Final = re.compile(r"[A-Za-z]+://([^/?#]+)/?")
 
 
@@ -163,10 +163,11 @@ class Finder:
             yield _of_delivery(one)
 
     def _at(self, asked: str) -> Iterator[Found]:
-        is_url, at = "://" in asked, host(asked)
+        is_url, at = "://" in asked, host_and_port(asked)
         if not is_url and at is None:
             return
-        ids = store.endpoints_at(self.connection, url=asked, host=at, tenant_id=self.own, limit=MOST)
+        host, port = at or (None, None)
+        ids = store.endpoints_at(self.connection, url=asked, host=host, port=port, tenant_id=self.own, limit=MOST)
         by_id = endpoints.fetch(self.connection, ids)
         for one in ids:
             yield _of_endpoint(by_id[one])
@@ -188,16 +189,19 @@ def _id(asked: str) -> tuple[Prefix, UUID] | None:
     return None
 
 
-def host(asked: str) -> str | None:
-    """The host that is named, by itself or by a URL that names nothing else; None for anything else.
+def host_and_port(asked: str) -> tuple[str, int | None] | None:
+    """The host that is named, by itself or by a URL that names nothing else, and its port; None for anything else.
 
-    >>> host("shop.example.com:8443"), host("https://shop.example.com/"), host("https://shop.example.com/hook")
-    ('shop.example.com', 'shop.example.com', None)
+    Where no port is named it is None, and any port will do.
+
+    >>> host_and_port("shop.example.com:8443"), host_and_port("https://shop.example.com/")
+    (('shop.example.com', 8443), ('shop.example.com', None))
+    >>> host_and_port("https://shop.example.com/hook")
     """
     if (origin := _ORIGIN.fullmatch(asked)) is not None:
         asked = origin[1]
     found = _HOST.fullmatch(asked)
-    return None if found is None else found[1] or found[2]
+    return None if found is None else (found[1] or found[2], None if found[3] is None else int(found[3]))
 
 
 def _of_event(one: LoggedEvent) -> Found:

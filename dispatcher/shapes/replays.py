@@ -15,6 +15,7 @@ from dispatcher.shapes.values import (
     EndpointId,
     EventId,
     Instant,
+    InstantGiven,
     Mode,
     Paged,
     PreviewToken,
@@ -80,6 +81,12 @@ class EndedFilter(ChosenByIds, total=False):
             "by another delivery; null: these are left out.",
             False,
         ),
+    ]
+    ended_after: Annotated[
+        InstantGiven | None, About("Only deliveries that ended at this time or later.", "2026-03-02T08:00:00Z")
+    ]
+    ended_before: Annotated[
+        InstantGiven | None, About("Only deliveries that ended before this time.", "2026-03-02T09:00:00Z")
     ]
 
 
@@ -183,8 +190,8 @@ class ReplayFilter(TypedDict):
     error: Annotated[str | None, About(example=None)]
     created_after: Annotated[Instant | None, About(example="2026-03-02T09:00:00Z")]
     created_before: Annotated[Instant | None, About(example=None)]
-    ended_after: Annotated[Instant | None, About("Set by a recovery.", None)]
-    ended_before: Annotated[Instant | None, About("Set by a recovery.", None)]
+    ended_after: Annotated[Instant | None, About("Only deliveries that ended at this time or later.", None)]
+    ended_before: Annotated[Instant | None, About("Only deliveries that ended before this time.", None)]
     delivery_ids: Annotated[list[str] | None, About(example=None)]
     as_of: Annotated[
         Instant | None, About("Deliveries that ended at this time or later are not included.", "2026-03-02T09:00:00Z")

@@ -13,11 +13,19 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+_PORT_OF = r"""
+coalesce(CAST(substring(e.url FROM '^[A-Za-z]+://(?:[^/?#@]*@)?(?:\[[^]]*\]|[^/:?#]+):([0-9]{1,5})(?:[/?#]|$)')
+              AS integer),
+         CASE WHEN e.url ~* '^http:' THEN 80 ELSE 443 END)
+"""
+"""Of an endpoint `e`: the port that its URL names, or that of its scheme."""
+
 _AT = text(f"""
 SELECT e.id FROM dispatcher.endpoints e
 WHERE e.status <> 'deleted' AND (CAST(:tenant_id AS uuid) IS NULL OR e.tenant_id = :tenant_id)
   AND (e.url = :url
-       OR {HOST_OF} = lower(CAST(:host AS text)))
+       OR ({HOST_OF} = lower(CAST(:host AS text))
+           AND (CAST(:port AS integer) IS NULL OR {_PORT_OF} = :port)))
 ORDER BY e.id DESC LIMIT :limit
 """)
 
@@ -29,13 +37,13 @@ SELECT EXISTS (SELECT FROM dispatcher.endpoints e
 
 
 def endpoints_at(
-    connection: Connection, *, url: str, host: str | None, tenant_id: UUID | None, limit: int
+    connection: Connection, *, url: str, host: str | None, port: int | None, tenant_id: UUID | None, limit: int
 ) -> list[UUID]:
-    """The endpoints with this URL, or at this host if one is given; the newest first. Of a tenant, or of all.
+    """The endpoints with this URL, or at this host and port if they are given; the newest first. Of a tenant, or all.
 
     Reads the tenant's endpoints by the index endpoints_tenant, or all there are: a host has no index.
     """
-    values = {"url": url, "host": host, "tenant_id": tenant_id, "limit": limit}
+    values = {"url": url, "host": host, "port": port, "tenant_id": tenant_id, "limit": limit}
     return list(connection.execute(_AT, values).scalars())
 
 

@@ -37,6 +37,15 @@ _IDS: Final[dict[Prefix, TextClause]] = {
 }
 
 
+_DELETED_ENDPOINTS: Final = _statement("endpoints", visible="status = 'deleted'")
+
+
+def find_deleted(connection: Connection, ids: IdRange, *, tenant_id: UUID | None, limit: int) -> list[UUID]:
+    """The newest ids of deleted endpoints in the range, as `find` finds those that exist."""
+    values = {"low": ids.low, "high": ids.high, "tenant_id": tenant_id, "limit": limit}
+    return list(connection.execute(_DELETED_ENDPOINTS, values).scalars())
+
+
 def find(connection: Connection, ids: IdRange, *, tenant_id: UUID | None, limit: int) -> list[UUID]:
     """The newest ids of the range that exist: of one tenant or, if it is None, of all. Deleted endpoints do not count.
 

@@ -51,6 +51,7 @@ _FIND_TENANT = text(f"{_TENANTS} WHERE id = :id")
 
 _LIST_TENANTS = text(f"""{_TENANTS}
 WHERE (CAST(:own AS uuid) IS NULL OR id = :own) AND (CAST(:before AS uuid) IS NULL OR id < :before)
+  AND (CAST(:name AS text) IS NULL OR name = :name)
 ORDER BY id DESC LIMIT :limit
 """)
 
@@ -230,10 +231,16 @@ def find(connection: Connection, tenant_id: UUID) -> Tenant | None:
 
 
 def list_(
-    connection: Connection, *, own: UUID | None = None, before: UUID | None = None, limit: int = 50
+    connection: Connection,
+    *,
+    own: UUID | None = None,
+    name: str | None = None,
+    before: UUID | None = None,
+    limit: int = 50,
 ) -> list[Tenant]:
-    """Tenants, the newest first, older than `before`; only the one that is `own`, if given."""
-    return [Tenant(*row) for row in connection.execute(_LIST_TENANTS, {"own": own, "before": before, "limit": limit})]
+    """Tenants, the newest first, older than `before`; only the one that is `own`, or called `name`, if given."""
+    values = {"own": own, "name": name, "before": before, "limit": limit}
+    return [Tenant(*row) for row in connection.execute(_LIST_TENANTS, values)]
 
 
 def secrets_of(connection: Connection, ids: Collection[UUID]) -> dict[UUID, tuple[SealedSecret, ...]]:

@@ -152,6 +152,38 @@ async def test_pages_follow_one_another_to_the_end(api: httpx.AsyncClient) -> No
     assert len(found) == 7
 
 
+LISTS = ("deliveries", "events", "endpoints", "pauses", "replays", "tenants", "keys", "audit_log", "erasures")
+
+
+async def test_a_cursor_of_another_list_is_refused(api: httpx.AsyncClient) -> None:
+    for n in range(2):
+        await api.post("/v1/endpoints", json={"url": f"https://{n}.example.com/"})
+    await api.post("/v1/events", json=EVENT)
+    cursors = {}
+    for path in ("endpoints", "deliveries"):
+        cursors[path] = (await api.get(f"/v1/{path}", params={"limit": 1})).json()["next_cursor"]
+    for path, cursor in cursors.items():
+        for other in LISTS:
+            answer = await api.get(f"/v1/{other}", params={"cursor": cursor})
+            if other == path:
+                assert (answer.status_code, len(answer.json()["data"])) == (200, 1)
+                continue
+            assert answer.status_code == 422, other
+            (error,) = answer.json()["errors"]
+            assert error["pointer"] == "cursor"
+            assert error["detail"].endswith(f"an earlier page of the same list, which begins with {other}.")
+
+
+async def test_a_path_that_is_not_there_names_the_documentation_and_is_404_by_every_method(
+    api: httpx.AsyncClient,
+) -> None:
+    for path in ("/", "/docs/x", "/v2/events"):
+        for method in ("GET", "PATCH", "POST"):
+            answer = await api.request(method, path)
+            assert answer.status_code == 404, (method, path)
+            assert answer.json()["detail"] == "there is no such path; /docs and /openapi.json describe the API"
+
+
 BAD_EVENTS: list[tuple[dict[str, object], str | None]] = [
     ({"type": "has space"}, "/type"),
     ({"type": 5}, "/type"),

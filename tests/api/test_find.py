@@ -123,12 +123,16 @@ async def send_nobody(api: httpx.AsyncClient, object_id: str) -> None:
 async def test_a_url_or_a_host_leads_to_its_endpoints(api: httpx.AsyncClient) -> None:
     hook = await register(api, url="https://shop.example.com/hook")
     other = await register(api, url="https://shop.example.com/other")
-    await register(api, url="https://myshop.example.com/hook")
+    mine = await register(api, url="https://myshop.example.com:8443/hook", profile="gateway")
     for q, expected in (
         ("https://shop.example.com/hook", [hook]),
         ("shop.example.com", [other, hook]),
         ("SHOP.example.com:443", [other, hook]),
         ("https://shop.example.com", [other, hook]),
+        ("shop.example.com:8443", []),
+        ("myshop.example.com:8443", [mine]),
+        ("myshop.example.com:443", []),
+        ("myshop.example.com:99999", []),
         ("https://shop.example.com/nothing", []),
         ("example.com", []),
     ):

@@ -453,6 +453,8 @@ def test_what_was_deleted_is_not_there(world: World, one: Operation) -> None:
     for place in one.places:
         if place.what not in DELETED:
             continue
+        if str(one) == "GET /v1/ids/{short_id}":
+            continue  # finds a deleted endpoint for who may read of it in the audit log; tests/api/test_ids.py
         gone = world.own.make(place.what)
         assert world.own.ask("DELETE", DELETED[place.what].format(gone)).is_success
         asked = send(world.own, world.own.key, request(one, world.own, at=place, id_=gone))

@@ -27,8 +27,15 @@ def test_an_event_type_is_put_shown_and_deleted(run: Command, tmp_path: Path) ->
     refused = run("events", "send", stdin='{"type": "a.b", "payload": {}}')
     assert refused.code == 1
     assert "amount" in refused.err + refused.out
-    replaced = run("event-types", "put", "a.b", "--output", "json").json
-    assert (replaced["description"], replaced["schema"]) == (None, None)
+    kept = run("event-types", "put", "a.b", "--output", "json").json
+    assert (kept["description"], kept["schema"]) == ("Any.", SCHEMA)
+    described = run("event-types", "put", "a.b", "--description", "Some.", "--output", "json").json
+    assert (described["description"], described["schema"]) == ("Some.", SCHEMA)
+    both = run("event-types", "put", "a.b", "--schema", file, "--no-schema")
+    assert (both.code, "allowed: one of the two" in both.err) == (2, True)
+    bare = run("event-types", "put", "a.b", "--no-schema", "--output", "json").json
+    assert (bare["description"], bare["schema"]) == ("Some.", None)
+    assert run("event-types", "put", "a.b", "--description", "", "--output", "json").json["description"] is None
     assert run("event-types", "delete", "a.b", "--yes").out == "deleted a.b\n"
     gone = run("event-types", "show", "a.b")
     assert gone.code == 1

@@ -48,7 +48,7 @@ def test_an_event_is_sent_inspected_and_replayed(run: Run, engine: Engine) -> No
     assert endpoint["secret"].startswith("whsec_")
     sent = run("events", "send", "--output", "json", stdin=line(object_id="pay_1") + "\n" + line(object_id="pay_2"))
     assert [one["deliveries"] for one in sent.data] == [1, 1]
-    (waiting,) = run("deliveries", "list", "--object", "pay_1", "--output", "json").data
+    (waiting,) = run("deliveries", "list", "--object-id", "pay_1", "--output", "json").data
     assert waiting["status"] == "waiting"
     end_all(engine, FAILED, ANSWER_503)
     failed = run("deliveries", "list", "--status", "failed", "--output", "json").data
@@ -116,7 +116,7 @@ def test_an_event_that_nobody_wants_is_shown_as_such(run: Run) -> None:
 
 
 def test_a_payload_is_sent_with_its_type_and_key(run: Run) -> None:
-    arguments = ("events", "send", "--type", "refund.created", "--object-id", "ref_1", "--idempotency-key", "k")
+    arguments = ("events", "send", "--event-type", "refund.created", "--object-id", "ref_1", "--idempotency-key", "k")
     (first,) = run(*arguments, "--output", "json", stdin='{"amount": 5}').data
     (again,) = run(*arguments, "--output", "json", stdin='{"amount": 5}').data
     assert again == {"id": first["id"], "duplicate": True, "deliveries": None}
@@ -131,8 +131,8 @@ def test_a_payload_is_sent_with_its_type_and_key(run: Run) -> None:
         (("events", "send"), "{\n", 2, "line 1"),
         (("events", "send"), line() + line(type="a b"), 2, "line 2"),
         (("events", "send"), line(colour="red"), 2, "colour"),
-        (("events", "send", "--type", "a"), "{", 2, "JSON"),
-        (("events", "send", "--object-id", "a"), "", 2, "--type"),
+        (("events", "send", "--event-type", "a"), "{", 2, "JSON"),
+        (("events", "send", "--object-id", "a"), "", 2, "--event-type"),
         (("events", "send", "/does/not/exist"), "", 2, "No such file"),
         (("events", "show", "evt_x"), "", 2, "evt_ and a UUID"),
         (("deliveries", "show", format_id("dlv", uuid7())), "", 1, "there is no delivery"),
@@ -200,7 +200,7 @@ def test_a_table_names_the_delivery_and_its_state(run: Run) -> None:
     table = run("deliveries", "list").out
     assert "pay_1" in table
     assert "waiting" in table
-    assert "No delivery matches" in run("deliveries", "list", "--object", "pay_2").out
+    assert "No delivery matches" in run("deliveries", "list", "--object-id", "pay_2").out
 
 
 def test_config_shows_no_secret_and_check_reports_all_errors(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_what_an_endpoint_missed_is_sent_again(run: Run, engine: Engine) -> None
     endpoint = run("endpoints", "create", "https://shop.example.com/hook", "--output", "json").json
     run("events", "send", stdin=line())
     end_all(engine, FAILED, ANSWER_503)
-    made = run("endpoints", "recover", endpoint["id"], "--since", "1h", "--output", "json").json
+    made = run("endpoints", "recover", endpoint["id"], "--since", "1h", "--yes", "--output", "json").json
     assert (made["status"], made["total"]) == ("running", 1)
     assert run("endpoints", "recover", endpoint["id"]).code == 2
 
@@ -139,3 +139,31 @@ def test_a_pause_is_of_one_mode(run: Run) -> None:
     assert run("unpause", "--mode", "live").code == 1
     assert run("unpause", "--mode", "test").out == "unpaused\n"
     assert run("pause", "--mode", "live").code == 1, "it asks, and nobody answers"
+
+
+def test_a_replay_of_what_an_endpoint_missed_asks_first_and_can_be_counted_alone(run: Run, engine: Engine) -> None:
+    endpoint = run("endpoints", "create", "https://shop.example.com/hook", "--output", "json").json["id"]
+    run("events", "send", stdin=line())
+    end_all(engine, FAILED, ANSWER_503)
+    recover = ("endpoints", "recover", endpoint, "--since", "1h")
+    assert run(*recover, "--dry-run").out == "1 delivery would be replayed\n"
+    assert run("endpoints", "recover", endpoint, "--since", "0s", "--dry-run").out == "0 deliveries would be replayed\n"
+    refused = run(*recover, stdin="n\n")
+    assert (refused.code, "Replay 1 delivery?" in refused.out) == (1, True)
+    assert run("replay", "list", "--output", "json").data == []
+    assert run(*recover, stdin="y\n").out.endswith(" is running\n")
+
+
+def test_a_retry_of_what_is_held_names_the_pause_or_says_that_the_endpoint_is_disabled(run: Run) -> None:
+    endpoint = run("endpoints", "create", "https://shop.example.com/hook", "--output", "json").json["id"]
+    run("events", "send", stdin=line())
+    (delivery,) = (one["id"] for one in run("deliveries", "list", "--output", "json").data)
+    run("pause", "--event-type", "refund.*")
+    assert run("deliveries", "retry", delivery).out == f"{delivery} is due now\n"
+    pause = run("pause", "--event-type", "payment.*", "--reason", "audit", "--output", "json").json["id"]
+    waits = run("deliveries", "retry", delivery).out
+    assert waits == f"{delivery} waits for the end of {pause}: paused (payment.*): audit\n"
+    assert run("unpause", pause[:-4]).out == "unpaused\n"
+    assert run("deliveries", "retry", delivery).out == f"{delivery} is due now\n"
+    run("endpoints", "disable", endpoint, "--reason", "moved")
+    assert run("deliveries", "retry", delivery).out == f"{delivery} waits: the endpoint is disabled: moved\n"

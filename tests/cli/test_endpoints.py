@@ -200,8 +200,8 @@ def test_what_is_paused_is_shown_and_unpaused_by_the_same_words(run: Command, en
     for scope, expected in (
         (("--tenant", tenant), (tenant, None, None)),
         (("--endpoint", endpoint["id"]), (None, endpoint["id"], None)),
-        (("--type", "payment.*"), (None, None, "payment.*")),
-        (("--tenant", tenant, "--type", "payment.completed"), (tenant, None, "payment.completed")),
+        (("--event-type", "payment.*"), (None, None, "payment.*")),
+        (("--tenant", tenant, "--event-type", "payment.completed"), (tenant, None, "payment.completed")),
         (("all",), (None, None, None)),
     ):
         sure = ("--yes",) if scope == ("all",) else ()
@@ -222,7 +222,7 @@ def test_what_is_paused_is_shown_and_unpaused_by_the_same_words(run: Command, en
 
 @pytest.mark.parametrize("verb", ["pause", "unpause"])
 def test_nothing_is_paused_by_saying_nothing(run: Command, verb: str) -> None:
-    for words in ((), ("all", "--type", "a.b"), ("everything",), ("--type", "*")):
+    for words in ((), ("all", "--event-type", "a.b"), ("everything",), ("--event-type", "*")):
         ran = run(verb, *words)
         assert ran.code == 2, words
     assert paused(run) == []
@@ -243,6 +243,41 @@ def test_the_commands_ask_the_api_that_is_named(run: Command, monkeypatch: pytes
     monkeypatch.setenv("DISPATCHER_API_URL", "http://api.example.com")
     monkeypatch.setenv("DISPATCHER_API_KEY", "dsk_1")
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", answer)
-    assert run("unpause", "--type", "payment.*").code == 0
+    assert run("unpause", "--event-type", "payment.*").code == 0
     (request,) = asked
     assert (request.method, str(request.url)) == ("DELETE", "http://api.example.com/v1/pauses?event_type=payment.%2A")
+
+
+def test_a_pause_is_ended_by_its_id_too(run: Command) -> None:
+    made = run("pause", "--event-type", "payment.*", "--output", "json").json["id"]
+    both = run("unpause", made, "--event-type", "payment.*")
+    assert (both.code, "found the id of a pause and an option" in both.err) == (2, True)
+    assert "allowed: all, or the id of a pause" in run("unpause", "everything").err
+    assert run("unpause", made).out == "unpaused\n"
+    assert paused(run) == []
+    assert run("unpause", made).code == 1
+
+
+def test_a_pause_is_seen_in_the_list_of_endpoints_and_at_the_endpoint(run: Command) -> None:
+    first, second = create(run)["id"], create(run)["id"]
+    assert "paused" not in run("endpoints", "show", first).out
+    whole = run("pause", "--endpoint", first, "--reason", "moves", "--output", "json").json["id"]
+    run("pause", "--event-type", "payment.*")
+    rows = run("endpoints", "list").out.splitlines()
+    shown = {row.split()[0]: row for row in rows[1:]}
+    assert " all " in shown[first]
+    assert " payment.* " in shown[second]
+    told = run("endpoints", "show", first).out
+    assert f"paused: {whole} holds all deliveries since " in told
+    assert "holds deliveries of payment.* since " in told
+    assert f"{whole}" not in run("endpoints", "show", second).out
+
+
+def test_who_registers_is_told_on_stderr_that_the_secret_is_shown_once(run: Command) -> None:
+    said = "dispatcher: the secret is shown only now; store it before you go on\n"
+    made = run("endpoints", "create", URL)
+    assert made.err == said
+    assert "whsec_" in made.out
+    endpoint = create(run)["id"]
+    assert run("endpoints", "rotate-secret", endpoint, "--output", "json").err == said
+    assert run("endpoints", "show", endpoint).err == ""

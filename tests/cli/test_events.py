@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from dispatcher.client.exchange import Exchange
 from dispatcher.ids import format_id, uuid7
+from tests.cli.test_commands import ANSWER_503, FAILED, end_all
 from tests.support import walk
 from tests.support.command import Command
 
@@ -27,8 +28,8 @@ def send(run: Command, *arguments: str, **event: Any) -> str:
 
 
 def test_a_payload_is_sent_to_a_target(run: Command, engine: Engine) -> None:
-    send(run, "--type", "order.paid", "--target", URL, "--method", "GET")
-    send(run, "--type", "order.paid", "--url", URL)
+    send(run, "--event-type", "order.paid", "--target", URL, "--method", "GET")
+    send(run, "--event-type", "order.paid", "--url", URL)
     send(run, target={"url": URL})
     with engine.connect() as connection:
         found = [(row.target_url, row.target_method) for row in walk.live(connection)]
@@ -37,7 +38,11 @@ def test_a_payload_is_sent_to_a_target(run: Command, engine: Engine) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--target", URL), ("--type", "a", "--method", "GET"), ("--type", "a", "--target", "http://shop.example.com")],
+    [
+        ("--target", URL),
+        ("--event-type", "a", "--method", "GET"),
+        ("--event-type", "a", "--target", "http://shop.example.com"),
+    ],
 )
 def test_a_target_that_cannot_be_is_a_usage_error(run: Command, arguments: tuple[str, ...]) -> None:
     assert run("events", "send", *arguments, stdin=b"{}").code == 2
@@ -72,7 +77,7 @@ def test_a_tenant_is_named_once_for_all_lines(run: Command, engine: Engine) -> N
     shop = run("tenants", "create", "shop", "--output", "json").json["id"]
     till = run("tenants", "create", "till", "--output", "json").json["id"]
     assert run("events", "send", "--tenant", shop, stdin=lines(2) + lines(1, tenant_id=till)).code == 0
-    assert run("events", "send", "--tenant", shop, "--type", "payment.paid", stdin="1").code == 0
+    assert run("events", "send", "--tenant", shop, "--event-type", "payment.paid", stdin="1").code == 0
     for tenant, count in ((shop, 3), (till, 1)):
         assert len(run("events", "list", "--tenant", tenant, "--output", "json").data) == count
 
@@ -126,7 +131,7 @@ def test_the_same_without_a_key_is_sent_twice(run: Command, engine: Engine) -> N
 
 def test_an_event_is_shown_as_it_was_written(run: Command) -> None:
     written = '{"amount": 1.10, "n": 123456789012345678901234567890}'
-    ran = run("events", "send", "--type", "payment.paid", "--output", "json", stdin=written)
+    ran = run("events", "send", "--event-type", "payment.paid", "--output", "json", stdin=written)
     (sent,) = ran.data
     assert written in run("events", "show", sent["id"]).out
     shown = run("events", "show", sent["id"], "--output", "json").json
@@ -134,15 +139,27 @@ def test_an_event_is_shown_as_it_was_written(run: Command) -> None:
     assert shown["payload"]["amount"] == 1.1
 
 
+def test_the_deliveries_of_an_event_are_counted_with_its_replays(run: Command, engine: Engine) -> None:
+    run("endpoints", "create", "https://shop.example.com/hook")
+    event_id = send(run)
+    shown = run("events", "show", event_id).out
+    assert re.search(r"^matched +1 endpoint when it was accepted$", shown, re.MULTILINE)
+    assert re.search(r"^deliveries +1$", shown, re.MULTILINE)
+    end_all(engine, FAILED, ANSWER_503)
+    (delivery,) = (one["id"] for one in run("deliveries", "list", "--output", "json").data)
+    run("deliveries", "retry", delivery)
+    assert re.search(r"^deliveries +2, 1 replay among them$", run("events", "show", event_id).out, re.MULTILINE)
+
+
 def test_events_are_listed(run: Command) -> None:
     first, second = send(run, object_id="pay_1"), send(run, type="refund.paid", object_id="pay_2", mode="test")
     listed = run("events", "list", "--output", "json").json["data"]
     assert [one["id"] for one in listed] == [second, first]
     for chosen in (
-        ("--object", "pay_1"),
+        ("--object-id", "pay_1"),
         ("--event-type", "payment.paid"),
         ("--mode", "live"),
-        ("--limit", "10", "--object", "pay_1", "--since", "1h"),
+        ("--limit", "10", "--object-id", "pay_1", "--since", "1h"),
     ):
         table = run("events", "list", *chosen).out
         assert first in table

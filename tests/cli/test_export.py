@@ -97,7 +97,7 @@ def test_a_file_holds_all_that_is_chosen_however_many_pages(
     assert ran.out == ""
     assert len(path.read_text().splitlines()) == 5
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    some("deliveries", "export", "--object", "=1+1", "--format", "csv", "--file", str(path))
+    some("deliveries", "export", "--object-id", "=1+1", "--format", "csv", "--file", str(path))
     assert len(path.read_text().splitlines()) == 2, "the file was replaced"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -338,7 +338,7 @@ def test_endpoints_are_listed_where_the_key_may_not_read_statistics(monkeypatch:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/v1/statistics":
             return httpx.Response(403, json=problem | {"detail": "this key may do endpoints:write", "errors": []})
-        return httpx.Response(200, json=lists.answers()["endpoints"][1])
+        return httpx.Response(200, json=lists.answers()[request.url.path.removeprefix("/v1/")][1])
 
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")

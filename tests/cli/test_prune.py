@@ -74,7 +74,7 @@ def test_what_cannot_be_written_does_not_go(
 
 def test_an_object_is_erased(run: Run, engine: Engine, old: datetime, tmp_path: Path) -> None:
     ran = run("erase", "pay_1", "--dry-run")
-    assert "1 event, 1 of them with a payload" in ran.out
+    assert ran.out == "would erase 1 payload of 1 event, and cancel what waits of 0 deliveries that have not ended\n"
     assert payloads(engine) == [b'{"n":0}']
     path = tmp_path / "pay_1.jsonl.gz"
     ran = run("erase", "pay_1", "--yes", "--export", str(path), "--output", "json")
@@ -91,7 +91,7 @@ def test_an_export_has_every_digit_and_what_tenants_above_received(run: Run, eng
         walk.add_endpoint(connection)
     till = run("tenants", "create", "till", "--parent", format_id("ten", DEFAULT_TENANT), "--output", "json").json["id"]
     for tenant in ((), ("--tenant", till)):
-        sent = ("events", "send", "--type", "a.b", "--object-id", "pay_2", *tenant)
+        sent = ("events", "send", "--event-type", "a.b", "--object-id", "pay_2", *tenant)
         assert run(*sent, stdin=written).code == 0
     told = run("erase", "pay_2", "--tenant", till, "--dry-run", "--output", "json").json
     assert told == {"events": 1, "payloads": 1, "live_deliveries": 1}
@@ -136,4 +136,5 @@ def test_an_erasure_that_nobody_goes_on_with_says_so(run: Run, engine: Engine, m
     left = run("erase", "pay_3", "--yes")
     assert left.code == 0
     assert "running" in left.out
+    assert "next check at" not in left.out
     assert "The scheduler goes on with the others." in left.out

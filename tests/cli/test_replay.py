@@ -71,6 +71,13 @@ def test_what_is_chosen_is_counted(run: Run, failed: str) -> None:
         assert run("replay", "preview", *options, "--output", "json").json["count"] == count, options
 
 
+def test_a_preview_shows_the_endpoints_that_it_touches_also_a_single_one(run: Run, failed: str) -> None:
+    for words in (("preview",), ("start", "--dry-run")):
+        shown = run("replay", *words).out
+        assert failed in shown
+        assert "shop.example.com/hook" in shown
+
+
 def test_everything_that_failed_is_replayed_unasked_only_by_all(run: Run, failed: str) -> None:
     refused = run("replay", "start", "--yes", "--no-wait")
     assert refused.code == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from sqlalchemy import Engine, text
 
@@ -36,10 +38,18 @@ def test_several_ids_with_the_same_beginning_are_listed(run: Command) -> None:
     first, second = made = make(run, 2)
     ran = run("endpoints", "disable", "ep_0")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == (
+    head, *lines, tail = ran.err.splitlines()
+    assert head == (
         "dispatcher: Invalid value for 'ENDPOINT_ID': found ep_0, the beginning of 2 ids; allowed: more characters of "
-        f"one id; all are\n  {first}\n  {second}\nSee `dispatcher endpoints disable --help`.\n"
+        "one id; all are"
     )
+    told = [line.split(maxsplit=2) for line in lines]
+    assert [(id_, what) for id_, _, what in told] == [
+        (first, "https://1.example.com/: active"),
+        (second, "https://0.example.com/: active"),
+    ]
+    assert all(re.fullmatch(r"[0-9-]+T[0-9:.]+Z", created_at) for _, created_at, _ in told)
+    assert tail == "See `dispatcher endpoints disable --help`."
     assert {one["status"] for one in run("endpoints", "list", "--output", "json").data} == {"active"}
     make(run, 10)
     ran = run("deliveries", "list", "--endpoint", "ep_0")
@@ -48,6 +58,38 @@ def test_several_ids_with_the_same_beginning_are_listed(run: Command) -> None:
     assert "the newest are" in ran.err
     assert ran.err.count("\n  ep_") == 10
     assert not any(id_ in ran.err for id_ in made)
+
+
+def test_each_of_several_ids_is_told_with_what_tells_it_apart(run: Command) -> None:
+    make(run, 1)
+    run("events", "send", stdin=f"{LINE}\n{LINE}")
+    for type_ in ("payment.*", "refund.*"):
+        run("pause", "--event-type", type_, "--reason", "audit")
+    run("tenants", "create", "shop")
+    for words, said in (
+        ("deliveries show dlv_0", "payment.completed to https://0.example.com/: waiting (paused (payment.*): audit)"),
+        ("events show evt_0", "payment.completed: went to 1 endpoint"),
+        ("unpause pau_0", "refund.*: audit"),
+        ("tenants show ten_0", "shop"),
+    ):
+        ran = run(*words.split())
+        assert ran.code == 2
+        assert any(line.endswith(f"Z  {said}") for line in ran.err.splitlines()), ran.err
+
+
+def test_a_key_that_may_not_look_for_ids_is_told_which_scope_that_takes(
+    run: Command, local_system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(run, 1)
+    run("events", "send", stdin=LINE)
+    (delivery,) = (one["id"] for one in run("deliveries", "list", "--output", "json").data)
+    key = run("keys", "create", "replayer", "--scope", "deliveries:replay", "--output", "json").json["key"]
+    monkeypatch.setenv("DISPATCHER_API_KEY", key)
+    refused = run("deliveries", "retry", delivery[:20])
+    assert refused.code == 1
+    assert "allowed: deliveries:read or admin" in refused.err
+    assert f"that is to find the id that begins with {delivery[:20]}: a whole id works" in refused.err
+    assert run("deliveries", "retry", delivery).out == f"{delivery} is due now\n"
 
 
 def test_an_id_without_its_middle_is_accepted_as_a_list_shows_it(run: Command) -> None:
@@ -111,3 +153,41 @@ def test_a_command_of_this_machine_takes_a_shortened_id(run: Command, engine: En
     assert (ran.code, ran.err) == (0, "")
     assert kept() == 9
     assert run("tenants", "retention", "ten_f").code == 1
+
+
+def test_a_deleted_endpoint_is_found_by_its_beginning_in_the_audit_log(run: Command) -> None:
+    (endpoint,) = make(run, 1)
+    run("endpoints", "delete", endpoint, "--yes")
+    entries = run("audit-log", "list", "--object", endpoint[:20], "--output", "json")
+    assert (entries.code, [one["object"] for one in entries.data]) == (0, [endpoint, endpoint])
+    (alive,) = make(run, 1)
+    shown = run("endpoints", "show", "ep_0", "--output", "json")
+    assert shown.json["id"] == alive, "a deleted endpoint makes no beginning ambiguous"
+
+
+def test_an_ended_pause_says_that_its_whole_id_is_needed(run: Command) -> None:
+    pause = run("pause", "--event-type", "payment.*", "--output", "json").json["id"]
+    run("unpause", pause)
+    ran = run("audit-log", "list", "--object", pause[:20])
+    assert (ran.code, "an ended pause is found by its whole id only" in ran.err) == (1, True)
+    assert len(run("audit-log", "list", "--object", pause, "--output", "json").data) == 2
+
+
+def test_a_tenants_name_is_as_good_as_its_id(run: Command) -> None:
+    tenant = run("tenants", "create", "acme", "--output", "json").json["id"]
+    make(run, 1)
+    endpoint = run("endpoints", "create", "https://acme.example.com/", "--tenant", "acme", "--output", "json").json
+    assert endpoint["tenant_id"] == tenant
+    listed = run("endpoints", "list", "--tenant", "acme", "--output", "json").data
+    assert [one["id"] for one in listed] == [endpoint["id"]]
+    assert run("tenants", "show", "acme", "--output", "json").json["id"] == tenant
+    assert run("tenants", "retention", "acme", "--payloads", "9").code == 0
+    assert run("tenants", "create", "till", "--parent", "acme", "--output", "json").json["parent_id"] == tenant
+    for unknown in ("acm", "ACME"):
+        ran = run("endpoints", "list", "--tenant", unknown)
+        assert ran.code == 2
+        assert (
+            f"Invalid value for '--tenant': found {unknown!r}, which no tenant is called; allowed: the id of a tenant, "
+            "its first characters, or the name of a tenant"
+        ) in ran.err
+    assert "allowed: ten_ and a UUID, or its first characters" in run("endpoints", "list", "--tenant", "ten_x").err

@@ -99,7 +99,7 @@ def test_a_filter_by_state_tells_when_a_delivery_comes_into_it(follow: Tail) -> 
     ran = follow("--status", "failed", "--output", "json", steps=steps)
     assert [status for status, _ in changes(ran)] == ["exhausted"]
     ran = follow(
-        "-n", "0", "--object", "pay_2", "--output", "json", steps=[follow.accept, lambda: follow.accept("pay_2")]
+        "-n", "0", "--object-id", "pay_2", "--output", "json", steps=[follow.accept, lambda: follow.accept("pay_2")]
     )
     assert len(changes(ran)) == 1
 

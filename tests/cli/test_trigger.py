@@ -188,7 +188,7 @@ def test_an_event_that_nobody_wants_says_where_to_ask(run: Command, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "words", [["--method", "GET"], ["--timeout", "soon"], ["--tenant", "shop"], ["--mode", "production"]]
+    "words", [["--method", "GET"], ["--timeout", "soon"], ["--tenant", "ten_x"], ["--mode", "production"]]
 )
 def test_what_cannot_be_meant_is_a_usage_error(run: Command, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     client = FakeClient()

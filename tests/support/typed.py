@@ -54,7 +54,9 @@ TYPED = {
     "audit-log list": Typed(f"--object {EP}", "GET /v1/audit_log"),
     "event-types list": Typed("", "GET /v1/event_types"),
     "event-types show": Typed("payment.completed", "GET /v1/event_types/payment.completed"),
-    "event-types put": Typed("payment.completed --schema -", "PUT /v1/event_types/payment.completed", "{}"),
+    "event-types put": Typed(
+        "payment.completed --description a --schema -", "PUT /v1/event_types/payment.completed", "{}"
+    ),
     "event-types delete": Typed("payment.completed --yes", "DELETE /v1/event_types/payment.completed"),
     "sender-addresses list": Typed("", "GET /v1/sender_addresses"),
     "erase": Typed("pay_9 --yes", "POST /v1/erasures"),
@@ -82,7 +84,7 @@ TYPED = {
     "endpoints delete": Typed(f"{EP} --yes", f"DELETE /v1/endpoints/{EP}"),
     "endpoints ping": Typed(EP, f"POST /v1/endpoints/{EP}/ping"),
     "endpoints rotate-secret": Typed(EP, f"POST /v1/endpoints/{EP}/rotate_secret"),
-    "endpoints recover": Typed(f"{EP} --since 1h", f"POST /v1/endpoints/{EP}/recover"),
+    "endpoints recover": Typed(f"{EP} --since 1h --yes", f"POST /v1/endpoints/{EP}/recover"),
     "endpoints list": Typed("", "GET /v1/endpoints"),
     "endpoints show": Typed(EP, f"GET /v1/endpoints/{EP}"),
     "endpoints stats": Typed(EP, f"GET /v1/endpoints/{EP}/stats"),
