@@ -381,6 +381,12 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
             *(("pau", "pause"), ("ers", "erasure")),
         )
     },
+    "store.short_ids._DELETED_ENDPOINTS": {
+        "low": id_of("endpoint", 500),
+        "high": id_of("endpoint", 599),
+        "tenant_id": None,
+    },
+    "store.find._AT": {"port": None},
     "store.signing_keys._ADD": {
         "id": "x",
         "kind": "rsa",
