@@ -34,6 +34,10 @@ class Declared:
 
 
 EVENTS: Final = {
+    "address.blocked": Declared(
+        "a receiver's name leads to an address that may not be dialled; DISPATCHER_ALLOW_NETWORKS allows more",
+        ("receiver_host", "address"),
+    ),
     "api.ended_late": Declared(
         "a transaction ended after its caller had been told that the database does not answer",
         ("committed", "error"),
@@ -223,6 +227,7 @@ EVENTS: Final = {
 
 FIELDS: Final = {
     "action": "what retention did with a partition",
+    "address": "the address that a receiver's name leads to",
     "attempt": "the number of the attempt, from 1",
     "broker": "the broker's address, without credentials",
     "change_s": "by how many seconds the database's clock was set forward",
@@ -258,6 +263,7 @@ FIELDS: Final = {
     "process": "the supervisor's name for a process, such as `worker-1`",
     "ran_s": "how long the process ran, in seconds",
     "reason": "why",
+    "receiver_host": "the host of a URL that is delivered to",
     "request_id": "the number that the answer has in `x-request-id`, `req_…`",
     "restart_in_s": "after how many seconds the process is started again",
     "restarts": "how often the process has been started again",

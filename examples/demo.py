@@ -78,7 +78,7 @@ class Demo:
             del os.environ[name]
         settings = {
             "DISPATCHER_SCHEDULES_DIR": str(HERE / "schedules"),
-            "DISPATCHER_ALLOW_NETWORKS": "127.0.0.0/8",
+            "DISPATCHER_ALLOW_NETWORKS": "127.0.0.0/8,::1/128",
             "DISPATCHER_BOOTSTRAP_KEY": KEY,
         }
         self.stack = Stack(

@@ -16,6 +16,7 @@ from dispatcher import telemetry
 from dispatcher.api.ingest import Ingest
 from dispatcher.api.key_lookup import KeyLookup
 from dispatcher.api.traffic import Traffic
+from dispatcher.egress import PinnedTransport
 from dispatcher.errors import Unavailable
 from dispatcher.flow.ping import Ping
 from dispatcher.flow.requests import Requests
@@ -126,6 +127,23 @@ class Context:
     def keys(self) -> KeyLookup:
         """Finds callers by their keys, those of many requests at once."""
         return KeyLookup(self)
+
+    async def warnings_of_address(self, url: str, *, is_operator: bool) -> list[str]:
+        """What to say at its registration of a URL whose host leads, at this moment, to an address that we do not dial.
+
+        Looks up only where the operator has allowed networks that are not public: elsewhere such a name is a mistake of
+        its owner that the first delivery tells. Only an operator learns the address. Its tenant learns that it is
+        refused, as from the outcome of each delivery. Takes as long as a look-up may. One without an answer warns of
+        nothing.
+        """
+        if not self.settings.allow_networks or not isinstance(self.transport, PinnedTransport):
+            return []
+        refusal = await self.transport.refusal(url)
+        if refusal is None:
+            return []
+        if is_operator:
+            return [f"{refusal}: {refusal.address}; DISPATCHER_ALLOW_NETWORKS says which networks may be"]
+        return [str(refusal)]
 
     @cached_property
     def ping(self) -> Ping:

@@ -73,13 +73,14 @@ async def create(
     planned = await context.transaction(plan)
     if context.register.profile_of(planned).ping:
         await context.ping.validate(planned)
+    warnings = await context.warnings_of_address(planned.url, is_operator=caller.is_operator)
 
     def work(connection: Connection) -> CreatedEndpoint:
         endpoint, secret = context.register.create(connection, new, by=caller.actor)
         return {
             **forms.endpoint(endpoint, context.keyring),
             "secret": None if secret is None else secret.reveal_whsec(),
-            "warnings": context.register.warnings(connection, endpoint),
+            "warnings": [*context.register.warnings(connection, endpoint), *warnings],
         }
 
     return await once.run(work, status=201, secret=("secret",))

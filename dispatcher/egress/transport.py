@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
+import math
 import socket
 import ssl
 from functools import lru_cache
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from dispatcher import telemetry
 from dispatcher.egress.addresses import AddressPolicy, plain_address
 from dispatcher.egress.connection import Connection
 from dispatcher.egress.failures import (
@@ -44,6 +47,9 @@ DNS_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 5.0  # TLS included
 BODY_BYTES = 16_384
 _ADDRESSES_TRIED = 3
+_TOLD = 10_000  # names and addresses that the operator has been told of
+
+_log = logging.getLogger(__name__)
 
 # Keys of `httpx.Request.extensions`, for a caller that comes through an httpx.AsyncClient.
 DEADLINE_KEY = "dispatcher.deadline_s"
@@ -96,6 +102,7 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         self._body_bytes = body_bytes
         self._on_dial = on_dial
         self._proxy = proxy
+        self._told: set[tuple[str, str]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` once; raises an AttemptFailure, which is an httpx.TransportError.
@@ -173,6 +180,19 @@ class PinnedTransport(httpx.AsyncBaseTransport):
             answer.dns_ms, answer.connect_ms, answer.tls_ms = dialled
         return answer
 
+    async def refusal(self, url: str) -> BlockedAddress | None:
+        """Why a look-up at this moment would have nothing dialled; None where it would, or where it has no answer.
+
+        Takes as long as a look-up may, `dns_timeout_s`.
+        """
+        try:
+            await self._resolve(parse_url(url, self._url_policy), math.inf)
+        except BlockedAddress as error:
+            return error
+        except AttemptFailure:
+            return None
+        return None
+
     def _parse(self, url: httpx.URL) -> TargetUrl:
         try:
             return parse_url(str(url), self._url_policy)
@@ -194,8 +214,18 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         permits = self._addresses.permits
         for address in addresses:
             if not permits(address):
+                self._tell_blocked(target.host, address)
                 raise BlockedAddress(target.host, address)
         return addresses
+
+    def _tell_blocked(self, host: str, address: str) -> None:
+        """Tells the operator, who alone learns the address, once for each that a name leads to."""
+        if (host, address) in self._told:
+            return
+        if len(self._told) >= _TOLD:
+            self._told.clear()
+        self._told.add((host, address))
+        telemetry.log(_log, logging.WARNING, "address.blocked", receiver_host=host, address=address)
 
     async def _dial(
         self, target: TargetUrl, addresses: Sequence[str], deadline: float

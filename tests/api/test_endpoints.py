@@ -8,10 +8,14 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
+from dispatcher.egress import AddressPolicy, PinnedTransport
+from dispatcher.egress.failures import DnsFailure
 from dispatcher.ids import format_id, parse_id, uuid7
 from tests.api.callers import bearer, make_key
 from tests.api.conftest import other_tenant
+from tests.api.receiving import serving
 from tests.support import walk
+from tests.support.receivers import Names
 
 URL = "https://shop.example.com/hook"
 AUTH = {"type": "basic", "username": "shop", "password": "planted-password"}
@@ -322,3 +326,45 @@ async def test_the_endpoint_of_targets_has_its_tenants_secret_and_no_url_to_chan
     with engine.connect() as connection:
         assert walk.rows(connection, "SELECT secrets FROM dispatcher.endpoints")[0][0] == []
     parse_id("ep", found["id"])
+
+
+@pytest.mark.parametrize(
+    ("answers", "networks", "operators", "owners"),
+    [
+        (
+            ["127.0.0.1", "::1"],
+            ("127.0.0.0/8",),
+            [
+                (
+                    "localhost leads to an address that may not be dialled: ::1;"
+                    " DISPATCHER_ALLOW_NETWORKS says which networks may be"
+                )
+            ],
+            ["localhost leads to an address that may not be dialled"],
+        ),
+        (["127.0.0.1", "::1"], ("127.0.0.0/8", "::1/128"), [], []),
+        (DnsFailure("localhost does not exist"), ("127.0.0.0/8",), [], []),
+    ],
+)
+async def test_a_host_that_would_not_be_dialled_now_is_registered_with_a_warning(
+    migrated_database_url: str,
+    answers: list[str] | DnsFailure,
+    networks: tuple[str, ...],
+    operators: list[str],
+    owners: list[str],
+) -> None:
+    transport = PinnedTransport(addresses=AddressPolicy(networks), resolver=Names({"localhost": answers}))
+    async with serving(migrated_database_url, transport, private=True) as client:
+        made = await client.post("/v1/endpoints", json={"url": "http://localhost:3000/hook"})
+        tenant = (await client.post("/v1/tenants", json={"name": "shop"})).json()["id"]
+        key = await make_key(client, tenant_id=tenant)
+        own = await client.post("/v1/endpoints", json={"url": "http://localhost:3000/"}, headers=bearer(key["key"]))
+    assert (made.status_code, made.json()["warnings"]) == (201, operators)
+    assert (own.status_code, own.json()["warnings"]) == (201, owners)
+
+
+async def test_hosts_are_not_looked_up_where_only_public_ones_are_allowed(migrated_database_url: str) -> None:
+    resolver = Names(default=["10.0.0.1"])
+    async with serving(migrated_database_url, PinnedTransport(resolver=resolver)) as client:
+        made = await client.post("/v1/endpoints", json={"url": "https://shop.example.com/hook"})
+    assert (made.status_code, made.json()["warnings"], resolver.asked) == (201, [], [])

@@ -638,3 +638,16 @@ def test_a_request_goes_where_its_url_was_checked_to_go() -> None:
     assert request.checked_target is target  # type: ignore[attr-defined]
     request.url = httpx.URL("https://other.example.com/")
     assert request.checked_target is None  # type: ignore[attr-defined]
+
+
+async def test_a_blocked_address_is_told_to_the_operator_once(caplog: pytest.LogCaptureFixture) -> None:
+    transport = PinnedTransport(
+        resolver=Names({"inside.example.com": ["10.0.0.1"], "gone.example.com": DnsFailure("?")})
+    )
+    for _ in range(3):
+        assert (await transport.refusal("https://inside.example.com/hook")).address == "10.0.0.1"  # type: ignore[union-attr]
+    assert await transport.refusal("https://gone.example.com/") is None
+    await transport.aclose()
+    assert [record.getMessage() for record in caplog.records] == [
+        "address.blocked receiver_host=inside.example.com address=10.0.0.1"
+    ]

@@ -92,7 +92,7 @@ class System:
         self._engine: Engine | None = None
         self.lines: deque[str] = deque(maxlen=20_000)
         self._env = {
-            "DISPATCHER_ALLOW_NETWORKS": "127.0.0.0/8",
+            "DISPATCHER_ALLOW_NETWORKS": "127.0.0.0/8,::1/128",
             "DISPATCHER_SCHEDULES_DIR": str(schedules_dir),
             "DISPATCHER_WORKER_LEASE_S": str(term_s),
             "DISPATCHER_SHUTDOWN_GRACE_S": str(grace_s),
