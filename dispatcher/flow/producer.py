@@ -171,8 +171,13 @@ def _checked_out(_dbapi_connection: DBAPIConnection, record: ConnectionPoolEntry
     record.info[_LENT] = not is_new and _is_in_transaction(record.driver_connection)
 
 
+# These are heard on every engine of the process, our own included: on a connection that was cut, `info` would raise.
+
+
 @event.listens_for(Engine, "begin")
 def _began(connection: Connection) -> None:
+    if connection.invalidated:
+        return
     connection.info[_FOREIGN] = _is_foreign(connection)
     connection.info.pop(_LENT, None)
     _ring_committed(connection.info)
@@ -180,11 +185,14 @@ def _began(connection: Connection) -> None:
 
 @event.listens_for(Engine, "rollback")
 def _rolled_back(connection: Connection) -> None:
-    connection.info.pop(_PENDING, None)
+    if not connection.invalidated:
+        connection.info.pop(_PENDING, None)
 
 
 @event.listens_for(Engine, "commit")
 def _committing(connection: Connection) -> None:
+    if connection.invalidated:
+        return
     if pending := connection.info.pop(_PENDING, None):
         connection.info.setdefault(_COMMITTING, set()).update(pending)
 

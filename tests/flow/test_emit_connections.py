@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -290,3 +291,23 @@ def test_missing_grants_name_the_command_that_gives_them(url: str, producer: Eng
         emit(connection, PAID)
         connection.commit()
         assert count(connection, "events") == 1
+
+
+@pytest.mark.parametrize("on_session", [True, False])
+def test_a_connection_that_was_cut_fails_as_it_does_without_us_and_the_next_one_works(
+    url: str, producer: Engine, on_session: bool
+) -> None:
+    def transaction() -> None:
+        with Session(producer) if on_session else producer.connect() as source, source.begin():
+            emit(source, PAID)
+            pid = source.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            with walk.connect(url) as other:
+                other.execute("SELECT pg_terminate_backend(%s)", [pid])
+            emit(source, PAID)
+
+    with pytest.raises(DBAPIError) as error:
+        transaction()
+    assert error.value.connection_invalidated
+    with producer.begin() as connection:
+        emit(connection, PAID)
+    assert stored(url) == (0, 1)
