@@ -463,13 +463,19 @@ def test_silence_before_the_first_sign_of_life_counts_for_nothing():
 
 def test_the_guard_asks_a_server_to_stop_immediately_before_it_kills_it():
     """As PostgreSQL means SIGQUIT: without it a server that gets stuck in its shutdown would be killed by SIGKILL."""
-    script = "import signal, sys, time; signal.signal(2, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    script = """
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # it is ignored below a shell's background job
+print("up", flush=True)
+time.sleep(600)
+"""
     with subprocess.Popen(
         [sys.executable, "-S", "-c", script], stdout=subprocess.PIPE, start_new_session=True
     ) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == b"up\n"
-        guard = Guard(grace_s=2)
+        guard = Guard(grace_s=0.1)
         guard.watch(server.pid, signal.SIGINT, stage=1)
         guard.close()
         assert server.wait() == -signal.SIGQUIT
