@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_type_hint
 
 from fastapi import Depends, Query
 
+from dispatcher.egress.url import searched_host
 from dispatcher.ids import parse_id
 from dispatcher.model.delivery import FAILED, DeliveryState
 from dispatcher.model.event import Mode
@@ -55,6 +56,8 @@ def filter_of(given: Mapping[str, Any], tenant_id: UUID | None) -> Filter:
             values[name] = parse_id(prefix, id_, pointer=f"/{name}")
     if values["mode"] is not None:
         values["mode"] = Mode(values["mode"])
+    if (host := values.get("host")) is not None:
+        values["host"] = searched_host(host)
     return Filter(
         states=states(given.get("status")),
         undelivered=bool(given.get("undelivered")),

@@ -144,7 +144,10 @@ def _is_private(authority: str, networks: tuple[IPv4Network | IPv6Network, ...])
     if authority.startswith("["):
         host = authority[1:].partition("]")[0]
     else:
-        host = authority.partition(":")[0].lower().removesuffix(".")
+        try:
+            host = _ascii_name(authority.partition(":")[0]).removesuffix(".")
+        except InvalidInput:
+            return False
     try:
         address = ip_address(host)
     except ValueError:
@@ -211,6 +214,30 @@ def _ipv6(literal: str, policy: UrlPolicy) -> str:
     if address.ipv4_mapped is not None:
         raise _refuse("an IPv4-mapped address", "the IPv4 address itself")
     return str(address)
+
+
+def searched_host(host: str) -> str:
+    """Return the form in which canonical URLs hold `host`; what is not a valid name is returned as it is.
+
+    >>> searched_host("Bücher.example."), searched_host("shop.example.com")
+    ('xn--bcher-kva.example', 'shop.example.com')
+    """
+    try:
+        return _ascii_name(host).removesuffix(".")
+    except InvalidInput:
+        return host
+
+
+def searched_url(url: str) -> str:
+    """Return the canonical form of `url`, as it is stored; what is not a valid URL is returned as it is.
+
+    >>> searched_url("https://Bücher.example/hook")
+    'https://xn--bcher-kva.example/hook'
+    """
+    try:
+        return parse_url(url, ANY_HOST).canonical
+    except InvalidInput:
+        return url
 
 
 def _ascii_name(host: str) -> str:

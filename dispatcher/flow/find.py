@@ -8,6 +8,7 @@ from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from dispatcher.egress.url import searched_host, searched_url
 from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.flow import register
 from dispatcher.ids import format_id, is_short, parse_id, parse_short_id
@@ -45,7 +46,7 @@ _SHORTENED: Final[tuple[Prefix, ...]] = ("evt", "ep", "dlv", "rpl", "ten", "key"
 
 _OBJECT_ID: Final = 200
 
-_HOST: Final = re.compile(r"(?:(\[[0-9A-Fa-f:.]+\])|([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+\.?|localhost))(?::(\d{1,5}))?")
+_HOST: Final = re.compile(r"(?:(\[[0-9A-Fa-f:.]+\])|([\w-]+(?:[.。．｡][\w-]+)+\.?|localhost))(?::(\d{1,5}))?")
 _ORIGIN: Final = re.compile(r"[A-Za-z]+://([^/?#]+)/?")
 
 
@@ -166,6 +167,8 @@ class Finder:
         is_url, at = "://" in asked, host_and_port(asked)
         if not is_url and at is None:
             return
+        if is_url:
+            asked = searched_url(asked)
         host, port = at or (None, None)
         ids = store.endpoints_at(self.connection, url=asked, host=host, port=port, tenant_id=self.own, limit=MOST)
         by_id = endpoints.fetch(self.connection, ids)
@@ -197,11 +200,13 @@ def host_and_port(asked: str) -> tuple[str, int | None] | None:
     >>> host_and_port("shop.example.com:8443"), host_and_port("https://shop.example.com/")
     (('shop.example.com', 8443), ('shop.example.com', None))
     >>> host_and_port("https://shop.example.com/hook")
+    >>> host_and_port("bücher.example")
+    ('xn--bcher-kva.example', None)
     """
     if (origin := _ORIGIN.fullmatch(asked)) is not None:
         asked = origin[1]
     found = _HOST.fullmatch(asked)
-    return None if found is None else (found[1] or found[2], None if found[3] is None else int(found[3]))
+    return None if found is None else (found[1] or searched_host(found[2]), None if found[3] is None else int(found[3]))
 
 
 def _of_event(one: LoggedEvent) -> Found:

@@ -139,6 +139,16 @@ async def test_a_url_or_a_host_leads_to_its_endpoints(api: httpx.AsyncClient) ->
         assert [one["id"] for one in await find(api, q)] == [one["id"] for one in expected], q
 
 
+async def test_an_internationalised_name_is_found_in_either_spelling(api: httpx.AsyncClient) -> None:
+    endpoint = await register(api, url="https://bücher.example/hook")
+    delivery = await send(api)
+    for host in ("bücher.example", "BÜCHER.example", "xn--bcher-kva.example"):
+        for q in (host, f"https://{host}/", f"https://{host}/hook"):
+            assert [one["id"] for one in await find(api, q)] == [endpoint["id"]], q
+        (chosen,) = (await api.get("/v1/deliveries", params={"host": host})).json()["data"]
+        assert chosen["id"] == delivery["id"], host
+
+
 async def test_a_deleted_endpoint_is_not_found(api: httpx.AsyncClient) -> None:
     endpoint = await register(api)
     await api.delete(f"/v1/endpoints/{endpoint['id']}")

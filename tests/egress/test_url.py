@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 import httpx
@@ -207,6 +208,23 @@ def test_a_policy_may_allow_more(text: str, canonical: str, is_ip: bool) -> None
 def test_no_policy_allows_what_is_ambiguous(text: str) -> None:
     with pytest.raises(InvalidInput):
         parse_url(text, ANY_HOST)
+
+
+@pytest.mark.parametrize(
+    "host", ["bücher.internal", "BÜCHER.internal.", "bücher。internal", "xn--bcher-kva.internal", "bücher"]
+)
+def test_a_private_name_may_have_a_port_in_either_spelling(host: str) -> None:
+    policy = UrlPolicy(private_networks=(ip_network("10.0.0.0/8"),))
+    target = parse_url(f"https://{host}:8443/hook", policy)
+    assert (target.host.partition(".")[0], target.port) == ("xn--bcher-kva", 8443)
+
+
+def test_a_public_internationalised_name_keeps_the_rule_for_ports() -> None:
+    policy = UrlPolicy(private_networks=(ip_network("10.0.0.0/8"),))
+    for host in ("bücher.example", "xn--bcher-kva.example", "bü_cher.internal"):
+        with pytest.raises(InvalidInput) as refused:
+            parse_url(f"https://{host}:8443/hook", policy)
+        assert refused.value.found == "a port"
 
 
 LABELS = st.from_regex(r"[a-zA-Z0-9]([a-zA-Z0-9\-]{0,10}[a-zA-Z0-9])?", fullmatch=True)
