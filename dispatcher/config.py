@@ -129,6 +129,19 @@ def _directory(value: str) -> Path:
     return path
 
 
+def _authorities(value: str) -> Path:
+    """A PEM file of authorities. Raises _Refused with what is wrong in it."""
+    from dispatcher.egress.authorities import InvalidAuthorities, read_authorities  # noqa: PLC0415 - ssl takes 10 ms
+
+    path = Path(value)
+    try:
+        read_authorities(path)
+    except InvalidAuthorities as error:
+        allowed = "a readable PEM file with one certificate or more (-----BEGIN CERTIFICATE-----)"
+        raise _Refused(f"{error.found}, {value!r}", allowed) from error
+    return path
+
+
 _DIGITS: Final = 20
 """No number of a setting has more."""
 
@@ -264,6 +277,9 @@ class Settings:
     )
     allow_networks: tuple[IPv4Network | IPv6Network, ...] = _setting(
         _networks, "networks that may be dialled although not public, by http and with a port too", ()
+    )
+    ca_file: Path | None = _setting(
+        _authorities, "a PEM file of authorities that receivers' certificates may be from, beside the system's"
     )
     egress_proxy: str | None = _setting(_text, "a proxy for everything that is sent", secret=True)
     bootstrap_key: str | None = _setting(

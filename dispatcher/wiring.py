@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from dispatcher import __version__, telemetry
 from dispatcher.datafile import nearest_name
 from dispatcher.egress import AddressPolicy, PinnedTransport
+from dispatcher.egress.authorities import InvalidAuthorities, default_ssl_context, read_authorities
 from dispatcher.egress.url import ANY_HOST
 from dispatcher.errors import ConfigurationError, Problem, Unavailable
 from dispatcher.flow.register import Register
@@ -199,8 +200,20 @@ def keyring(settings: Settings) -> Keyring:
 
 
 def transport(settings: Settings) -> PinnedTransport:
-    """What posts: see `dispatcher.egress`. It checks addresses; which URLs there may be, profiles have said."""
-    return PinnedTransport(addresses=AddressPolicy(settings.allow_networks), url_policy=ANY_HOST)
+    """What posts: see `dispatcher.egress`. It checks addresses; which URLs there may be, profiles have said.
+
+    Raises ConfigurationError where the file of authorities cannot be read any more.
+    """
+    context = None  # the transport makes one when it needs it
+    if settings.ca_file is not None:
+        try:
+            context = default_ssl_context(read_authorities(settings.ca_file))
+        except InvalidAuthorities as error:
+            found = f"{error.found}, {str(settings.ca_file)!r}"
+            raise ConfigurationError(
+                [Problem("DISPATCHER_CA_FILE", "", found, "a PEM file of certificates")]
+            ) from error
+    return PinnedTransport(addresses=AddressPolicy(settings.allow_networks), url_policy=ANY_HOST, ssl_context=context)
 
 
 def profiles(settings: Settings, *, schedules: Iterable[str] | None = None) -> Profiles:

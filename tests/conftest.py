@@ -79,6 +79,10 @@ ALLOWED_SKIPS = (
     ("needs root", "whoever is not root cannot become another user"),
     ("the history of this checkout does not have commit", "a shallow clone, or files without a repository"),
     (
+        "no other Python of this version on this machine",
+        "a distribution has one version; others are tried where they are installed",
+    ),
+    (
         "no Python of this version that the user nobody can run",
         "a distribution has one version, and others lie in homes",
     ),

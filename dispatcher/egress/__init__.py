@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from dispatcher.egress.addresses import AddressPolicy
+    from dispatcher.egress.authorities import default_ssl_context
     from dispatcher.egress.outcome import SuccessRule, classify
     from dispatcher.egress.pool import Pool
     from dispatcher.egress.post import send
     from dispatcher.egress.request import build_request
     from dispatcher.egress.resolver import DnsResolver, Resolver
-    from dispatcher.egress.tls import default_ssl_context
     from dispatcher.egress.transport import PinnedTransport
     from dispatcher.egress.url import TargetUrl, UrlPolicy, parse_url
 
@@ -34,7 +34,7 @@ _HOMES: Final = {
     "UrlPolicy": "dispatcher.egress.url",
     "build_request": "dispatcher.egress.request",
     "classify": "dispatcher.egress.outcome",
-    "default_ssl_context": "dispatcher.egress.tls",
+    "default_ssl_context": "dispatcher.egress.authorities",
     "parse_url": "dispatcher.egress.url",
     "send": "dispatcher.egress.post",
 }

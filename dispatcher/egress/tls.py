@@ -18,14 +18,6 @@ _CLIENT_CERT_ALERTS = (
 )
 
 
-def default_ssl_context() -> ssl.SSLContext:
-    """Return a client context: the system's authorities, host names checked, TLS 1.2 at least, HTTP/1.1 only."""
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
 def tls_failure(error: Exception, peer_ip: str, *, known: bool = True) -> TlsFailure:
     """Name what went wrong, in the handshake (`known`), or after it, when the request may have been written.
 

@@ -15,6 +15,7 @@ import httpx
 
 from dispatcher import telemetry
 from dispatcher.egress.addresses import AddressPolicy, plain_address
+from dispatcher.egress.authorities import default_ssl_context
 from dispatcher.egress.connection import Connection
 from dispatcher.egress.failures import (
     AttemptFailure,
@@ -30,7 +31,7 @@ from dispatcher.egress.failures import (
 from dispatcher.egress.pool import Pool
 from dispatcher.egress.request import PreparedRequest, encode_head
 from dispatcher.egress.resolver import DnsResolver
-from dispatcher.egress.tls import default_ssl_context, tls_failure
+from dispatcher.egress.tls import tls_failure
 from dispatcher.egress.url import ANY_HOST, parse_url
 from dispatcher.errors import InvalidInput
 from dispatcher.model.outcome import Phase, Timings

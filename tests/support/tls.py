@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from dispatcher.egress.authorities import VERIFY_FLAGS
+
 _DAY = dt.timedelta(days=1)
 
 
@@ -116,6 +118,7 @@ class Authority:
     def client_context(self) -> ssl.SSLContext:
         """Return what PinnedTransport takes as `ssl_context`: as in production, but for whom it trusts."""
         context = ssl.create_default_context(cadata=self._pem())
+        context.verify_flags = VERIFY_FLAGS
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
 
