@@ -267,6 +267,10 @@ class PinnedTransport(httpx.AsyncBaseTransport):
                 )
             except OSError as error:
                 why = errno.errorcode.get(error.errno or 0, type(error).__name__)
+                if error.errno == errno.EADDRNOTAVAIL and ":" in address and tried + 1 < len(addresses):
+                    # No IPv6 here, as in many containers, where localhost leads to ::1 all the same. Of an IPv4
+                    # address it means that no local port is free, which must not be blamed on the receiver.
+                    continue
                 if error.errno in _OUR_ERRORS:
                     raise LocalFailure(f"no connection can be opened here: {why}", phase=Phase.CONNECT) from error
                 failure = DialFailure(f"the receiver cannot be reached: {why}", phase=Phase.CONNECT, peer_ip=address)

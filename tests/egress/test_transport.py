@@ -434,6 +434,24 @@ async def test_a_shortage_on_our_side_is_internal(
     assert transport.pool.open_count == 0
 
 
+async def test_an_address_that_this_machine_has_no_way_to_leaves_room_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dial = transport_module._connected_socket
+
+    async def without_ipv6(address: str, port: int, limit: float) -> socket.socket:
+        if ":" in address:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        return await dial(address, port, limit)
+
+    monkeypatch.setattr(transport_module, "_connected_socket", without_ipv6)
+    transport = PinnedTransport(addresses=AddressPolicy(LOOPBACK), resolver=Names(default=["::1", "127.0.0.1"]))
+    async with LedgerReceiver() as receiver:
+        outcome = await post(transport, f"http://localhost:{receiver.port}/")
+    assert (outcome.kind, outcome.peer_ip) == (OutcomeClass.OK, "127.0.0.1"), outcome.error
+    await transport.aclose()
+
+
 async def test_a_bug_is_an_internal_outcome_and_is_logged(
     monkeypatch: pytest.MonkeyPatch, transport: PinnedTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
