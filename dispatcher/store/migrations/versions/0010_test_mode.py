@@ -6,7 +6,7 @@ take a pause of one mode for one of both.
 
 from dispatcher.store import steps
 
-revision = "0011"
+revision = "0010"
 down_revision = "0009"
 branch_labels = None
 depends_on = None
