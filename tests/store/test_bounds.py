@@ -56,13 +56,13 @@ PINNED_ONLY: Final = (
 """Statements of workers and the scheduler alone."""
 
 ANEW_ONLY: Final = (
-    r"store\.endpoints\._(?!FETCH).*|store\.pauses\..*|store\.erasures\._(LIST|OWNERS|EXPORT_\w+|COUNT)"
+    r"store\.endpoints\._(?!FETCH).*|store\.pauses\..*|store\.erasures\._(LIST|OWNERS|EXPORT_\w+|COUNT|ERASE_EVENTS)"
     r"|store\.event_log\..*|store\.find\..*|store\.short_ids\..*"
     r"|store\.metrics\..*|store\.search\..*|store\.stats\..*|store\.tenants\._LIST_\w+|store\.trail\._READ"
     r"|store\.replays\._LIST|store\.replay_endpoints\._(LIST|STANDING|COUNTS)"
     r"|built: (originals|search|event|log|counts)\b.*"
 )
-"""Statements of the API and the command line alone."""
+"""Statements of the API and the command line, and those before which `limits.plan_anew` stands."""
 
 BY_INDEX: Final = r"store\.metrics\..*|store\.stats\..*|built: counts backlog"
 """Statements in whose transaction `limits.pin_plans` comes first."""
